@@ -1,0 +1,91 @@
+//! Ids that the system gives. They grow with the log, so that maps ordered by them grow at the end.
+
+use std::{fmt, str::FromStr};
+
+/// Position in the replicated log, from 1.
+pub type LogIndex = u64;
+
+/// A moment of the world's clock: milliseconds since 1970 UTC.
+pub type UnixMillis = u64;
+
+/// A length of time in milliseconds.
+pub type Millis = u64;
+
+/// Number of a scheduler node, never used again.
+pub type NodeId = u64;
+
+/// Number of a workload's revision, from 1.
+pub type Revision = u64;
+
+/// Number of a host, given at its first registration, from 1, never used again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct HostId(pub u32);
+
+impl fmt::Display for HostId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(&self.0, f)
+    }
+}
+
+/// Id of an instance: the log index that created it, and its place among those created there.
+///
+/// Its text is `i-<index>-<ordinal>`, both in hex without leading zeros.
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct InstanceId {
+    /// Log index of its creation.
+    pub index: LogIndex,
+    /// Place among the instances created at that index.
+    pub ordinal: u32,
+}
+
+/// Text that is no instance id.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("expected an instance id such as \"i-2f-0\", found {found:?}")]
+pub struct InvalidInstanceId {
+    /// The text.
+    pub found: String,
+}
+
+impl fmt::Display for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.pad(&format!("i-{:x}-{:x}", self.index, self.ordinal))
+    }
+}
+
+impl fmt::Debug for InstanceId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        fmt::Display::fmt(self, f)
+    }
+}
+
+impl FromStr for InstanceId {
+    type Err = InvalidInstanceId;
+
+    fn from_str(text: &str) -> Result<Self, InvalidInstanceId> {
+        let parse = || {
+            let (index, ordinal) = text.strip_prefix("i-")?.split_once('-')?;
+            let id = Self {
+                index: u64::from_str_radix(index, 16).ok()?,
+                ordinal: u32::from_str_radix(ordinal, 16).ok()?,
+            };
+            // Only the one canonical text is an id; "i-0A-+1" is not.
+            (id.to_string() == text).then_some(id)
+        };
+        parse().ok_or_else(|| InvalidInstanceId { found: text.to_owned() })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn instance_ids_round_trip_and_have_one_text() {
+        let id = InstanceId { index: 0x2f, ordinal: 10 };
+        assert_eq!(id.to_string(), "i-2f-a");
+        assert_eq!("i-2f-a".parse(), Ok(id));
+        for bad in ["", "i-", "i-2f", "i-2F-a", "i-02f-a", "i-2f-+a", "2f-a", "i-2f-a-"] {
+            assert!(bad.parse::<InstanceId>().is_err(), "{bad}");
+        }
+    }
+}

@@ -1,0 +1,1 @@
+//! Conversions between these types and the API's messages.

@@ -1,0 +1,393 @@
+//! What a borough hands in, as types. `parse` makes them from YAML or JSON, `check` says what a spec may not be, `wire`
+//! converts them to and from the API's messages. This file knows none of these.
+
+use std::collections::BTreeMap;
+
+use crate::{
+    amount::{Amounts, Bytes, MilliCpu},
+    condition::Condition,
+    id::Millis,
+    name::{BoroughName, PortName, SiteName, TaskName, VolumeName, WorkloadKey, WorkloadName},
+};
+
+/// Most instances of one workload.
+pub const MAX_COUNT: u32 = 100_000;
+/// Most tasks of one workload.
+pub const MAX_TASKS: usize = 16;
+/// Highest priority.
+pub const MAX_PRIORITY: u32 = 100;
+/// Priority where none is given.
+pub const DEFAULT_PRIORITY: u32 = 50;
+/// Processes and threads a container may have where nothing is given.
+pub const DEFAULT_PIDS: u32 = 4096;
+/// Time between the request to stop and the kill where none is given.
+pub const DEFAULT_STOP_GRACE: Millis = 10_000;
+
+/// The description of one workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadSpec {
+    /// Name within the borough.
+    pub workload: WorkloadName,
+    /// Owner.
+    pub borough: BoroughName,
+    /// How its instances live.
+    pub kind: WorkloadKind,
+    /// Instances wanted, up to [`MAX_COUNT`].
+    pub count: u32,
+    /// 0 to [`MAX_PRIORITY`].
+    pub priority: u32,
+    /// Containers or the VM of one instance; at least one.
+    pub tasks: Vec<Task>,
+    /// What one instance needs.
+    pub resources: Resources,
+    /// Where it may and should run.
+    pub place: Place,
+    /// How health is checked.
+    pub health: Option<Health>,
+    /// What happens when a task ends by itself.
+    pub restart: Restart,
+    /// How a new revision replaces the one before.
+    pub update: Update,
+    /// Time between the request to stop and the kill.
+    pub stop_grace: Millis,
+    /// Whether an instance must never run twice; `None`: as [`WorkloadSpec::is_exclusive`] decides.
+    pub exclusive: Option<bool>,
+    /// For cron: when to run.
+    pub schedule: Option<String>,
+}
+
+impl WorkloadSpec {
+    /// Borough and workload.
+    pub fn key(&self) -> WorkloadKey {
+        WorkloadKey { borough: self.borough.clone(), workload: self.workload.clone() }
+    }
+
+    /// Whether an instance must never run twice at a time. Where the spec is silent: a VM with disks of its own must not.
+    pub fn is_exclusive(&self) -> bool {
+        self.exclusive.unwrap_or_else(|| {
+            self.tasks.iter().any(|task| matches!(&task.driver, Driver::Vm(vm) if !vm.disks.is_empty()))
+        })
+    }
+
+    /// All ports, in the order of tasks and, within one, of names.
+    pub fn ports(&self) -> impl Iterator<Item = (&TaskName, &Port)> {
+        self.tasks.iter().flat_map(|task| {
+            let ports: &[Port] = match &task.driver {
+                Driver::Container(container) => &container.ports,
+                Driver::Vm(_) => &[],
+            };
+            ports.iter().map(|port| (&task.name, port))
+        })
+    }
+}
+
+/// How the instances of a workload live.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum WorkloadKind {
+    /// Until stopped.
+    Service,
+    /// Until exit code 0.
+    Batch,
+    /// One on every fitting host.
+    Daemon,
+    /// A batch by a schedule.
+    Cron,
+}
+
+/// One container or VM of an instance.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Task {
+    /// Unique within the workload.
+    pub name: TaskName,
+    /// What runs it.
+    pub driver: Driver,
+}
+
+/// What runs a task.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Driver {
+    /// Docker.
+    Container(Container),
+    /// libvirt.
+    Vm(Vm),
+}
+
+impl Driver {
+    /// Which driver a host needs for it.
+    pub fn kind(&self) -> DriverKind {
+        match self {
+            Self::Container(_) => DriverKind::Docker,
+            Self::Vm(_) => DriverKind::Libvirt,
+        }
+    }
+}
+
+/// The drivers there are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum DriverKind {
+    /// Containers by Docker.
+    Docker,
+    /// VMs by libvirt.
+    Libvirt,
+}
+
+impl DriverKind {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Docker => "docker",
+            Self::Libvirt => "libvirt",
+        }
+    }
+}
+
+/// A container.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Container {
+    /// Image reference.
+    pub image: String,
+    /// Replaces entry point and arguments; empty: as the image says.
+    pub command: Vec<String>,
+    /// Environment.
+    pub env: BTreeMap<String, String>,
+    /// Published ports, by name.
+    pub ports: Vec<Port>,
+    /// Mounted volumes.
+    pub mounts: Vec<Mount>,
+    /// User to run as; `None`: as the image says.
+    pub user: Option<String>,
+}
+
+/// A published port.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Port {
+    /// Name.
+    pub name: PortName,
+    /// Inside the container.
+    pub port: u16,
+    /// On the host; `None`: the scheduler chooses.
+    pub host: Option<u16>,
+    /// Transport.
+    pub protocol: Protocol,
+}
+
+/// Transport protocol.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Protocol {
+    /// TCP.
+    Tcp,
+    /// UDP.
+    Udp,
+}
+
+/// A named volume in a container.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Mount {
+    /// Volume.
+    pub volume: VolumeName,
+    /// Absolute path inside.
+    pub path: String,
+    /// Whether it may only be read.
+    pub read_only: bool,
+}
+
+/// A virtual machine.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Vm {
+    /// Disk it boots from.
+    pub image: Option<VmImage>,
+    /// Kernel it boots.
+    pub boot: Option<VmBoot>,
+    /// First-boot settings.
+    pub cloud_init: Option<CloudInit>,
+    /// Further disks.
+    pub disks: Vec<VmDisk>,
+}
+
+/// A disk image.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmImage {
+    /// Where it is.
+    pub source: ImageSource,
+    /// SHA-256, 64 lower-case hex digits.
+    pub sha256: Option<String>,
+    /// Coding; never guessed.
+    pub format: ImageFormat,
+}
+
+/// Where an image is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum ImageSource {
+    /// Absolute path on the host.
+    Path(String),
+    /// https address.
+    Url(String),
+}
+
+/// Coding of an image.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum ImageFormat {
+    /// QEMU copy-on-write.
+    #[default]
+    Qcow2,
+    /// Plain blocks.
+    Raw,
+}
+
+/// A kernel.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmBoot {
+    /// Absolute path on the host.
+    pub kernel: String,
+    /// Absolute path on the host.
+    pub initrd: Option<String>,
+    /// Command line.
+    pub cmdline: String,
+}
+
+/// First-boot settings.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct CloudInit {
+    /// user-data.
+    pub user_data: String,
+    /// meta-data; `None`: instance id and host name.
+    pub meta_data: Option<String>,
+    /// network-config.
+    pub network_config: Option<String>,
+}
+
+/// An empty disk.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VmDisk {
+    /// Name within the VM.
+    pub name: VolumeName,
+    /// Size.
+    pub size: Bytes,
+}
+
+/// What one instance needs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Resources {
+    /// Processor time.
+    pub cpu: MilliCpu,
+    /// Memory; of a VM what its guest sees.
+    pub memory: Bytes,
+    /// Disk space.
+    pub disk: Bytes,
+    /// Most processes; `None`: [`DEFAULT_PIDS`].
+    pub pids: Option<u32>,
+}
+
+impl Resources {
+    /// The amounts as asked for, without what a driver adds.
+    pub fn amounts(&self) -> Amounts {
+        Amounts { cpu: self.cpu, memory: self.memory, disk: self.disk }
+    }
+}
+
+/// Where instances may and should run.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Place {
+    /// Only these; empty: any.
+    pub sites: Vec<SiteName>,
+    /// All must hold.
+    pub require: Vec<Condition>,
+    /// Wishes.
+    pub prefer: Vec<Prefer>,
+    /// What to spread over, most important first.
+    pub spread: Vec<SpreadOver>,
+    /// No two on one host.
+    pub distinct_hosts: bool,
+}
+
+/// A wish.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Prefer {
+    /// Which hosts.
+    pub when: Condition,
+    /// -100 to 100.
+    pub weight: i32,
+}
+
+/// What to spread over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum SpreadOver {
+    /// Sites.
+    Site,
+    /// Racks.
+    Rack,
+    /// Hosts.
+    Host,
+}
+
+/// How health is checked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Health {
+    /// What is asked.
+    pub check: HealthCheck,
+    /// Time between checks.
+    pub every: Millis,
+    /// Time one may take.
+    pub timeout: Millis,
+    /// Failures in a row that count.
+    pub unhealthy_after: u32,
+}
+
+/// One health check.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum HealthCheck {
+    /// GET that answers 200 to 399.
+    Http {
+        /// Port.
+        port: PortName,
+        /// Path and query.
+        path: String,
+    },
+    /// A connection that opens.
+    Tcp {
+        /// Port.
+        port: PortName,
+    },
+}
+
+/// What happens on the host when a task ends by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Restart {
+    /// Restarts allowed within the window.
+    pub attempts: u32,
+    /// The window.
+    pub within: Millis,
+    /// First wait; doubles.
+    pub delay: Millis,
+    /// Longest wait.
+    pub max_delay: Millis,
+}
+
+impl Default for Restart {
+    /// Three within ten minutes, after 1 s, 2 s and 4 s: enough for a hiccup, soon over for what will never work here.
+    fn default() -> Self {
+        Self { attempts: 3, within: 600_000, delay: 1_000, max_delay: 60_000 }
+    }
+}
+
+/// How a new revision replaces the one before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Update {
+    /// Instances that may be missing, at least 1.
+    pub max_unavailable: u32,
+    /// Instances to try first.
+    pub canary: u32,
+    /// Time an instance must be well.
+    pub healthy_for: Millis,
+    /// Time a rollout may take; 0: no limit.
+    pub deadline: Millis,
+    /// Whether a failed rollout goes back.
+    pub auto_revert: bool,
+}
+
+impl Default for Update {
+    /// One at a time, with no further conditions.
+    fn default() -> Self {
+        Self { max_unavailable: 1, canary: 0, healthy_for: 0, deadline: 0, auto_revert: false }
+    }
+}
