@@ -1,1 +1,4 @@
-//! Being built.
+//! The replicated scheduler. From the ground: `state` (pure) · `placement` (pure) · `raft` (the log) · `watch` and `leader` · `api` ·
+//! `server` and `main`.
+
+pub mod state;

@@ -1,0 +1,211 @@
+//! Commands: everything that can change the state, as it stands in the log, and what becomes of it. Ids and times are stamped before
+//! a command is proposed; applying one asks no clock.
+//!
+//! To add a command: a message in `log.proto`, a variant here, its coding in `codec`, its rule in `apply`, and a case in the tests of
+//! both.
+
+use supercloud_proto::{
+    host::{HostState, Inventory},
+    id::{HostId, InstanceId, LogIndex, Revision, UnixMillis},
+    instance::InstanceReport,
+    name::{BoroughName, HostName, WorkloadKey},
+    problem::Problem,
+    spec::WorkloadSpec,
+};
+
+use super::model::Grant;
+
+/// One entry of the log.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Entry {
+    /// When it was proposed, by the proposer's clock.
+    pub time: UnixMillis,
+    /// Who asked: `operator:alice`, `agent:h1`, `scheduler`.
+    pub by: String,
+    /// Request id, scoped by `by`; empty: not remembered.
+    pub request_id: String,
+    /// What to do.
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Gives the cluster its id; only the first one counts.
+    Initialise {
+        /// Random, 32 hex digits.
+        cluster_id: String,
+    },
+    /// A new borough.
+    CreateBorough {
+        /// Name.
+        name: BoroughName,
+        /// As people write it.
+        title: String,
+    },
+    /// A new workload or revision; the spec was checked before.
+    ApplyWorkload {
+        /// What is wanted.
+        spec: Box<WorkloadSpec>,
+        /// Refused unless this is the present revision; `Some(0)`: it must not exist.
+        expect_revision: Option<Revision>,
+    },
+    /// A new count.
+    ScaleWorkload {
+        /// Which.
+        key: WorkloadKey,
+        /// Instances wanted.
+        count: u32,
+    },
+    /// No more instances.
+    StopWorkload {
+        /// Which.
+        key: WorkloadKey,
+        /// Forget it once its instances are gone.
+        purge: bool,
+    },
+    /// A host says what it is.
+    RegisterHost {
+        /// Name.
+        name: HostName,
+        /// What it is.
+        inventory: Box<Inventory>,
+        /// Id of its agent's installation.
+        incarnation: String,
+    },
+    /// Verdicts that changed.
+    JudgeHosts(Vec<HostVerdict>),
+    /// Opens or closes a host.
+    SetSchedulable {
+        /// Which.
+        name: HostName,
+        /// Whether it takes new work.
+        schedulable: bool,
+    },
+    /// Forgets a lost host.
+    RemoveHost {
+        /// Which.
+        name: HostName,
+    },
+    /// Placements of a pass, each checked again when applied.
+    Place(Vec<Placement>),
+    /// One step of a rollout: these stop, each with a successor of the present revision.
+    Replace {
+        /// Which.
+        instances: Vec<InstanceId>,
+        /// Why.
+        reason: String,
+    },
+    /// What an agent saw, oldest first.
+    Report {
+        /// The agent's host.
+        host: HostId,
+        /// What it saw.
+        reports: Vec<InstanceReport>,
+    },
+    /// A new join token.
+    CreateToken {
+        /// Id.
+        id: String,
+        /// SHA-256 of the secret.
+        secret_hash: Vec<u8>,
+        /// What the bearer becomes.
+        grant: Grant,
+        /// When it lapses.
+        expires: UnixMillis,
+    },
+    /// A token is used up.
+    UseToken {
+        /// Id.
+        id: String,
+        /// SHA-256 of the secret that was shown.
+        secret_hash: Vec<u8>,
+    },
+}
+
+/// A verdict about a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostVerdict {
+    /// Which.
+    pub host: HostId,
+    /// The verdict.
+    pub state: HostState,
+    /// Why.
+    pub reason: String,
+}
+
+/// A placement decided by a pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placement {
+    /// Which instance.
+    pub instance: InstanceId,
+    /// Its host.
+    pub host: HostId,
+    /// Host ports, in the order of [`WorkloadSpec::ports`].
+    pub ports: Vec<u16>,
+}
+
+/// What became of an entry. Applying cannot fail, it can only reject.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Outcome {
+    /// Log index at which it was applied; for a repeated request, at which it first was.
+    pub index: LogIndex,
+    /// It took effect, or nothing changed.
+    pub result: Result<Done, Rejection>,
+}
+
+/// It took effect.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Done {
+    /// There is no more to say.
+    Nothing,
+    /// A workload was applied.
+    Applied(Change),
+    /// A workload was scaled from this count.
+    Scaled {
+        /// Count before.
+        before: u32,
+    },
+    /// So many instances were told to stop, counted as gone, placed or replaced.
+    Instances(u32),
+    /// A host registered under this number.
+    Registered(HostId),
+    /// A token was used up; this is what its bearer becomes.
+    Granted(Grant),
+}
+
+/// What an apply changed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Change {
+    /// It is new.
+    Created,
+    /// It has a new revision, or runs again.
+    Updated,
+    /// Only the count differs.
+    Scaled,
+    /// Nothing differs.
+    Unchanged,
+}
+
+/// Why a command was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// What it speaks of is not there.
+    #[error("{0} does not exist")]
+    NotFound(String),
+    /// What it would make is there.
+    #[error("{0} exists already")]
+    Exists(String),
+    /// The state of things does not allow it now.
+    #[error("{0}")]
+    Precondition(String),
+    /// A limit is reached.
+    #[error("{0}")]
+    Limit(String),
+    /// Who asks may not.
+    #[error("{0}")]
+    Denied(String),
+    /// Fields are wrong.
+    #[error("the request is not valid")]
+    Invalid(Vec<Problem>),
+}

@@ -1,0 +1,35 @@
+//! What an instance takes of its host: what its spec asks for, and what running it costs on top.
+
+use supercloud_proto::{
+    amount::{Amounts, Bytes},
+    spec::{Driver, WorkloadSpec},
+};
+
+/// Memory that QEMU takes for itself beside its guest, whatever the guest's size: its code, device models and firmware.
+const VM_MEMORY: u64 = 96 << 20;
+/// Memory for each virtual processor: its thread's stack and state.
+const VM_MEMORY_PER_CPU: u64 = 8 << 20;
+/// One byte of page tables and dirty bitmaps for so many bytes of guest memory.
+const VM_MEMORY_PER_GUEST: u64 = 512;
+/// Memory for a container's shim and its share of the daemon.
+const CONTAINER_MEMORY: u64 = 8 << 20;
+
+/// What one instance of this spec takes of a host.
+pub fn demand(spec: &WorkloadSpec) -> Amounts {
+    let asked = spec.resources.amounts();
+    let overhead: u64 =
+        spec.tasks.iter().map(|task| overhead(&task.driver, asked)).fold(0, u64::saturating_add);
+    asked.saturating_add(Amounts { memory: Bytes(overhead), ..Amounts::default() })
+}
+
+fn overhead(driver: &Driver, asked: Amounts) -> u64 {
+    match driver {
+        Driver::Container(_) => CONTAINER_MEMORY,
+        Driver::Vm(_) => {
+            let cpus = asked.cpu.0.div_ceil(1000);
+            VM_MEMORY
+                .saturating_add(VM_MEMORY_PER_CPU.saturating_mul(cpus))
+                .saturating_add(asked.memory.0 / VM_MEMORY_PER_GUEST)
+        }
+    }
+}

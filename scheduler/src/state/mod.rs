@@ -1,0 +1,136 @@
+//! The replicated state: what every node of the cluster agrees on. Pure: it knows no IO, no clock, no randomness and no log.
+//!
+//! Kept in persistent maps, so that a consistent copy costs O(1) and no reader, pass or snapshot ever stops [`State::apply`]. There is one
+//! way to change it: [`State::apply`] with an [`Entry`]. What can be derived from the records is kept in [`derived`] and nowhere else.
+//!
+//! Decisions. *Pending instances are records*: a workload's missing instances are created by apply itself, with ids from the log index, so
+//! that the log carries a count and not a million lines, and everybody sees what waits. *Orders never go back*: an instance that was
+//! told to stop is never told to run again; a successor takes its slot. So a late report or order can never revive anything.
+
+use std::sync::Arc;
+
+use imbl::OrdMap;
+use supercloud_proto::{
+    id::{HostId, InstanceId, LogIndex},
+    name::{BoroughName, HostName, WorkloadKey},
+};
+
+pub mod apply;
+pub mod codec;
+pub mod command;
+pub mod demand;
+pub mod derived;
+pub mod fits;
+pub mod model;
+pub mod orders;
+pub mod requests;
+#[cfg(test)]
+pub mod tests;
+
+pub use command::{Change, Command, Done, Entry, HostVerdict, Outcome, Placement, Rejection};
+pub use derived::{Derived, HostUse};
+pub use model::{
+    Borough, Event, EventKind, Grant, Host, Instance, Placed, RevisionRecord, Subject, Token, Workload,
+};
+
+use requests::Requests;
+
+/// The whole state at one log index. Cloning it is cheap and gives a consistent copy.
+#[derive(Debug, Clone, Default)]
+pub struct State {
+    cluster_id: Option<Arc<str>>,
+    applied: LogIndex,
+    next_host: u32,
+    boroughs: OrdMap<BoroughName, Arc<Borough>>,
+    workloads: OrdMap<WorkloadKey, Arc<Workload>>,
+    instances: OrdMap<InstanceId, Arc<Instance>>,
+    hosts: OrdMap<HostId, Arc<Host>>,
+    tokens: OrdMap<String, Arc<Token>>,
+    requests: Requests,
+    derived: Derived,
+}
+
+impl State {
+    /// Id of the cluster; `None` before its first entry.
+    pub fn cluster_id(&self) -> Option<&str> {
+        self.cluster_id.as_deref()
+    }
+
+    /// Index of the last entry that was applied.
+    pub fn applied(&self) -> LogIndex {
+        self.applied
+    }
+
+    /// All boroughs, by name.
+    pub fn boroughs(&self) -> &OrdMap<BoroughName, Arc<Borough>> {
+        &self.boroughs
+    }
+
+    /// All workloads, by borough and name.
+    pub fn workloads(&self) -> &OrdMap<WorkloadKey, Arc<Workload>> {
+        &self.workloads
+    }
+
+    /// One workload.
+    pub fn workload(&self, key: &WorkloadKey) -> Option<&Arc<Workload>> {
+        self.workloads.get(key)
+    }
+
+    /// All instances, by id, which is by age.
+    pub fn instances(&self) -> &OrdMap<InstanceId, Arc<Instance>> {
+        &self.instances
+    }
+
+    /// One instance.
+    pub fn instance(&self, id: InstanceId) -> Option<&Arc<Instance>> {
+        self.instances.get(&id)
+    }
+
+    /// The instances of a workload, by id.
+    pub fn instances_of<'a>(
+        &'a self,
+        key: &WorkloadKey,
+    ) -> impl Iterator<Item = &'a Arc<Instance>> + use<'a> {
+        self.derived.of_workload(key).filter_map(|id| self.instances.get(id))
+    }
+
+    /// The instances on a host, by id, with those that are over but not cleared away.
+    pub fn instances_on(&self, host: HostId) -> impl Iterator<Item = &Arc<Instance>> {
+        self.derived.on_host(host).filter_map(|id| self.instances.get(id))
+    }
+
+    /// Instances that wait for a host: most urgent first, then oldest first.
+    pub fn pending(&self) -> impl Iterator<Item = &Arc<Instance>> {
+        self.derived.pending().filter_map(|id| self.instances.get(&id))
+    }
+
+    /// All hosts, by number.
+    pub fn hosts(&self) -> &OrdMap<HostId, Arc<Host>> {
+        &self.hosts
+    }
+
+    /// One host.
+    pub fn host(&self, id: HostId) -> Option<&Arc<Host>> {
+        self.hosts.get(&id)
+    }
+
+    /// One host by its name.
+    pub fn host_named(&self, name: &str) -> Option<&Arc<Host>> {
+        self.derived.host_named(name).and_then(|id| self.hosts.get(&id))
+    }
+
+    /// Name of a host; empty when it is not known.
+    pub fn host_name(&self, id: HostId) -> Option<&HostName> {
+        self.hosts.get(&id).map(|host| &host.name)
+    }
+
+    /// What is given away of a host, and to whom.
+    pub fn used(&self, host: HostId) -> &HostUse {
+        self.derived.used(host)
+    }
+
+    /// One join token.
+    pub fn token(&self, id: &str) -> Option<&Arc<Token>> {
+        self.tokens.get(id)
+    }
+}
