@@ -11,6 +11,7 @@ pub mod id;
 pub mod instance;
 pub mod name;
 pub mod order;
+pub mod pki;
 pub mod problem;
 pub mod spec;
 

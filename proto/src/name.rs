@@ -94,6 +94,10 @@ names! {
     RackName;
     /// Name of a task, unique within its workload.
     TaskName;
+    /// Name of a cluster, chosen when it is made; it stands in every certificate.
+    ClusterName;
+    /// Name of a person, or of a program that acts like one: an operator, or somebody of a borough.
+    PersonName;
     /// Name of a published port, unique within its workload.
     PortName;
     /// Name of a volume or disk, unique within its workload.
