@@ -11,6 +11,8 @@ use crate::{
 
 mod wire;
 
+pub use self::wire::{drivers_from_wire, drivers_to_wire};
+
 /// What an agent found and was told of its host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Inventory {

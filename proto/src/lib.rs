@@ -14,6 +14,10 @@ pub mod order;
 pub mod pki;
 pub mod problem;
 pub mod spec;
+mod wire;
+
+#[cfg(test)]
+mod samples;
 
 /// Messages and services of the public API, generated.
 #[allow(missing_docs, clippy::all, clippy::unwrap_used, unreachable_pub)]

@@ -5,9 +5,12 @@ use std::{borrow::Borrow, fmt, sync::Arc};
 /// Longest name: what a DNS label may have, since names become parts of host names.
 pub const MAX_NAME_LEN: usize = 63;
 
+/// What a name looks like.
+pub const NAME_EXPECTED: &str = "1 to 63 characters of a-z, 0-9 and \"-\", not first or last \"-\"";
+
 /// Text that is no name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("expected 1 to 63 characters of a-z, 0-9 and \"-\", not first or last \"-\"; found {found:?}")]
+#[error("expected {NAME_EXPECTED}; found {found:?}")]
 pub struct InvalidName {
     /// The text.
     pub found: String,
@@ -45,6 +48,14 @@ macro_rules! names {
             type Err = InvalidName;
 
             fn from_str(text: &str) -> Result<Self, InvalidName> {
+                Self::new(text)
+            }
+        }
+
+        impl TryFrom<String> for $name {
+            type Error = InvalidName;
+
+            fn try_from(text: String) -> Result<Self, InvalidName> {
                 Self::new(text)
             }
         }

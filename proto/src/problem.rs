@@ -1,8 +1,28 @@
 //! What is wrong with an input: the path of the field, what was expected there and what was found. All problems at once.
+//!
+//! The same words serve a spec that a person wrote and a message that a program sent, so that both learn of everything in one
+//! answer. `faults` collects them while a value is being made, `status` carries them over gRPC.
 
 use std::fmt;
 
-use crate::v1;
+use crate::{
+    amount::InvalidAmount,
+    condition::InvalidCondition,
+    id::InvalidInstanceId,
+    name::{InvalidName, NAME_EXPECTED},
+    v1,
+};
+
+mod faults;
+mod status;
+
+pub use self::{
+    faults::Faults,
+    status::{of_status, status},
+};
+
+/// Most characters of a found text that are shown: enough to recognise it, too few to flood a terminal.
+const MAX_SHOWN: usize = 80;
 
 /// One thing that is wrong with an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -33,11 +53,34 @@ impl Problem {
         self.suggestion = Some(suggestion.into());
         self
     }
+
+    /// The same, as seen from what contains it: `image` within `tasks[0]` is `tasks[0].image`.
+    pub fn within(mut self, parent: &str) -> Self {
+        self.path = join(parent, &self.path);
+        self
+    }
+}
+
+/// The path of `child` within `parent`. Either may be empty; a child that starts with `[` is an item of its parent.
+pub fn join(parent: &str, child: &str) -> String {
+    let dot = if parent.is_empty() || child.is_empty() || child.starts_with('[') { "" } else { "." };
+    format!("{parent}{dot}{child}")
+}
+
+/// A text as it is shown to people: in quotes, with escapes, and cut when it is long.
+pub fn quoted(text: &str) -> String {
+    match text.char_indices().nth(MAX_SHOWN) {
+        None => format!("{text:?}"),
+        Some((end, _)) => format!("{:?}... ({} bytes)", &text[..end], text.len()),
+    }
 }
 
 impl fmt::Display for Problem {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: expected {}, found {}", self.path, self.expected, self.found)?;
+        if !self.path.is_empty() {
+            write!(f, "{}: ", self.path)?;
+        }
+        write!(f, "expected {}, found {}", self.expected, self.found)?;
         match &self.suggestion {
             Some(suggestion) => write!(f, " (did you mean {suggestion}?)"),
             None => Ok(()),
@@ -67,3 +110,79 @@ impl From<v1::Problem> for Problem {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
 pub struct Problems(pub Vec<Problem>);
+
+impl Problems {
+    /// The same, as seen from what contains it.
+    pub fn within(self, parent: &str) -> Self {
+        Self(self.0.into_iter().map(|problem| problem.within(parent)).collect())
+    }
+}
+
+impl From<Problem> for Problems {
+    fn from(problem: Problem) -> Self {
+        Self(vec![problem])
+    }
+}
+
+impl From<std::convert::Infallible> for Problems {
+    fn from(never: std::convert::Infallible) -> Self {
+        match never {}
+    }
+}
+
+impl From<InvalidName> for Problem {
+    fn from(invalid: InvalidName) -> Self {
+        Self::new("", NAME_EXPECTED, quoted(&invalid.found))
+    }
+}
+
+impl From<InvalidAmount> for Problem {
+    fn from(invalid: InvalidAmount) -> Self {
+        Self::new("", invalid.expected, quoted(&invalid.found))
+    }
+}
+
+impl From<InvalidCondition> for Problem {
+    fn from(invalid: InvalidCondition) -> Self {
+        Self::new("", invalid.expected, quoted(&invalid.found))
+    }
+}
+
+impl From<InvalidInstanceId> for Problem {
+    fn from(invalid: InvalidInstanceId) -> Self {
+        Self::new("", "an instance id such as \"i-2f-0\"", quoted(&invalid.found))
+    }
+}
+
+macro_rules! alone {
+    ($($invalid:ty),*) => {$(
+        impl From<$invalid> for Problems {
+            fn from(invalid: $invalid) -> Self {
+                Problem::from(invalid).into()
+            }
+        }
+    )*};
+}
+
+alone!(InvalidName, InvalidAmount, InvalidCondition, InvalidInstanceId);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn paths_join_as_people_write_them() {
+        for (parent, child, whole) in
+            [("", "a", "a"), ("a", "", "a"), ("a", "b", "a.b"), ("a", "[0].b", "a[0].b"), ("", "", "")]
+        {
+            assert_eq!(join(parent, child), whole);
+        }
+    }
+
+    #[test]
+    fn long_text_is_cut_between_characters() {
+        let shown = quoted(&"ä".repeat(500));
+        assert!(shown.ends_with("... (1000 bytes)") && shown.chars().count() < 110, "{shown}");
+        assert_eq!(quoted("a\nb"), r#""a\nb""#);
+    }
+}

@@ -10,6 +10,8 @@ use crate::{
     name::{BoroughName, PortName, SiteName, TaskName, VolumeName, WorkloadKey, WorkloadName},
 };
 
+mod wire;
+
 /// Most instances of one workload.
 pub const MAX_COUNT: u32 = 100_000;
 /// Most tasks of one workload.
@@ -132,6 +134,9 @@ pub enum DriverKind {
 }
 
 impl DriverKind {
+    /// Every driver.
+    pub const ALL: [Self; 2] = [Self::Docker, Self::Libvirt];
+
     /// Its word.
     pub fn as_str(self) -> &'static str {
         match self {
@@ -318,6 +323,20 @@ pub enum SpreadOver {
     Rack,
     /// Hosts.
     Host,
+}
+
+impl SpreadOver {
+    /// Everything that instances can be spread over.
+    pub const ALL: [Self; 3] = [Self::Site, Self::Rack, Self::Host];
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Site => "site",
+            Self::Rack => "rack",
+            Self::Host => "host",
+        }
+    }
 }
 
 /// How health is checked.
