@@ -1,1 +1,219 @@
-//! The one admission rule: whether an instance fits a host. The pass calls it to choose, apply calls it to commit.
+//! The one admission rule: whether an instance fits a host. The pass calls it to choose, apply calls it to commit, explain calls it to say why
+//! not; it takes no flags, and it knows nothing of scores, of an order among hosts or of a clock.
+//!
+//! The rule is the list [`FILTERS`]. A filter looks at one [`Candidate`] and one [`Request`] and gives its reasons against, as data. To add a
+//! filter: a function, its line in the list, its reasons with their words, and a case in `placement/cases`.
+//!
+//! Decisions. *A candidate's use is a parameter*: a pass looks at hosts as they will be once its own placements are in, explain at a host without
+//! the instance it explains; both hand in that use and ask the same rule. *Reasons name no other borough*: who holds a port is not said, since
+//! explanations go to tenants. *Ports rotate*: a dynamic port is the first free one from a place that moves on with the instance's id, so
+//! that a port that was just given back is not the next one given out, and a client of what ran there before does not reach a stranger.
+
+use supercloud_proto::{
+    amount::Amounts, condition::Attribute, host::HostState, id::InstanceId, instance::Desired,
+    name::WorkloadKey, spec::WorkloadSpec,
+};
+
+use super::{
+    State,
+    demand::demand,
+    derived::HostUse,
+    model::{Host, Instance},
+};
+
+mod ports;
+mod reason;
+
+pub use ports::choose_ports;
+pub use reason::{Amount, Found, Misfit, Reason};
+
+/// What is to be placed.
+#[derive(Debug, Clone, Copy)]
+pub struct Request<'a> {
+    /// Whose it is.
+    pub key: &'a WorkloadKey,
+    /// What it wants.
+    pub spec: &'a WorkloadSpec,
+    /// What it takes of a host, with its overhead.
+    pub demand: Amounts,
+    /// The host ports it is to get, in the order of [`WorkloadSpec::ports`]; `None`: any that are free.
+    pub ports: Option<&'a [u16]>,
+}
+
+impl<'a> Request<'a> {
+    /// A request for a workload's spec, with any free ports.
+    pub fn new(key: &'a WorkloadKey, spec: &'a WorkloadSpec) -> Self {
+        Self { key, spec, demand: demand(spec), ports: None }
+    }
+
+    /// A request for an instance, with any free ports.
+    pub fn of(instance: &'a Instance) -> Self {
+        Self::new(&instance.workload, &instance.spec)
+    }
+
+    /// The same with these host ports.
+    pub fn with_ports(self, ports: &'a [u16]) -> Self {
+        Self { ports: Some(ports), ..self }
+    }
+}
+
+/// A host as it is looked at.
+#[derive(Debug, Clone, Copy)]
+pub struct Candidate<'a> {
+    /// Where instances are looked up.
+    pub state: &'a State,
+    /// The host.
+    pub host: &'a Host,
+    /// What of it counts as given away.
+    pub used: &'a HostUse,
+}
+
+impl<'a> Candidate<'a> {
+    /// The host with what the state says is given away.
+    pub fn new(state: &'a State, host: &'a Host) -> Self {
+        Self { state, host, used: state.used(host.id) }
+    }
+
+    /// What can still be given away.
+    pub fn free(&self) -> Amounts {
+        self.host.inventory.allocatable().saturating_sub(self.used.taken)
+    }
+}
+
+/// One filter.
+#[derive(Debug)]
+pub struct Filter {
+    /// Its name, part of the API.
+    pub name: &'static str,
+    /// Its reasons against; empty: it lets pass.
+    pub check: fn(&Candidate<'_>, &Request<'_>) -> Vec<Reason>,
+}
+
+/// The rule: every filter must let pass. What is cheap and rules out much comes first, and what a tenant can change himself comes last.
+pub const FILTERS: [Filter; 7] = [
+    Filter { name: "host-state", check: host_state },
+    Filter { name: "driver", check: driver },
+    Filter { name: "site", check: site },
+    Filter { name: "require", check: require },
+    Filter { name: "resources", check: resources },
+    Filter { name: "ports", check: ports::ports },
+    Filter { name: "distinct-hosts", check: distinct_hosts },
+];
+
+/// Whether the request fits the host; if not, the first filter's "no".
+pub fn fits(state: &State, host: &Host, request: &Request<'_>) -> Result<(), Misfit> {
+    Candidate::new(state, host).fits(request)
+}
+
+impl Candidate<'_> {
+    /// Whether the request fits the host as it is looked at; if not, the first filter's "no".
+    pub fn fits(&self, request: &Request<'_>) -> Result<(), Misfit> {
+        self.misfits(request).next().map_or(Ok(()), Err)
+    }
+
+    /// Every filter's "no", in their order; empty: it fits.
+    pub fn misfits(&self, request: &Request<'_>) -> impl Iterator<Item = Misfit> {
+        FILTERS.iter().filter_map(|filter| {
+            let reasons = (filter.check)(self, request);
+            (!reasons.is_empty()).then_some(Misfit { filter: filter.name, reasons })
+        })
+    }
+}
+
+/// It answers, its runtimes do, and no operator closed it.
+fn host_state(candidate: &Candidate<'_>, _: &Request<'_>) -> Vec<Reason> {
+    let host = candidate.host;
+    let mut reasons = Vec::new();
+    if host.state != HostState::Ready {
+        reasons.push(Reason::HostState { state: host.state, because: host.state_reason.clone() });
+    }
+    if !host.schedulable {
+        reasons.push(Reason::Closed);
+    }
+    reasons
+}
+
+/// It has every driver that the tasks need, and they answer.
+fn driver(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    for task in &request.spec.tasks {
+        let driver = task.driver.kind();
+        let reason = match candidate.host.inventory.drivers.get(&driver) {
+            None => Reason::NoDriver(driver),
+            Some(info) if !info.healthy => Reason::DriverSilent { driver, because: info.reason.clone() },
+            Some(_) => continue,
+        };
+        if !reasons.contains(&reason) {
+            reasons.push(reason);
+        }
+    }
+    reasons
+}
+
+/// It stands in one of the sites asked for.
+fn site(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
+    let wanted = &request.spec.place.sites;
+    let found = &candidate.host.inventory.site;
+    if wanted.is_empty() || wanted.contains(found) {
+        return Vec::new();
+    }
+    vec![Reason::Site { wanted: wanted.clone(), found: Some(found.clone()) }]
+}
+
+/// Every condition holds.
+fn require(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
+    let mut reasons = Vec::new();
+    for condition in &request.spec.place.require {
+        let value = attribute(candidate.host, &condition.attribute);
+        if !condition.holds(value) {
+            let found = value.map_or(Found::Nothing, |value| Found::Value(value.to_owned()));
+            reasons.push(Reason::Condition { condition: condition.clone(), found });
+        }
+    }
+    reasons
+}
+
+/// What an attribute is worth on a host.
+fn attribute<'h>(host: &'h Host, attribute: &Attribute) -> Option<&'h str> {
+    let inventory = &host.inventory;
+    match attribute {
+        Attribute::Arch => Some(&inventory.arch),
+        Attribute::Os => Some(&inventory.os),
+        Attribute::Kernel => Some(&inventory.kernel),
+        Attribute::Host => Some(host.name.as_str()),
+        Attribute::Site => Some(inventory.site.as_str()),
+        Attribute::Rack => inventory.rack.as_ref().map(|rack| rack.as_str()),
+        Attribute::Label(name) => inventory.labels.get(name).map(String::as_str),
+    }
+}
+
+/// What it takes is free.
+fn resources(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
+    let (needed, free) = (request.demand, candidate.free());
+    if needed.within(free) {
+        return Vec::new();
+    }
+    let overhead = needed.saturating_sub(request.spec.resources.amounts());
+    [
+        (Amount::Cpu, needed.cpu.0, overhead.cpu.0, free.cpu.0),
+        (Amount::Memory, needed.memory.0, overhead.memory.0, free.memory.0),
+        (Amount::Disk, needed.disk.0, overhead.disk.0, free.disk.0),
+    ]
+    .into_iter()
+    .filter(|(_, needed, _, free)| needed > free)
+    .map(|(what, needed, overhead, free)| Reason::Short { what, needed, overhead, free })
+    .collect()
+}
+
+/// No other instance of the workload is to run there. One that is on its way out does not count: its successor may take its place.
+fn distinct_hosts(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
+    let there = |id: &InstanceId| {
+        candidate.state.instance(*id).is_some_and(|other| {
+            other.workload == *request.key && other.desired == Desired::Run && !other.state.is_over()
+        })
+    };
+    if request.spec.place.distinct_hosts && candidate.used.instances.iter().any(there) {
+        return vec![Reason::NotDistinct(request.key.clone())];
+    }
+    Vec::new()
+}

@@ -1,0 +1,215 @@
+//! Why a host is refused, as data and in words. Explanations group reasons by what they have in common over many hosts; that is why a reason keeps
+//! its amounts and names apart instead of being text.
+
+use std::fmt;
+
+use supercloud_proto::{
+    amount::{Bytes, MilliCpu},
+    condition::Condition,
+    host::HostState,
+    name::{SiteName, WorkloadKey},
+    spec::{DriverKind, Protocol},
+};
+
+/// One filter's "no".
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Misfit {
+    /// Name of the filter.
+    pub filter: &'static str,
+    /// Its reasons; never empty.
+    pub reasons: Vec<Reason>,
+}
+
+/// An amount that a host may have too little of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Amount {
+    /// Thousandths of a core.
+    Cpu,
+    /// Bytes.
+    Memory,
+    /// Bytes.
+    Disk,
+}
+
+/// One reason against a host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Reason {
+    /// The verdict about it.
+    HostState {
+        /// The verdict.
+        state: HostState,
+        /// Why it is that.
+        because: String,
+    },
+    /// An operator closed it.
+    Closed,
+    /// It has no such driver.
+    NoDriver(DriverKind),
+    /// The driver does not answer.
+    DriverSilent {
+        /// Which.
+        driver: DriverKind,
+        /// Why.
+        because: String,
+    },
+    /// It stands elsewhere.
+    Site {
+        /// Where it may stand.
+        wanted: Vec<SiteName>,
+        /// Where it stands; `None`: in several places, for many hosts.
+        found: Option<SiteName>,
+    },
+    /// A condition does not hold.
+    Condition {
+        /// Which.
+        condition: Condition,
+        /// What the attribute is there.
+        found: Found,
+    },
+    /// Too little of an amount is free.
+    Short {
+        /// Of what.
+        what: Amount,
+        /// What it takes, with its overhead.
+        needed: u64,
+        /// How much of that is overhead.
+        overhead: u64,
+        /// What is free.
+        free: u64,
+    },
+    /// Too few dynamic ports are free.
+    FewPorts {
+        /// Of which protocol.
+        protocol: Protocol,
+        /// Ports needed.
+        needed: u64,
+        /// Ports free in the host's range.
+        free: u64,
+    },
+    /// This port has an owner.
+    PortTaken(Protocol, u16),
+    /// This port is not the host's to give.
+    PortOutside(Protocol, u16),
+    /// The chosen ports are not those that the spec asks for.
+    PortsUnasked,
+    /// The workload has an instance there.
+    NotDistinct(WorkloadKey),
+}
+
+/// What an attribute is on a host.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Found {
+    /// This.
+    Value(String),
+    /// Not set.
+    Nothing,
+    /// This and that, for many hosts.
+    Various,
+}
+
+impl Reason {
+    /// What there is too little of, and how much of it is needed and free; zeros where it is no amount.
+    pub fn amounts(&self) -> Option<(&'static str, u64, u64)> {
+        match self {
+            Self::Short { what, needed, free, .. } => Some((what.as_str(), *needed, *free)),
+            Self::FewPorts { needed, free, .. } => Some(("port", *needed, *free)),
+            Self::PortTaken(..) | Self::PortOutside(..) => Some(("port", 0, 0)),
+            _ => None,
+        }
+    }
+}
+
+impl Amount {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Cpu => "cpu",
+            Self::Memory => "memory",
+            Self::Disk => "disk",
+        }
+    }
+
+    /// So much of it as text that loses nothing.
+    fn exact(self, amount: u64) -> String {
+        match self {
+            Self::Cpu => MilliCpu(amount).to_string(),
+            Self::Memory | Self::Disk => Bytes(amount).exact(),
+        }
+    }
+
+    /// So much of it as short text, rounded down.
+    pub fn text(self, amount: u64) -> String {
+        match self {
+            Self::Cpu => MilliCpu(amount).to_string(),
+            Self::Memory | Self::Disk => Bytes(amount).to_string(),
+        }
+    }
+
+    /// What is needed, as the spec has it and with what running it adds.
+    pub fn need(self, needed: u64, overhead: u64) -> String {
+        let asked = self.exact(needed.saturating_sub(overhead));
+        match overhead {
+            0 => asked,
+            _ => format!("{asked} + {} overhead", self.exact(overhead)),
+        }
+    }
+}
+
+/// `tcp` or `udp`.
+fn protocol_word(protocol: Protocol) -> &'static str {
+    match protocol {
+        Protocol::Tcp => "tcp",
+        Protocol::Udp => "udp",
+    }
+}
+
+impl fmt::Display for Misfit {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let reasons: Vec<String> = self.reasons.iter().map(ToString::to_string).collect();
+        f.write_str(&reasons.join("; "))
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::HostState { state, because } => {
+                write_because(f, format_args!("is {}", state.as_str()), because)
+            }
+            Self::Closed => f.write_str("is closed to new work"),
+            Self::NoDriver(driver) => write!(f, "has no {}", driver.as_str()),
+            Self::DriverSilent { driver, because } => {
+                write_because(f, format_args!("{} does not answer", driver.as_str()), because)
+            }
+            Self::Site { wanted, found } => {
+                let wanted: Vec<&str> = wanted.iter().map(SiteName::as_str).collect();
+                write!(f, "needs site {}", wanted.join(" or "))?;
+                found.as_ref().map_or(Ok(()), |found| write!(f, ", is in {found}"))
+            }
+            Self::Condition { condition, found } => match found {
+                Found::Value(value) => write!(f, "needs {condition}, is {value}"),
+                Found::Nothing => write!(f, "needs {condition}, is not set"),
+                Found::Various => write!(f, "needs {condition}"),
+            },
+            Self::Short { what, needed, overhead, free } => {
+                let (need, free) = (what.need(*needed, *overhead), what.text(*free));
+                write!(f, "{}: needs {need}, {free} free", what.as_str())
+            }
+            Self::FewPorts { protocol, needed, free } => {
+                write!(f, "ports: needs {needed} {}, {free} free", protocol_word(*protocol))
+            }
+            Self::PortTaken(protocol, port) => {
+                write!(f, "port {port}/{} is taken", protocol_word(*protocol))
+            }
+            Self::PortOutside(protocol, port) => {
+                write!(f, "port {port}/{} is outside the host's range", protocol_word(*protocol))
+            }
+            Self::PortsUnasked => f.write_str("the chosen ports are not those of the spec"),
+            Self::NotDistinct(key) => write!(f, "has an instance of {key}"),
+        }
+    }
+}
+
+fn write_because(f: &mut fmt::Formatter<'_>, what: fmt::Arguments<'_>, because: &str) -> fmt::Result {
+    if because.is_empty() { f.write_fmt(what) } else { write!(f, "{what}: {because}") }
+}
