@@ -1,1 +1,160 @@
-//! Being written.
+//! The one way the state changes: an entry goes in, an outcome and what changed come out. Pure and total: applying asks no clock, rolls no
+//! dice, tells nobody and cannot fail; it can only reject, and then nothing has changed.
+//!
+//! [`Step`] is the working place of one entry. The rules stand by subject: `workloads`, `instances`, `reports`, `hosts`, `tokens`.
+
+use std::sync::Arc;
+
+use supercloud_proto::id::{HostId, InstanceId, LogIndex, UnixMillis};
+
+use super::{
+    State, codec,
+    command::{Command, Done, Entry, Outcome, Rejection},
+    model::{Event, EventKind, Instance, Subject},
+    requests::{Remembered, Requests},
+};
+
+pub mod hosts;
+mod instances;
+mod reports;
+mod tokens;
+mod workloads;
+
+/// What applying an entry brought.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Applied {
+    /// What became of it.
+    pub outcome: Outcome,
+    /// What happened, for the archive and for watchers.
+    pub events: Vec<Event>,
+    /// Instances that left the state, as they last were, for the archive.
+    pub finished: Vec<Arc<Instance>>,
+}
+
+impl State {
+    /// Applies the entry at `index`, which must be the one after the last.
+    ///
+    /// A request that is remembered is answered with its first outcome and changes nothing.
+    pub fn apply(&mut self, index: LogIndex, entry: &Entry) -> Applied {
+        self.applied = index;
+        if entry.request_id.is_empty() {
+            return self.step(index, entry);
+        }
+        let key = Requests::key(&entry.by, &entry.request_id);
+        let fingerprint = codec::fingerprint(&entry.command);
+        if let Some(known) = self.requests.get(&key) {
+            let outcome = if known.fingerprint == fingerprint {
+                known.outcome.clone()
+            } else {
+                let text = format!("request id {:?} was used before, for another request", entry.request_id);
+                Outcome { index, result: Err(Rejection::Precondition(text)) }
+            };
+            return Applied { outcome, events: Vec::new(), finished: Vec::new() };
+        }
+        let applied = self.step(index, entry);
+        self.requests.insert(&key, Remembered { index, fingerprint, outcome: applied.outcome.clone() });
+        applied
+    }
+
+    /// Passes over an entry that carries no command (a new leader's first, a change of membership).
+    pub fn skip(&mut self, index: LogIndex) {
+        self.applied = index;
+    }
+
+    fn step(&mut self, index: LogIndex, entry: &Entry) -> Applied {
+        let mut step = Step {
+            state: self,
+            index,
+            time: entry.time,
+            by: &entry.by,
+            created: 0,
+            events: Vec::new(),
+            finished: Vec::new(),
+        };
+        let result = step.run(&entry.command);
+        let Step { events, finished, .. } = step;
+        Applied { outcome: Outcome { index, result }, events, finished }
+    }
+}
+
+/// The working place of one entry.
+struct Step<'a> {
+    state: &'a mut State,
+    index: LogIndex,
+    time: UnixMillis,
+    by: &'a str,
+    created: u32,
+    events: Vec<Event>,
+    finished: Vec<Arc<Instance>>,
+}
+
+impl Step<'_> {
+    fn run(&mut self, command: &Command) -> Result<Done, Rejection> {
+        match command {
+            Command::Initialise { cluster_id } => self.initialise(cluster_id),
+            Command::CreateBorough { name, title } => self.create_borough(name, title),
+            Command::ApplyWorkload { spec, expect_revision } => self.apply_workload(spec, *expect_revision),
+            Command::ScaleWorkload { key, count } => self.scale_workload(key, *count),
+            Command::StopWorkload { key, purge } => self.stop_workload(key, *purge),
+            Command::RegisterHost { name, inventory, incarnation } => {
+                self.register_host(name, inventory, incarnation)
+            }
+            Command::JudgeHosts(verdicts) => Ok(self.judge_hosts(verdicts)),
+            Command::SetSchedulable { name, schedulable } => self.set_schedulable(name, *schedulable),
+            Command::RemoveHost { name } => self.remove_host(name),
+            Command::Place(placements) => Ok(self.place(placements)),
+            Command::Replace { instances, reason } => Ok(self.replace(instances, reason)),
+            Command::Report { host, reports } => self.report(*host, reports),
+            Command::CreateToken { id, secret_hash, grant, expires } => {
+                self.create_token(id, secret_hash, grant, *expires)
+            }
+            Command::UseToken { id, secret_hash } => self.use_token(id, secret_hash),
+        }
+    }
+
+    fn initialise(&mut self, cluster_id: &str) -> Result<Done, Rejection> {
+        match &self.state.cluster_id {
+            None => self.state.cluster_id = Some(cluster_id.into()),
+            Some(known) if known.as_ref() == cluster_id => {}
+            Some(known) => return Err(Rejection::Exists(format!("cluster {known}"))),
+        }
+        Ok(Done::Nothing)
+    }
+
+    /// Notes that something happened.
+    fn event(&mut self, kind: EventKind, subject: Subject, message: impl Into<String>) {
+        self.events.push(Event {
+            index: self.index,
+            ordinal: self.events.len() as u32,
+            time: self.time,
+            kind,
+            subject,
+            message: message.into(),
+            by: self.by.to_owned(),
+        });
+    }
+
+    /// What an event about this instance speaks of.
+    fn about(&self, instance: &Instance) -> Subject {
+        Subject {
+            borough: Some(instance.workload.borough.clone()),
+            workload: Some(instance.workload.clone()),
+            instance: Some(instance.id),
+            host: instance.host().and_then(|id| self.state.host_name(id).cloned()),
+        }
+    }
+
+    /// The next instance id of this entry.
+    fn next_id(&mut self) -> InstanceId {
+        let ordinal = self.created;
+        self.created += 1;
+        InstanceId { index: self.index, ordinal }
+    }
+
+    /// Notes that an order of this host is new or changed, so that its session sends it.
+    fn order_changed(&mut self, host: HostId) {
+        if let Some(host) = self.state.hosts.get_mut(&host) {
+            Arc::make_mut(host).orders_index = self.index;
+        }
+    }
+}

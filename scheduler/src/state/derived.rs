@@ -45,7 +45,7 @@ impl Derived {
             let used = Arc::make_mut(self.uses.entry(placed.host).or_default());
             used.instances.insert(instance.id);
             if instance.takes().is_some() {
-                used.taken = used.taken + placed.taken;
+                used.taken += placed.taken;
                 for port in taken_ports(instance) {
                     used.ports.insert(port, instance.id);
                 }

@@ -1,1 +1,52 @@
-//! Being written.
+//! Orders as they follow from the state: what a host is told about the instances on it.
+
+use supercloud_proto::{
+    id::{HostId, LogIndex},
+    instance::PortBinding,
+    order::Order,
+};
+
+use super::{State, model::Instance};
+
+impl State {
+    /// The orders of a host that were decided after `after`; all of them with 0.
+    pub fn orders_of(&self, host: HostId, after: LogIndex) -> impl Iterator<Item = Order> {
+        self.instances_on(host)
+            .filter(move |instance| instance.order_index > after)
+            .map(|instance| self.order_of(instance))
+    }
+
+    fn order_of(&self, instance: &Instance) -> Order {
+        Order {
+            instance: instance.id,
+            index: instance.order_index,
+            workload: instance.workload.clone(),
+            revision: instance.revision,
+            slot: instance.slot,
+            desired: instance.desired,
+            reason: instance.desired_reason.as_ref().to_owned(),
+            kind: instance.spec.kind,
+            tasks: instance.spec.tasks.clone(),
+            resources: instance.spec.resources,
+            ports: self.bindings(instance),
+            restart: instance.spec.restart,
+            stop_grace: instance.spec.stop_grace,
+            exclusive: instance.spec.is_exclusive(),
+        }
+    }
+
+    /// The published ports of an instance, with the address of its host; none while it is pending.
+    pub fn bindings(&self, instance: &Instance) -> Vec<PortBinding> {
+        let Some(placed) = &instance.placed else { return Vec::new() };
+        let address = self.host(placed.host).map_or("", |host| host.inventory.address.as_str());
+        let bind = |((task, port), host_port): ((_, &supercloud_proto::spec::Port), &u16)| PortBinding {
+            name: port.name.clone(),
+            task: supercloud_proto::name::TaskName::clone(task),
+            port: port.port,
+            host_port: *host_port,
+            address: address.to_owned(),
+            protocol: port.protocol,
+        };
+        instance.spec.ports().zip(&placed.ports).map(bind).collect()
+    }
+}

@@ -1,0 +1,168 @@
+//! Rules for instances: created, placed, told to stop, replaced, gone.
+
+use std::sync::Arc;
+
+use supercloud_proto::{
+    id::{InstanceId, Millis},
+    instance::{Desired, InstanceState},
+};
+
+use super::Step;
+use crate::state::{
+    command::{Done, Placement},
+    fits::{Request, fits},
+    model::{EventKind, Instance, Placed, Workload},
+};
+
+/// Wait before a successor of a failed instance is placed; doubles with each failure in a row.
+const FIRST_WAIT: Millis = 5_000;
+/// Longest such wait: ten minutes, so that a mended cause is found out within a coffee break.
+const LONGEST_WAIT: Millis = 600_000;
+/// An instance that ran for so long was well: failures before it no longer count.
+const LONG_ENOUGH: Millis = 600_000;
+
+impl Step<'_> {
+    /// Puts an instance into the state in place of what was there, and keeps what is derived.
+    pub(super) fn put(&mut self, instance: Instance) {
+        if let Some(before) = self.state.instances.get(&instance.id) {
+            self.state.derived.remove(before);
+        }
+        self.state.derived.add(&instance);
+        self.state.instances.insert(instance.id, Arc::new(instance));
+    }
+
+    /// Takes an instance out of the state for good.
+    pub(super) fn take(&mut self, id: InstanceId, message: &str) {
+        let Some(instance) = self.state.instances.remove(&id) else { return };
+        self.state.derived.remove(&instance);
+        let subject = self.about(&instance);
+        self.event(EventKind::InstanceGone, subject, message);
+        if let Some(host) = instance.host() {
+            self.order_changed(host);
+        }
+        let key = instance.workload.clone();
+        self.finished.push(instance);
+        self.forget_if_purged(&key);
+    }
+
+    /// Creates a pending instance of the present revision; as a successor it knows whom it follows.
+    pub(super) fn create_instance(&mut self, workload: &Workload, slot: u32, follows: Option<&Instance>) {
+        let current = workload.current();
+        let failures = follows.map_or(0, |before| failures_after(before, self.time));
+        let instance = Instance {
+            id: self.next_id(),
+            workload: workload.key.clone(),
+            revision: current.revision,
+            spec: current.spec.clone(),
+            slot,
+            desired: Desired::Run,
+            desired_reason: "".into(),
+            placed: None,
+            state: InstanceState::Pending,
+            state_reason: "".into(),
+            order_index: self.index,
+            created: self.time,
+            changed: self.time,
+            not_before: if failures == 0 { 0 } else { self.time + wait_after(failures) },
+            tasks: Vec::new(),
+            replaces: follows.map(|before| before.id),
+            failures,
+            report_sequence: 0,
+        };
+        let subject = self.about(&instance);
+        let message = match follows {
+            Some(before) => format!("slot {slot} created in place of {}", before.id),
+            None => format!("slot {slot} created"),
+        };
+        self.event(EventKind::InstanceCreated, subject, message);
+        self.put(instance);
+    }
+
+    /// Tells an instance to stop. One that runs nowhere is gone at once.
+    pub(super) fn stop_instance(&mut self, id: InstanceId, reason: &str) {
+        let Some(instance) = self.state.instances.get(&id) else { return };
+        if instance.desired == Desired::Stop {
+            return;
+        }
+        let Some(host) = instance.host() else { return self.take(id, reason) };
+        let stopping = Instance {
+            desired: Desired::Stop,
+            desired_reason: reason.into(),
+            order_index: self.index,
+            ..Instance::clone(instance)
+        };
+        let subject = self.about(&stopping);
+        self.event(EventKind::InstanceStopping, subject, reason);
+        self.put(stopping);
+        self.order_changed(host);
+    }
+
+    /// Tells an instance to stop and creates its successor in the slot, if the slot is still wanted.
+    pub(super) fn succeed(&mut self, before: &Instance, reason: &str) {
+        self.stop_instance(before.id, reason);
+        let Some(workload) = self.state.workloads.get(&before.workload).cloned() else { return };
+        if before.slot < workload.wanted() {
+            self.create_instance(&workload, before.slot, Some(before));
+        }
+    }
+
+    /// Places what still fits. What does not is simply still pending.
+    pub(super) fn place(&mut self, placements: &[Placement]) -> Done {
+        let held = placements.iter().filter(|placement| self.place_one(placement)).count();
+        Done::Instances(held as u32)
+    }
+
+    fn place_one(&mut self, placement: &Placement) -> bool {
+        let Some(instance) = self.state.instances.get(&placement.instance).cloned() else { return false };
+        let Some(host) = self.state.hosts.get(&placement.host).cloned() else { return false };
+        let request = Request::of(&instance).with_ports(&placement.ports);
+        if !instance.is_pending() || fits(self.state, &host, &request).is_err() {
+            return false;
+        }
+        let placed = Instance {
+            placed: Some(Placed { host: host.id, ports: placement.ports.clone(), taken: request.demand }),
+            state: InstanceState::Placed,
+            state_reason: "".into(),
+            order_index: self.index,
+            changed: self.time,
+            ..Instance::clone(&instance)
+        };
+        let subject = self.about(&placed);
+        self.event(EventKind::InstancePlaced, subject, format!("placed on {}", host.name));
+        self.put(placed);
+        self.order_changed(host.id);
+        true
+    }
+
+    /// One step of a rollout. Instances that are of the present revision, or told to stop, are passed over.
+    pub(super) fn replace(&mut self, instances: &[InstanceId], reason: &str) -> Done {
+        let mut replaced = 0;
+        for id in instances {
+            let Some(instance) = self.state.instances.get(id).cloned() else { continue };
+            let Some(workload) = self.state.workloads.get(&instance.workload) else { continue };
+            if instance.desired == Desired::Run && instance.revision != workload.current().revision {
+                self.succeed(&instance, reason);
+                replaced += 1;
+            }
+        }
+        Done::Instances(replaced)
+    }
+}
+
+/// Failures in a row that a successor starts with.
+fn failures_after(before: &Instance, now: u64) -> u32 {
+    if before.state != InstanceState::Failed {
+        return 0;
+    }
+    let well = before.tasks.iter().all(|task| {
+        let end = task.finished.unwrap_or(now);
+        task.started.is_some_and(|start| end.saturating_sub(start) >= LONG_ENOUGH)
+    });
+    if well && !before.tasks.is_empty() { 1 } else { before.failures.saturating_add(1) }
+}
+
+/// Wait before a successor after so many failures in a row, at least one.
+fn wait_after(failures: u32) -> Millis {
+    let doublings = failures.saturating_sub(1).min(16);
+    (FIRST_WAIT << doublings).min(LONGEST_WAIT)
+}

@@ -1,0 +1,69 @@
+//! The state's edge to what is stored and sent: entries and outcomes as bytes, records as messages, snapshots as streams of records.
+//! Generated types appear here and in `api`, nowhere else in the scheduler.
+
+use prost::Message;
+use supercloud_proto::{log::v1 as stored, problem::Problems};
+
+mod entry;
+mod outcome;
+mod records;
+mod snapshot;
+
+pub use outcome::change_message;
+pub use records::{borough_message, host_message, workload_message, workload_revision_message};
+pub use snapshot::RestoreError;
+
+use super::command::{Command, Entry, Outcome};
+
+/// Format of entries and snapshots that this version writes and reads.
+pub const FORMAT: u32 = 1;
+
+/// Why bytes are no entry or outcome of ours. A node that meets such an entry in its log must stop rather than guess.
+#[derive(Debug, thiserror::Error)]
+pub enum DecodeError {
+    /// They are no such message.
+    #[error("not a message of this kind")]
+    Message(#[from] prost::DecodeError),
+    /// They are of a newer format.
+    #[error("format {found}, this version knows {FORMAT}: it was written by a newer version")]
+    Format {
+        /// The format.
+        found: u32,
+    },
+    /// They hold what this version does not know or allow.
+    #[error("a content that this version does not know: {0}")]
+    Content(#[from] Problems),
+}
+
+impl Entry {
+    /// As it stands in the log.
+    pub fn encode(&self) -> Vec<u8> {
+        entry::to_message(self).encode_to_vec()
+    }
+
+    /// Reads an entry of the log.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        let message = stored::Entry::decode(bytes)?;
+        match message.format {
+            FORMAT => Ok(entry::from_message(message)?),
+            found => Err(DecodeError::Format { found }),
+        }
+    }
+}
+
+impl Outcome {
+    /// As it is sent between nodes and kept in snapshots.
+    pub fn encode(&self) -> Vec<u8> {
+        outcome::to_message(self).encode_to_vec()
+    }
+
+    /// Reads an outcome.
+    pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
+        Ok(outcome::from_message(stored::Outcome::decode(bytes)?)?)
+    }
+}
+
+/// CRC-32 of a command, to tell a repeated request from another one with its id.
+pub fn fingerprint(command: &Command) -> u32 {
+    crc32fast::hash(&entry::command_message(command).encode_to_vec())
+}

@@ -1,0 +1,235 @@
+//! Records as messages and back. The API shows the same messages that snapshots hold.
+
+use std::sync::Arc;
+
+use imbl::Vector;
+use supercloud_proto::{
+    host::HostState,
+    id::HostId,
+    instance::{Desired, InstanceState},
+    log::v1 as stored,
+    problem::Problems,
+    spec::WorkloadSpec,
+    v1,
+};
+
+use super::entry::{key, parse_grant, parsed, port, token, wrong};
+use crate::state::{
+    State,
+    model::{Borough, Host, Instance, Placed, RevisionRecord, Token, Workload},
+};
+
+/// A borough, without what is counted.
+pub fn borough_message(borough: &Borough) -> v1::Borough {
+    v1::Borough {
+        name: (&borough.name).into(),
+        title: borough.title.clone(),
+        created_ms: borough.created,
+        ..v1::Borough::default()
+    }
+}
+
+pub(super) fn parse_borough(message: v1::Borough) -> Result<Borough, Problems> {
+    Ok(Borough { name: parsed("name", &message.name)?, title: message.title, created: message.created_ms })
+}
+
+/// A workload, without counts and history.
+pub fn workload_message(workload: &Workload) -> v1::Workload {
+    let current = workload.current();
+    v1::Workload {
+        spec: Some(current.spec.as_ref().into()),
+        revision: current.revision,
+        stopped: workload.stopped,
+        purging: workload.purging,
+        created_ms: workload.created,
+        changed_ms: workload.changed,
+        changed_index: workload.changed_index,
+        applied_ms: current.applied,
+        applied_by: current.applied_by.clone(),
+        counts: None,
+        history: Vec::new(),
+    }
+}
+
+/// One revision.
+pub fn workload_revision_message(record: &RevisionRecord) -> v1::WorkloadRevision {
+    v1::WorkloadRevision {
+        revision: record.revision,
+        spec: Some(record.spec.as_ref().into()),
+        applied_ms: record.applied,
+        applied_by: record.applied_by.clone(),
+    }
+}
+
+/// A workload with all its revisions.
+pub(super) fn whole_workload_message(workload: &Workload) -> v1::Workload {
+    let older = workload.revisions.len() - 1;
+    v1::Workload {
+        history: workload
+            .revisions
+            .iter()
+            .take(older)
+            .map(|record| workload_revision_message(record))
+            .collect(),
+        ..workload_message(workload)
+    }
+}
+
+pub(super) fn parse_workload(message: v1::Workload) -> Result<Workload, Problems> {
+    let current = v1::WorkloadRevision {
+        revision: message.revision,
+        spec: message.spec,
+        applied_ms: message.applied_ms,
+        applied_by: message.applied_by,
+    };
+    let records = message.history.into_iter().chain([current]).map(parse_revision);
+    let revisions: Vector<_> = records.collect::<Result<_, _>>()?;
+    let key =
+        revisions.last().map(|record| record.spec.key()).ok_or_else(|| wrong("revision", "one", "none"))?;
+    Ok(Workload {
+        key,
+        revisions,
+        stopped: message.stopped,
+        purging: message.purging,
+        created: message.created_ms,
+        changed: message.changed_ms,
+        changed_index: message.changed_index,
+    })
+}
+
+fn parse_revision(message: v1::WorkloadRevision) -> Result<Arc<RevisionRecord>, Problems> {
+    let spec = message.spec.ok_or_else(|| wrong("spec", "a spec", "none"))?;
+    Ok(Arc::new(RevisionRecord {
+        revision: message.revision,
+        spec: Arc::new(WorkloadSpec::try_from(spec)?),
+        applied: message.applied_ms,
+        applied_by: message.applied_by,
+    }))
+}
+
+/// A host, without what is counted.
+pub fn host_message(host: &Host) -> v1::Host {
+    v1::Host {
+        name: (&host.name).into(),
+        id: host.id.0,
+        state: host.state.into(),
+        state_reason: host.state_reason.clone(),
+        state_since_ms: host.state_since,
+        schedulable: host.schedulable,
+        inventory: Some(host.inventory.as_ref().into()),
+        used: None,
+        instances: 0,
+        registered_ms: host.registered,
+    }
+}
+
+pub(super) fn host_record(host: &Host) -> stored::HostRecord {
+    stored::HostRecord {
+        host: Some(host_message(host)),
+        incarnation: host.incarnation.clone(),
+        orders_index: host.orders_index,
+    }
+}
+
+pub(super) fn parse_host(record: stored::HostRecord) -> Result<Host, Problems> {
+    let message = record.host.ok_or_else(|| wrong("host", "a host", "none"))?;
+    let inventory = message.inventory.ok_or_else(|| wrong("inventory", "an inventory", "none"))?;
+    Ok(Host {
+        id: HostId(message.id),
+        name: parsed("name", &message.name)?,
+        inventory: Arc::new(inventory.try_into()?),
+        incarnation: record.incarnation,
+        state: HostState::try_from(message.state)?,
+        state_reason: message.state_reason,
+        state_since: message.state_since_ms,
+        schedulable: message.schedulable,
+        registered: message.registered_ms,
+        orders_index: record.orders_index,
+    })
+}
+
+impl State {
+    /// An instance as the API shows it and a snapshot holds it; with the name and address of its host, which this state knows.
+    pub fn instance_message(&self, instance: &Instance) -> v1::Instance {
+        let host = instance.host().and_then(|id| self.host(id));
+        v1::Instance {
+            id: instance.id.to_string(),
+            borough: (&instance.workload.borough).into(),
+            workload: (&instance.workload.workload).into(),
+            revision: instance.revision,
+            slot: instance.slot,
+            host: host.map(|host| String::from(&host.name)).unwrap_or_default(),
+            host_id: instance.host().map_or(0, |id| id.0),
+            desired: instance.desired.into(),
+            desired_reason: instance.desired_reason.as_ref().to_owned(),
+            state: instance.state.into(),
+            state_reason: instance.state_reason.as_ref().to_owned(),
+            order_index: instance.order_index,
+            created_ms: instance.created,
+            changed_ms: instance.changed,
+            not_before_ms: instance.not_before,
+            tasks: instance.tasks.iter().map(Into::into).collect(),
+            ports: self.bindings(instance).into_iter().map(Into::into).collect(),
+            replaces: instance.replaces.map(|id| id.to_string()).unwrap_or_default(),
+            failures: instance.failures,
+            report_sequence: instance.report_sequence,
+            taken: instance.placed.as_ref().map(|placed| placed.taken.into()),
+        }
+    }
+
+    /// An instance from a snapshot. Its workload must be in the state already.
+    pub(super) fn parse_instance(&self, message: v1::Instance) -> Result<Instance, Problems> {
+        let workload = key(&message.borough, &message.workload)?;
+        let known = self.workload(&workload).and_then(|record| record.revision(message.revision));
+        let record =
+            known.ok_or_else(|| wrong("revision", "a kept revision of the workload", message.revision))?;
+        let placed = match message.host_id {
+            0 => None,
+            host => Some(Placed {
+                host: HostId(host),
+                ports: message
+                    .ports
+                    .iter()
+                    .map(|binding| port(binding.host_port))
+                    .collect::<Result<_, _>>()?,
+                taken: message.taken.unwrap_or_default().into(),
+            }),
+        };
+        Ok(Instance {
+            id: parsed("id", &message.id)?,
+            spec: record.spec.clone(),
+            workload,
+            revision: message.revision,
+            slot: message.slot,
+            desired: Desired::try_from(message.desired)?,
+            desired_reason: message.desired_reason.into(),
+            placed,
+            state: InstanceState::try_from(message.state)?,
+            state_reason: message.state_reason.into(),
+            order_index: message.order_index,
+            created: message.created_ms,
+            changed: message.changed_ms,
+            not_before: message.not_before_ms,
+            tasks: message.tasks.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
+            replaces: match message.replaces.as_str() {
+                "" => None,
+                id => Some(parsed("replaces", id)?),
+            },
+            failures: message.failures,
+            report_sequence: message.report_sequence,
+        })
+    }
+}
+
+pub(super) fn token_record(of: &Token) -> stored::CreateToken {
+    token(&of.id, &of.secret_hash, &of.grant, of.expires)
+}
+
+pub(super) fn parse_token(record: stored::CreateToken) -> Result<Token, Problems> {
+    Ok(Token {
+        grant: parse_grant(record.role(), &record.name, &record.borough)?,
+        id: record.id,
+        secret_hash: record.secret_hash,
+        expires: record.expires_ms,
+    })
+}
