@@ -172,6 +172,9 @@ pub trait Driver: Send + Sync + 'static {
     fn hints(&self) -> BoxStream<'static, Hint>;
 }
 
+/// The reason of an ended VM whose guest shut itself down. A batch VM has no exit code: this is how it says that its work is done.
+pub const SHUT_DOWN: &str = "guest shut down";
+
 /// Deadline of a call that only asks.
 pub const ASK_DEADLINE: Duration = Duration::from_secs(10);
 /// Deadline of a call that makes, starts or removes, beyond any grace.

@@ -3,3 +3,4 @@
 //! From the ground: `reconcile` (pure) · `driver` with `docker` and `libvirt`, `inventory`, `ledger` · `executor` · `session` · `main`.
 
 pub mod driver;
+pub mod reconcile;
