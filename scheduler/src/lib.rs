@@ -2,4 +2,5 @@
 //! `server` and `main`.
 
 pub mod ca;
+pub mod raft;
 pub mod state;

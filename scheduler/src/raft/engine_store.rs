@@ -1,0 +1,253 @@
+//! The log on disk, in raft-engine. Knows the engine's files and nothing of raft's protocol.
+//!
+//! * One raft group (number 1). Entries lie in the engine's log; the base, the hard state, the owner and a begun
+//!   installation are its key-values, written in the same atomic batch as the entries they belong to.
+//! * The recovery mode cuts a torn tail (a write that a crash interrupted and nobody was promised) and refuses to
+//!   open when anything before it is damaged.
+//! * The engine itself panics when a sync fails; the thread that owns the log turns a panic into the end of the
+//!   process, which is what we want.
+
+use std::path::Path;
+use std::sync::Arc;
+
+use prost::Message as _;
+use raft_engine::{Command, Config, Engine, LogBatch, ReadableSize, RecoveryMode};
+
+use super::log_store::{HardState, LogStore, LogWrite, Position, Reclaim, StoreError};
+use super::record::{Record, Records};
+
+/// The only raft group there is.
+const GROUP: u64 = 1;
+/// Files of this size; a purge frees whole files only.
+const FILE_MIB: u64 = 32;
+/// A purge starts when the live files take this much. More than one snapshot interval, so that it finds whole files.
+const PURGE_MIB: u64 = 128;
+
+const BASE: &[u8] = b"base";
+const HARD_STATE: &[u8] = b"hard-state";
+const INSTALLING: &[u8] = b"installing";
+const OWNER: &[u8] = b"owner";
+
+#[derive(Clone, PartialEq, prost::Message)]
+struct StoredPosition {
+    #[prost(uint64, tag = "1")]
+    index: u64,
+    #[prost(uint64, tag = "2")]
+    term: u64,
+}
+
+/// See the head of the module.
+pub(super) struct EngineStore {
+    engine: Arc<Engine>,
+    directory: String,
+    base: Position,
+    hard_state: HardState,
+    installing: u64,
+}
+
+impl EngineStore {
+    /// Opens the log in `directory`, or makes an empty one.
+    ///
+    /// # Errors
+    /// When the directory cannot be used or what it holds is damaged before its tail.
+    pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
+        let name = directory.display().to_string();
+        let config = Config {
+            dir: name.clone(),
+            recovery_mode: RecoveryMode::TolerateTailCorruption,
+            target_file_size: ReadableSize::mb(FILE_MIB),
+            purge_threshold: ReadableSize::mb(PURGE_MIB),
+            ..Config::default()
+        };
+        let engine = Engine::open(config)
+            .map_err(|error| StoreError::Damaged { directory: name.clone(), found: error.to_string() })?;
+        let mut store = Self {
+            engine: Arc::new(engine),
+            directory: name,
+            base: Position::default(),
+            hard_state: HardState::default(),
+            installing: 0,
+        };
+        let base: StoredPosition = store.stored(BASE)?;
+        store.base = Position { index: base.index, term: base.term };
+        store.hard_state = store.stored(HARD_STATE)?;
+        store.installing = store.stored::<StoredPosition>(INSTALLING)?.index;
+        Ok(store)
+    }
+
+    /// Whose log this is, as it was last written; nothing in a blank log.
+    pub(super) fn owner(&self) -> Option<Vec<u8>> {
+        self.engine.get(GROUP, OWNER)
+    }
+
+    fn stored<M: prost::Message + Default>(&self, key: &[u8]) -> Result<M, StoreError> {
+        match self.engine.get(GROUP, key) {
+            None => Ok(M::default()),
+            Some(bytes) => M::decode(bytes.as_slice()).map_err(|error| self.damaged(&error)),
+        }
+    }
+
+    fn damaged(&self, found: &dyn std::fmt::Display) -> StoreError {
+        StoreError::Damaged { directory: self.directory.clone(), found: found.to_string() }
+    }
+
+    fn unwritten(&self, found: &dyn std::fmt::Display) -> StoreError {
+        StoreError::Write { directory: self.directory.clone(), found: found.to_string() }
+    }
+
+    fn batch(&self, write: &mut LogWrite) -> Result<LogBatch, raft_engine::Error> {
+        let mut batch = LogBatch::default();
+        if let Some(base) = write.base {
+            let forget = if write.reset { self.last_index().max(base.index) } else { base.index };
+            batch.add_command(GROUP, Command::Compact { index: forget + 1 });
+            let stored = StoredPosition { index: base.index, term: base.term };
+            batch.put(GROUP, BASE.to_vec(), stored.encode_to_vec())?;
+        }
+        let records: Vec<Record> =
+            write.entries.drain(..).map(|(index, bytes)| Record::new(index, bytes)).collect();
+        batch.add_entries::<Records>(GROUP, &records)?;
+        if let Some(hard_state) = &write.hard_state {
+            batch.put(GROUP, HARD_STATE.to_vec(), hard_state.encode_to_vec())?;
+        }
+        if let Some(index) = write.installing {
+            let stored = StoredPosition { index, term: 0 };
+            batch.put(GROUP, INSTALLING.to_vec(), stored.encode_to_vec())?;
+        }
+        if let Some(owner) = &write.owner {
+            batch.put(GROUP, OWNER.to_vec(), owner.clone())?;
+        }
+        Ok(batch)
+    }
+}
+
+impl LogStore for EngineStore {
+    fn base(&self) -> Position {
+        self.base
+    }
+
+    fn last_index(&self) -> u64 {
+        self.engine.last_index(GROUP).unwrap_or(0).max(self.base.index)
+    }
+
+    fn hard_state(&self) -> HardState {
+        self.hard_state
+    }
+
+    fn installing(&self) -> u64 {
+        self.installing
+    }
+
+    fn read(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Vec<u8>>, StoreError> {
+        let mut records = Vec::new();
+        let limit = usize::try_from(max_bytes).unwrap_or(usize::MAX);
+        self.engine.fetch_entries_to::<Records>(GROUP, low, high, Some(limit), &mut records).map_err(
+            |error| match error {
+                raft_engine::Error::EntryCompacted | raft_engine::Error::EntryNotFound => {
+                    StoreError::Missing { directory: self.directory.clone(), low, high }
+                }
+                other => self.damaged(&other),
+            },
+        )?;
+        Ok(records.into_iter().map(|record| record.bytes).collect())
+    }
+
+    fn write(&mut self, mut write: LogWrite, sync: bool) -> Result<(), StoreError> {
+        let mut batch = self.batch(&mut write).map_err(|error| self.unwritten(&error))?;
+        self.engine.write(&mut batch, sync).map_err(|error| self.unwritten(&error))?;
+        self.base = write.base.unwrap_or(self.base);
+        self.hard_state = write.hard_state.unwrap_or(self.hard_state);
+        self.installing = write.installing.unwrap_or(self.installing);
+        Ok(())
+    }
+
+    fn reclaim(&self) -> Reclaim {
+        let (engine, directory) = (self.engine.clone(), self.directory.clone());
+        Box::new(move || match engine.purge_expired_files() {
+            Ok(_groups) => Ok(()),
+            Err(error) => Err(StoreError::Write { directory, found: error.to_string() }),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn entries(range: std::ops::Range<u64>) -> Vec<(u64, Vec<u8>)> {
+        range.map(|index| (index, vec![index as u8; 40])).collect()
+    }
+
+    fn write(store: &mut EngineStore, change: LogWrite) {
+        store.write(change, true).unwrap();
+    }
+
+    #[test]
+    fn everything_is_there_after_a_restart() {
+        let directory = tempfile::tempdir().unwrap();
+        let hard_state = HardState { term: 3, vote: 2, commit: 4 };
+        let mut store = EngineStore::open(directory.path()).unwrap();
+        write(&mut store, LogWrite { base: Some(Position { index: 1, term: 1 }), ..LogWrite::default() });
+        write(
+            &mut store,
+            LogWrite { entries: entries(2..9), hard_state: Some(hard_state), ..LogWrite::default() },
+        );
+        write(&mut store, LogWrite { entries: vec![(6, vec![66])], ..LogWrite::default() });
+        drop(store);
+        let store = EngineStore::open(directory.path()).unwrap();
+        assert_eq!((store.base().index, store.last_index()), (1, 6));
+        assert_eq!(store.hard_state(), hard_state);
+        assert_eq!(store.read(5, 7, u64::MAX).unwrap(), vec![vec![5; 40], vec![66]]);
+        assert_eq!(store.read(2, 7, 1).unwrap().len(), 1);
+        assert!(matches!(store.read(6, 8, u64::MAX), Err(StoreError::Missing { .. })));
+    }
+
+    #[test]
+    fn a_base_forgets_what_lies_before_it_and_a_reset_everything() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = EngineStore::open(directory.path()).unwrap();
+        write(&mut store, LogWrite { entries: entries(1..20), ..LogWrite::default() });
+        let base = Position { index: 10, term: 1 };
+        write(&mut store, LogWrite { base: Some(base), ..LogWrite::default() });
+        assert!(matches!(store.read(10, 12, u64::MAX), Err(StoreError::Missing { .. })));
+        assert_eq!(store.read(11, 12, u64::MAX).unwrap(), vec![vec![11; 40]]);
+        for index in [15, 100] {
+            let base = Position { index, term: 2 };
+            write(&mut store, LogWrite { base: Some(base), reset: true, ..LogWrite::default() });
+            assert_eq!((store.base(), store.last_index()), (base, index));
+            write(&mut store, LogWrite { entries: vec![(index + 1, vec![1])], ..LogWrite::default() });
+        }
+        drop(store);
+        let store = EngineStore::open(directory.path()).unwrap();
+        assert_eq!((store.base().index, store.last_index()), (100, 101));
+        assert_eq!(store.read(101, 102, u64::MAX).unwrap(), vec![vec![1]]);
+    }
+
+    /// The newest file of the engine's log.
+    fn last_file(directory: &Path) -> std::path::PathBuf {
+        let mut files: Vec<_> = std::fs::read_dir(directory)
+            .unwrap()
+            .map(|entry| entry.unwrap().path())
+            .filter(|path| path.extension().is_some_and(|extension| extension == "raftlog"))
+            .collect();
+        files.sort();
+        files.pop().unwrap()
+    }
+
+    #[test]
+    fn a_torn_tail_is_cut_and_what_was_before_it_is_kept() {
+        let directory = tempfile::tempdir().unwrap();
+        let mut store = EngineStore::open(directory.path()).unwrap();
+        for index in 1..=10 {
+            write(&mut store, LogWrite { entries: entries(index..index + 1), ..LogWrite::default() });
+        }
+        drop(store);
+        let path = last_file(directory.path());
+        let bytes = std::fs::read(&path).unwrap();
+        let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+        std::fs::write(&path, &bytes[..end - 20]).unwrap();
+        let mut store = EngineStore::open(directory.path()).unwrap();
+        assert_eq!(store.last_index(), 9);
+        write(&mut store, LogWrite { entries: entries(10..11), ..LogWrite::default() });
+        assert_eq!(store.read(9, 11, u64::MAX).unwrap(), vec![vec![9; 40], vec![10; 40]]);
+    }
+}

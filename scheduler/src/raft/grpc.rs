@@ -1,0 +1,236 @@
+//! The network of production: one long-lived gRPC stream to each peer, and one of its own for each snapshot.
+//!
+//! The log's thread only puts messages into bounded queues; a task a peer connects, sends, and waits with growing
+//! patience when that fails. What does not fit a queue is dropped, and what waited while the peer was away is dropped
+//! too: raft repeats what still matters, and an old heartbeat matters to nobody.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use futures::future::BoxFuture;
+use rand::Rng as _;
+use supercloud_proto::v1;
+use supercloud_proto::v1::peer_service_client::PeerServiceClient;
+use tokio::io::AsyncReadExt as _;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic::{Code, Status};
+
+use super::inbox::Reports;
+use super::limits::{
+    CONNECT_DEADLINE, FIRST_RECONNECT, MAX_MESSAGE_BYTES, MAX_PEER_QUEUE, MAX_RECONNECT, MAX_STEP_MESSAGES,
+    SNAPSHOT_CHUNK_BYTES, SNAPSHOT_STALL,
+};
+use super::members::NodeId;
+use super::transport::{PeerAddress, SnapshotToSend, Transport};
+
+/// Why there is no connection to a peer.
+pub type ConnectError = Box<dyn std::error::Error + Send + Sync>;
+/// Makes an authenticated connection to a peer. Keep-alive is its business.
+pub type Connect =
+    Arc<dyn Fn(PeerAddress) -> BoxFuture<'static, Result<Channel, ConnectError>> + Send + Sync>;
+
+/// Requests that wait for the connection to take them.
+const STREAM_DEPTH: usize = 4;
+
+/// See the head of the module.
+pub struct GrpcTransport {
+    shared: Arc<Shared>,
+    links: BTreeMap<NodeId, Link>,
+    runtime: Handle,
+}
+
+struct Shared {
+    id: NodeId,
+    connect: Connect,
+    reports: Reports,
+}
+
+struct Link {
+    address: String,
+    queue: mpsc::Sender<Vec<u8>>,
+}
+
+impl GrpcTransport {
+    /// A transport for node `id`, whose tasks run on `runtime`.
+    #[must_use]
+    pub fn new(id: NodeId, connect: Connect, reports: Reports, runtime: Handle) -> Self {
+        Self { shared: Arc::new(Shared { id, connect, reports }), links: BTreeMap::new(), runtime }
+    }
+
+    fn link(&mut self, to: &PeerAddress) -> &Link {
+        let moved = self.links.get(&to.id).is_some_and(|link| link.address != to.address);
+        if moved {
+            self.links.remove(&to.id);
+        }
+        self.links.entry(to.id).or_insert_with(|| {
+            let (queue, messages) = mpsc::channel(MAX_PEER_QUEUE);
+            self.runtime.spawn(serve(self.shared.clone(), to.clone(), messages));
+            Link { address: to.address.clone(), queue }
+        })
+    }
+}
+
+impl Transport for GrpcTransport {
+    fn send(&mut self, to: &PeerAddress, message: Vec<u8>) {
+        if self.link(to).queue.try_send(message).is_err() {
+            tracing::debug!(peer = %to.id, "the queue to a peer is full, a message is dropped");
+        }
+    }
+
+    fn send_snapshot(&mut self, to: &PeerAddress, snapshot: SnapshotToSend) {
+        let (shared, to) = (self.shared.clone(), to.clone());
+        self.runtime.spawn(async move {
+            let sent = send_snapshot(&shared, &to, snapshot).await;
+            if let Err(error) = &sent {
+                tracing::warn!(peer = %to.id, %error, "a snapshot did not reach its peer");
+            }
+            shared.reports.snapshot_sent(to.id, sent.is_ok());
+        });
+    }
+
+    fn forget(&mut self, id: NodeId) {
+        // The task sends what is queued and ends.
+        self.links.remove(&id);
+    }
+}
+
+/// Serves one peer until its queue is closed.
+async fn serve(shared: Arc<Shared>, to: PeerAddress, mut queue: mpsc::Receiver<Vec<u8>>) {
+    let mut wait = FIRST_RECONNECT;
+    let mut away = false;
+    loop {
+        let ended = match connect(&shared, &to).await {
+            Ok(channel) => {
+                if away {
+                    tracing::info!(peer = %to.id, address = to.address, "peer is reached again");
+                }
+                (away, wait) = (false, FIRST_RECONNECT);
+                stream(&shared, channel, &mut queue).await
+            }
+            Err(error) => Err(Status::unavailable(error.to_string())),
+        };
+        let Err(status) = ended else { return };
+        if status.code() == Code::FailedPrecondition {
+            tracing::warn!(peer = %to.id, %status, "a peer refuses us");
+            shared.reports.removed();
+        }
+        if !away {
+            tracing::warn!(peer = %to.id, address = to.address, %status, "peer is not reached");
+            shared.reports.unreachable(to.id);
+            away = true;
+        }
+        let jitter = rand::rng().random_range(0.5..1.0);
+        tokio::time::sleep(wait.mul_f64(jitter)).await;
+        wait = (wait * 2).min(MAX_RECONNECT);
+        while queue.try_recv().is_ok() {}
+        if queue.is_closed() {
+            return;
+        }
+    }
+}
+
+async fn connect(shared: &Shared, to: &PeerAddress) -> Result<Channel, ConnectError> {
+    timeout(CONNECT_DEADLINE, (shared.connect)(to.clone())).await?
+}
+
+/// Sends what is queued over one stream. `Ok` when the queue is closed, `Err` when the stream ended.
+async fn stream(
+    shared: &Shared,
+    channel: Channel,
+    queue: &mut mpsc::Receiver<Vec<u8>>,
+) -> Result<(), Status> {
+    let (requests, outgoing) = mpsc::channel(STREAM_DEPTH);
+    let mut client = PeerServiceClient::new(channel);
+    let call = client.step(ReceiverStream::new(outgoing));
+    tokio::pin!(call);
+    let mut batch = Vec::new();
+    loop {
+        let taken = tokio::select! {
+            ended = &mut call => return Err(ended.err().unwrap_or_else(|| Status::cancelled("the peer ended the stream"))),
+            taken = queue.recv_many(&mut batch, MAX_STEP_MESSAGES) => taken,
+        };
+        if taken == 0 {
+            // Closed: let the peer take what was sent.
+            drop(requests);
+            return call.await.map(drop);
+        }
+        for messages in gather(&mut batch) {
+            let request = v1::StepRequest { from: shared.id.0, messages };
+            tokio::select! {
+                ended = &mut call => return Err(ended.err().unwrap_or_else(|| Status::cancelled("the peer ended the stream"))),
+                sent = requests.send(request) => sent.map_err(|_| Status::cancelled("the stream is gone"))?,
+            }
+        }
+    }
+}
+
+/// Groups messages into requests of a bounded size, in their order.
+fn gather(batch: &mut Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
+    let mut requests: Vec<Vec<Vec<u8>>> = Vec::new();
+    let mut bytes = u64::MAX;
+    for message in batch.drain(..) {
+        let size = message.len() as u64;
+        bytes = bytes.saturating_add(size);
+        match requests.last_mut() {
+            Some(last) if bytes <= MAX_MESSAGE_BYTES => last.push(message),
+            _ => {
+                bytes = size;
+                requests.push(vec![message]);
+            }
+        }
+    }
+    requests
+}
+
+async fn send_snapshot(
+    shared: &Shared,
+    to: &PeerAddress,
+    snapshot: SnapshotToSend,
+) -> Result<(), ConnectError> {
+    let mut file = tokio::fs::File::open(&snapshot.file).await?;
+    let total = file.metadata().await?.len();
+    // A connection of its own: a snapshot must not hold up heartbeats.
+    let channel = connect(shared, to).await?;
+    let (pieces, outgoing) = mpsc::channel(STREAM_DEPTH);
+    let mut client = PeerServiceClient::new(channel);
+    let call = tokio::spawn(async move { client.install_snapshot(ReceiverStream::new(outgoing)).await });
+    let mut message = snapshot.message;
+    let mut offset = 0;
+    while offset < total {
+        let mut data = vec![0; SNAPSHOT_CHUNK_BYTES.min(usize::try_from(total - offset)?)];
+        file.read_exact(&mut data).await?;
+        let piece = v1::InstallSnapshotRequest {
+            from: shared.id.0,
+            message: std::mem::take(&mut message),
+            offset,
+            crc32: crc32fast::hash(&data),
+            total,
+            data,
+        };
+        offset += piece.data.len() as u64;
+        if timeout(SNAPSHOT_STALL, pieces.send(piece)).await?.is_err() {
+            // The peer has ended the call; its answer says why.
+            break;
+        }
+    }
+    drop(pieces);
+    timeout(SNAPSHOT_STALL, call).await???;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn requests_keep_the_order_and_stay_small() {
+        let big = vec![1; MAX_MESSAGE_BYTES as usize + 9];
+        let mut batch = vec![vec![0], big.clone(), vec![2], vec![3]];
+        let expected = vec![vec![vec![0]], vec![big], vec![vec![2], vec![3]]];
+        assert_eq!(gather(&mut batch), expected);
+    }
+}

@@ -1,0 +1,103 @@
+//! What the log needs of a disk. Knows no raft: entries are bytes with an index.
+//!
+//! One write is atomic: after a crash either all of it is there or nothing. `EngineStore` is the real one; a
+//! simulation brings its own.
+
+/// A place in the log.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Position {
+    /// Index of the entry; 0 before the first.
+    pub index: u64,
+    /// Term of the entry.
+    pub term: u64,
+}
+
+/// What a node promised: never to be forgotten, or it could vote twice.
+#[derive(Clone, Copy, PartialEq, Eq, prost::Message)]
+pub struct HardState {
+    /// Latest term seen.
+    #[prost(uint64, tag = "1")]
+    pub term: u64,
+    /// Whom it voted for in that term; 0 for nobody.
+    #[prost(uint64, tag = "2")]
+    pub vote: u64,
+    /// Known to be committed. May lag behind, must not run ahead.
+    #[prost(uint64, tag = "3")]
+    pub commit: u64,
+}
+
+/// One atomic change of the log.
+#[derive(Clone, Debug, Default, PartialEq)]
+pub struct LogWrite {
+    /// Forget everything up to and including this place; it becomes the new base.
+    pub base: Option<Position>,
+    /// With `base`: forget everything after it, too (a snapshot from elsewhere takes the log's place).
+    pub reset: bool,
+    /// Consecutive entries. What the log holds from the first one's index on is replaced.
+    pub entries: Vec<(u64, Vec<u8>)>,
+    /// The new hard state.
+    pub hard_state: Option<HardState>,
+    /// The place of a snapshot that is about to be installed; 0 when none is.
+    pub installing: Option<u64>,
+    /// Whose log this is.
+    pub owner: Option<Vec<u8>>,
+}
+
+/// Why the store could not do it. Every one of them ends the process: after a failed sync nobody knows what is on
+/// disk, and a second try would only pretend.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// What is on disk is not what was written.
+    #[error("the log in {directory} is damaged: {found}")]
+    Damaged {
+        /// Where.
+        directory: String,
+        /// What the store says, with file and offset as far as it knows them.
+        found: String,
+    },
+    /// A write or a sync failed.
+    #[error("cannot write the log in {directory}: {found}")]
+    Write {
+        /// Where.
+        directory: String,
+        /// What the store says.
+        found: String,
+    },
+    /// Entries were asked for that are not there.
+    #[error("the log in {directory} holds no entries {low}..{high}")]
+    Missing {
+        /// Where.
+        directory: String,
+        /// First index asked for.
+        low: u64,
+        /// Index after the last one.
+        high: u64,
+    },
+}
+
+/// Frees space that forgotten entries still take on disk. Runs on a thread of its own.
+pub type Reclaim = Box<dyn FnOnce() -> Result<(), StoreError> + Send>;
+
+/// A log on disk.
+pub trait LogStore: Send + 'static {
+    /// The place before the first entry.
+    fn base(&self) -> Position;
+    /// Index of the last entry; the base's when there is none.
+    fn last_index(&self) -> u64;
+    /// The hard state, as last written.
+    fn hard_state(&self) -> HardState;
+    /// Index of the snapshot whose installation was begun and not ended, or 0.
+    fn installing(&self) -> u64;
+    /// Entries `low..high`, at least one, then as many as `max_bytes` holds.
+    ///
+    /// # Errors
+    /// When they are not there or not readable.
+    fn read(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Vec<u8>>, StoreError>;
+    /// Writes all of it or nothing. With `sync` it is on disk (`fdatasync`) when this returns.
+    ///
+    /// # Errors
+    /// When it is not; the caller must end the process.
+    fn write(&mut self, write: LogWrite, sync: bool) -> Result<(), StoreError>;
+    /// What frees the space of forgotten entries.
+    fn reclaim(&self) -> Reclaim;
+}

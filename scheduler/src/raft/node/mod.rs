@@ -1,0 +1,389 @@
+//! One node of the log: raft, the store and the machine, driven in turns.
+//!
+//! It knows no thread, no clock and no socket. A turn takes what has come in (messages, proposals, reports, perhaps a
+//! tick), does all that follows from it, and is over; the same turns run in production (`driver`) and in a simulation.
+//! The Ready protocol is in `ready`, applying in `apply`, changes of the membership in `membership`.
+
+mod apply;
+mod membership;
+mod ready;
+mod status;
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use ::raft::eraftpb::{Entry, Message, MessageType};
+use ::raft::{RawNode, SnapshotStatus, StateRole};
+
+use self::membership::{PendingChange, PendingTransfer};
+pub use self::status::{Role, Status};
+use super::changes::{Change, ChangeReply};
+use super::limits::{self, SnapshotPolicy};
+use super::log_store::{LogStore, Position, StoreError};
+use super::members::{Member, Members, NodeId};
+use super::membership::Membership;
+use super::proposals::{Appended, Proposal};
+use super::reads::{ReadReply, Reads};
+use super::snapshot_dir::{Received, SnapshotDir};
+use super::snapshot_file::{SnapshotError, SnapshotMeta};
+use super::storage::Storage;
+use super::transport::Transport;
+use super::wire::Incoming;
+use super::{Machine, ProposeError, RestoreError};
+
+/// Why the process must end. What is on disk is not known, or cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum Fatal {
+    /// The log.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// A snapshot could not be written or put in its place.
+    #[error("cannot write a snapshot: {0}")]
+    SnapshotWrite(std::io::Error),
+    /// A snapshot that was whole when it came is not any more.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The machine cannot use it.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// Raft holds something that only a fault in the program explains.
+    #[error("raft: {0}")]
+    Raft(String),
+}
+
+/// What is not a message and not a proposal.
+pub(super) enum Control {
+    Read(ReadReply),
+    Change(Change, ChangeReply),
+    Transfer(NodeId, ChangeReply),
+    /// A message to the node could not be sent.
+    Unreachable(NodeId),
+    /// A snapshot reached the node, or did not.
+    SnapshotSent {
+        to: NodeId,
+        good: bool,
+    },
+    /// Our own snapshot is in its place; with it the places that are left, newest first.
+    SnapshotTaken(Result<Box<(SnapshotMeta, Vec<Position>)>, Fatal>),
+    /// A snapshot came in, whole, with the message that announced it.
+    SnapshotReceived(Box<Incoming>, Received),
+    /// A peer says that we are no member any more.
+    Removed,
+}
+
+/// What a turn starts from.
+pub(super) struct Inputs<O> {
+    pub(super) tick: bool,
+    pub(super) messages: Vec<Incoming>,
+    pub(super) proposals: Vec<Proposal<O>>,
+    pub(super) control: Vec<Control>,
+}
+
+/// A snapshot to be written on another thread.
+pub(super) struct SnapshotJob<M: Machine> {
+    meta: SnapshotMeta,
+    copy: M::Copy,
+    directory: SnapshotDir,
+    reclaim: super::log_store::Reclaim,
+}
+
+impl<M: Machine> SnapshotJob<M> {
+    /// Writes it, deletes what is older than the last two, and frees what the log has forgotten before.
+    pub(super) fn run(self) -> Result<(SnapshotMeta, Vec<Position>), Fatal> {
+        let Self { meta, copy, directory, reclaim } = self;
+        let meta =
+            directory.create(meta, |out| M::write_snapshot(copy, out)).map_err(Fatal::SnapshotWrite)?;
+        let kept = directory.keep_last().map_err(Fatal::SnapshotWrite)?;
+        reclaim()?;
+        Ok((meta, kept))
+    }
+}
+
+enum Job<M: Machine> {
+    Idle,
+    Ready(Box<SnapshotJob<M>>),
+    Running,
+}
+
+/// Log since the last snapshot.
+#[derive(Default)]
+struct Grown {
+    entries: u64,
+    bytes: u64,
+}
+
+/// What a node is made of.
+pub(super) struct Parts<M, L> {
+    pub(super) id: u64,
+    pub(super) cluster: String,
+    pub(super) address: String,
+    pub(super) store: L,
+    pub(super) machine: M,
+    pub(super) snapshots: SnapshotDir,
+    /// The snapshot that `machine` was restored from; index 0 when there is none.
+    pub(super) snapshot: SnapshotMeta,
+    pub(super) policy: SnapshotPolicy,
+    /// Random; differs between two lives of the process.
+    pub(super) life: u64,
+}
+
+/// See the head of the module.
+pub(super) struct Node<M: Machine, L: LogStore> {
+    raw: RawNode<Storage<L>>,
+    id: u64,
+    cluster: String,
+    address: String,
+    machine: M,
+    applied: Position,
+    membership: Membership,
+    members: Arc<Members>,
+    appended: Appended<M::Outcome>,
+    reads: Reads,
+    change: Option<PendingChange>,
+    transfer: Option<PendingTransfer>,
+    /// The term in which this node leads.
+    led: Option<u64>,
+    now: u64,
+    /// Tick at which each peer was last heard, and the address it gave.
+    heard: BTreeMap<u64, u64>,
+    addresses: BTreeMap<u64, String>,
+    snapshots: SnapshotDir,
+    snapshot_bytes: u64,
+    policy: SnapshotPolicy,
+    grown: Grown,
+    job: Job<M>,
+    received: Option<Received>,
+    /// Peers whose snapshot could not even be started.
+    unsent: Vec<u64>,
+    removed: bool,
+}
+
+impl<M: Machine, L: LogStore> Node<M, L> {
+    /// Sets raft up on what is on disk. What lies after the snapshot is applied in the turns that follow.
+    pub(super) fn new(parts: Parts<M, L>) -> Result<Self, Fatal> {
+        let Parts { id, cluster, address, store, mut machine, snapshots, snapshot, policy, life } = parts;
+        let SnapshotMeta { position, membership, bytes, .. } = snapshot;
+        let storage = Storage::new(store, position, membership.clone());
+        let raw = RawNode::new(&limits::config(id, position.index), storage, &super::slog_drain::logger())
+            .map_err(|error| Fatal::Raft(error.to_string()))?;
+        let members = Arc::new(membership.view());
+        machine.applied_batch(position.index, &members);
+        Ok(Self {
+            raw,
+            id,
+            cluster,
+            address,
+            machine,
+            applied: position,
+            membership,
+            members,
+            appended: Appended::default(),
+            reads: Reads::new(id, life),
+            change: None,
+            transfer: None,
+            led: None,
+            now: 0,
+            heard: BTreeMap::new(),
+            addresses: BTreeMap::new(),
+            snapshots,
+            snapshot_bytes: bytes,
+            policy,
+            grown: Grown::default(),
+            job: Job::Idle,
+            received: None,
+            unsent: Vec::new(),
+            removed: false,
+        })
+    }
+
+    /// One turn. Returns whether there is more to do without new inputs.
+    pub(super) fn turn(
+        &mut self,
+        inputs: Inputs<M::Outcome>,
+        network: &mut dyn Transport,
+    ) -> Result<bool, Fatal> {
+        for incoming in inputs.messages {
+            self.step(incoming);
+        }
+        for control in inputs.control {
+            self.control(control, network)?;
+        }
+        if inputs.tick {
+            self.tick();
+        }
+        self.settle();
+        self.propose(inputs.proposals);
+        self.ask_for_reads();
+        let more = self.rounds(network)?;
+        self.settle();
+        self.consider_snapshot();
+        Ok(more)
+    }
+
+    /// A snapshot to be written on another thread; its result comes back as `Control::SnapshotTaken`.
+    pub(super) fn take_job(&mut self) -> Option<Box<SnapshotJob<M>>> {
+        match std::mem::replace(&mut self.job, Job::Running) {
+            Job::Ready(job) => Some(job),
+            other => {
+                self.job = other;
+                None
+            }
+        }
+    }
+
+    /// Answers everybody who still waits. The node is not used after it.
+    pub(super) fn stop(&mut self) {
+        self.appended.fail(&ProposeError::Stopped);
+        self.reads.stop();
+        self.fail_changes(&super::ChangeError::Stopped);
+    }
+
+    fn tick(&mut self) {
+        self.now += 1;
+        self.reads.tick(self.now);
+        if !self.removed {
+            self.raw.tick();
+        }
+        for peer in std::mem::take(&mut self.unsent) {
+            self.raw.report_snapshot(peer, SnapshotStatus::Failure);
+        }
+        self.promote_ripe();
+    }
+
+    fn step(&mut self, incoming: Incoming) {
+        let Incoming { address, message, .. } = incoming;
+        let kind = message.get_msg_type();
+        // Proposals are not forwarded, and a snapshot's message counts only with its file.
+        let unwanted = matches!(kind, MessageType::MsgPropose | MessageType::MsgSnapshot);
+        if self.removed || unwanted || message.to != self.id || message.from == self.id {
+            tracing::debug!(from = message.from, to = message.to, ?kind, "peer message ignored");
+            return;
+        }
+        self.hear(message.from, address);
+        self.step_raft(message);
+    }
+
+    fn hear(&mut self, from: u64, address: String) {
+        self.heard.insert(from, self.now);
+        if !self.membership.contains(from) && self.addresses.len() < limits::MAX_VOTERS + limits::MAX_LEARNERS
+        {
+            self.addresses.insert(from, address);
+        }
+    }
+
+    fn step_raft(&mut self, message: Message) {
+        let (from, kind) = (message.from, message.get_msg_type());
+        if let Err(error) = self.raw.step(message) {
+            // Messages of nodes that raft does not know (yet, or any more) are normal around a change of members.
+            tracing::debug!(from, ?kind, %error, "peer message refused");
+        }
+    }
+
+    fn control(&mut self, control: Control, network: &mut dyn Transport) -> Result<(), Fatal> {
+        match control {
+            Control::Read(reply) => self.reads.add(reply, self.now),
+            Control::Change(change, reply) => self.propose_change(&change, reply),
+            Control::Transfer(to, reply) => self.begin_transfer(to, reply),
+            Control::Unreachable(peer) => self.raw.report_unreachable(peer.0),
+            Control::SnapshotSent { to, good } => {
+                let status = if good { SnapshotStatus::Finish } else { SnapshotStatus::Failure };
+                self.raw.report_snapshot(to.0, status);
+            }
+            Control::SnapshotTaken(taken) => self.snapshot_taken(taken)?,
+            Control::SnapshotReceived(incoming, file) => {
+                self.snapshot_received(*incoming, file);
+                // At once, so that the file and what raft makes of its message cannot be confused with another.
+                self.rounds(network)?;
+                self.received = None;
+            }
+            Control::Removed => self.removed = true,
+        }
+        Ok(())
+    }
+
+    fn snapshot_received(&mut self, incoming: Incoming, file: Received) {
+        let message = incoming.message;
+        let announced = message.snapshot.as_ref().and_then(|snapshot| snapshot.metadata.as_ref());
+        let matches = announced.is_some_and(|metadata| {
+            Position { index: metadata.index, term: metadata.term } == file.position()
+        });
+        let expected = message.get_msg_type() == MessageType::MsgSnapshot && message.to == self.id;
+        if self.removed || !matches || !expected {
+            tracing::warn!(from = message.from, "a snapshot that does not match its message is dropped");
+            return;
+        }
+        self.received = Some(file);
+        self.hear(message.from, incoming.address);
+        self.step_raft(message);
+    }
+
+    fn propose(&mut self, proposals: Vec<Proposal<M::Outcome>>) {
+        if proposals.is_empty() {
+            return;
+        }
+        if self.led.is_none() {
+            let leader = self.leader();
+            for proposal in proposals {
+                proposal.refuse(ProposeError::NotLeader { leader: leader.clone() });
+            }
+            return;
+        }
+        let first = self.raw.raft.raft_log.last_index() + 1;
+        let term = self.raw.raft.term;
+        let mut replies = Vec::with_capacity(proposals.len());
+        let mut entries = Vec::with_capacity(proposals.len());
+        for proposal in proposals {
+            entries.push(Entry { data: proposal.entry, ..Entry::default() });
+            replies.push(proposal.reply);
+        }
+        let mut message = Message { from: self.id, entries, ..Message::default() };
+        message.set_msg_type(MessageType::MsgPropose);
+        match self.raw.step(message) {
+            Ok(()) => {
+                for (reply, index) in replies.into_iter().zip(first..) {
+                    self.appended.push(index, term, reply);
+                }
+            }
+            // Too much is uncommitted, or the leadership is being handed over: both pass.
+            Err(error) => {
+                tracing::debug!(%error, count = replies.len(), "proposals dropped");
+                for reply in replies {
+                    let _ = reply.send(Err(ProposeError::Overloaded { retry_after: limits::RETRY_AFTER }));
+                }
+            }
+        }
+    }
+
+    fn ask_for_reads(&mut self) {
+        let raft = &self.raw.raft;
+        // A leader that has committed nothing in its term yet does not know the commit index, and would not answer.
+        let answerable = match raft.state {
+            StateRole::Leader => raft.commit_to_current_term(),
+            _ => raft.leader_id != ::raft::INVALID_ID,
+        };
+        if !answerable || self.removed {
+            return;
+        }
+        if let Some(context) = self.reads.ask(raft.term, self.now) {
+            self.raw.read_index(context);
+        }
+    }
+
+    /// Notices that leadership was won or lost.
+    fn settle(&mut self) {
+        let leads = self.raw.raft.state == StateRole::Leader && !self.removed;
+        let led = leads.then_some(self.raw.raft.term);
+        if self.led != led {
+            self.appended.fail(&ProposeError::OutcomeUnknown);
+            if self.led.is_some() {
+                self.fail_changes(&super::ChangeError::OutcomeUnknown);
+            }
+            self.led = led;
+        }
+        self.settle_transfer();
+    }
+
+    fn leader(&self) -> Option<Member> {
+        self.members.get(NodeId(self.raw.raft.leader_id)).cloned()
+    }
+}

@@ -1,0 +1,150 @@
+//! The Ready protocol of raft: what is sent before the sync, what after it, and when something is applied.
+//!
+//! A leader's messages go out before its own sync, so that followers write at the same time; it counts itself only
+//! after it. Everything that promises something (votes, acknowledgements) goes out after the sync.
+
+use ::raft::Ready;
+use ::raft::eraftpb::{Message, MessageType};
+
+use super::super::limits::{MAX_READIES_PER_TURN, SNAPSHOT_MAX_LOG_BYTES};
+use super::super::log_store::Position;
+use super::super::members::NodeId;
+use super::super::snapshot_file::SnapshotMeta;
+use super::super::transport::{PeerAddress, SnapshotToSend};
+use super::super::wire;
+use super::{Fatal, Grown, Job, LogStore, Machine, Node, SnapshotJob, Transport};
+
+impl<M: Machine, L: LogStore> Node<M, L> {
+    /// Handles what raft has ready, round by round. Returns whether something is left.
+    pub(super) fn rounds(&mut self, network: &mut dyn Transport) -> Result<bool, Fatal> {
+        for _ in 0..MAX_READIES_PER_TURN {
+            if !self.raw.has_ready() {
+                return Ok(false);
+            }
+            self.round(network)?;
+        }
+        Ok(self.raw.has_ready())
+    }
+
+    fn round(&mut self, network: &mut dyn Transport) -> Result<(), Fatal> {
+        let mut ready = self.raw.ready();
+        // A leader's appends: the followers sync while we do.
+        self.send(ready.take_messages(), network);
+        for state in ready.take_read_states() {
+            self.reads.confirmed(&state.request_ctx, state.index, self.raw.raft.term);
+        }
+        if !ready.snapshot().is_empty() {
+            self.install(&ready)?;
+        }
+        let committed = ready.take_committed_entries();
+        let (entries, sync) = (ready.take_entries(), ready.must_sync());
+        self.raw.mut_store().append(entries, ready.hs(), sync)?;
+        // Votes and acknowledgements: only now are they true.
+        self.send(ready.take_persisted_messages(), network);
+        self.apply(committed, network)?;
+        let mut light = self.raw.advance_append(ready);
+        if let Some(commit) = light.commit_index() {
+            self.raw.mut_store().set_commit(commit);
+        }
+        self.send(light.take_messages(), network);
+        self.apply(light.take_committed_entries(), network)?;
+        self.raw.advance_apply();
+        self.reads.applied(self.applied.index, self.raw.raft.term);
+        Ok(())
+    }
+
+    fn send(&mut self, messages: Vec<Message>, network: &mut dyn Transport) {
+        for message in messages {
+            let id = NodeId(message.to);
+            let learned = || self.addresses.get(&message.to).map(String::as_str);
+            let snapshot = message.get_msg_type() == MessageType::MsgSnapshot;
+            let Some(address) = self.membership.address(message.to).or_else(learned) else {
+                tracing::debug!(to = message.to, "no address is known for a peer");
+                self.unsent.extend(snapshot.then_some(message.to));
+                continue;
+            };
+            let to = PeerAddress { id, address: address.to_owned() };
+            let bytes = wire::encode(&self.cluster, &self.address, &message);
+            if snapshot {
+                let metadata = message.get_snapshot().get_metadata();
+                let position = Position { index: metadata.index, term: metadata.term };
+                let file = self.snapshots.file(position);
+                network.send_snapshot(&to, SnapshotToSend { message: bytes, file });
+            } else {
+                network.send(&to, bytes);
+            }
+        }
+    }
+
+    /// Puts a received snapshot in the place of log and state. After a crash at any step the start finishes it or
+    /// finds things as they were: the intent is synced first, then the name, then the log.
+    fn install(&mut self, ready: &Ready) -> Result<(), Fatal> {
+        let metadata = ready.snapshot().get_metadata();
+        let position = Position { index: metadata.index, term: metadata.term };
+        let received = self.received.take().filter(|received| received.position() == position);
+        let received = received.ok_or_else(|| {
+            Fatal::Raft(format!("it wants to install snapshot {} that never came", position.index))
+        })?;
+        let store = self.raw.mut_store();
+        store.begin_install(position.index)?;
+        self.snapshots.install(received).map_err(Fatal::SnapshotWrite)?;
+        let verified = self.snapshots.verify(position)?;
+        let membership = verified.meta.membership.clone();
+        store.end_install(position, ready.hs(), membership.clone())?;
+        let mut payload = verified.payload().map_err(Fatal::SnapshotWrite)?;
+        self.machine.restore(position.index, &mut payload)?;
+        self.snapshot_bytes = verified.meta.bytes;
+        self.grown = Grown::default();
+        self.applied = position;
+        self.membership = membership;
+        self.publish_members();
+        self.machine.applied_batch(position.index, &self.members);
+        tracing::info!(index = position.index, term = position.term, "snapshot installed");
+        Ok(())
+    }
+
+    /// Plans a snapshot when the log has grown enough, or when a follower needs one. Never two at once.
+    pub(super) fn consider_snapshot(&mut self) {
+        let limit = self.policy.bytes.max(self.snapshot_bytes.min(SNAPSHOT_MAX_LOG_BYTES));
+        let grown = self.grown.entries >= self.policy.entries || self.grown.bytes >= limit;
+        let storage = self.raw.store();
+        let newer = self.applied.index > storage.snapshot_position().index;
+        if !matches!(self.job, Job::Idle) || !newer || !(storage.take_wanted() || grown) {
+            return;
+        }
+        let meta = SnapshotMeta {
+            cluster: self.cluster.clone(),
+            position: self.applied,
+            membership: self.membership.clone(),
+            bytes: 0,
+        };
+        let reclaim = storage.store().reclaim();
+        self.grown = Grown::default();
+        self.job = Job::Ready(Box::new(SnapshotJob {
+            meta,
+            copy: self.machine.copy(),
+            directory: self.snapshots.clone(),
+            reclaim,
+        }));
+    }
+
+    /// A snapshot of ours is in its place: the log before the older of the two may go, but for a tail.
+    pub(super) fn snapshot_taken(
+        &mut self,
+        taken: Result<Box<(SnapshotMeta, Vec<Position>)>, Fatal>,
+    ) -> Result<(), Fatal> {
+        let (meta, kept) = *taken?;
+        self.job = Job::Idle;
+        let storage = self.raw.mut_store();
+        if meta.position.index <= storage.snapshot_position().index {
+            // One from the leader came in between and is newer.
+            return Ok(());
+        }
+        self.snapshot_bytes = meta.bytes;
+        storage.set_snapshot(meta.position, meta.membership);
+        let oldest = kept.last().copied().unwrap_or(meta.position);
+        storage.compact(oldest.index.saturating_sub(self.policy.tail))?;
+        tracing::info!(index = meta.position.index, bytes = meta.bytes, "snapshot taken");
+        Ok(())
+    }
+}

@@ -1,0 +1,281 @@
+//! From a directory to a node: founds one, lets one join, or takes one up again. Knows files and their order.
+//!
+//! ```text
+//!   identity.json          whose directory; written last, so that it never stands beside half a log
+//!   log/                   raft-engine
+//!   snapshots/             snapshot-<index>-<term>, the last two
+//! ```
+//! Decision: a founded cluster begins with a snapshot at index 1, not with an empty log. A node that joins later
+//! starts without a membership and must learn it, and only a snapshot brings one.
+
+use std::fs;
+use std::path::PathBuf;
+
+use super::engine_store::EngineStore;
+use super::identity::{self, FORMAT, Identity, IdentityError};
+use super::limits::{MAX_VOTERS, SnapshotPolicy};
+use super::log_store::{HardState, LogStore, LogWrite, Position, StoreError};
+use super::members::{Member, NodeId};
+use super::membership::Membership;
+use super::node::{Fatal, Node, Parts};
+use super::snapshot_dir::SnapshotDir;
+use super::snapshot_file::{SnapshotError, SnapshotMeta};
+use super::storage::replaced_by;
+use super::{Machine, RestoreError};
+
+/// Index and term of the snapshot that a cluster begins with.
+const FOUNDING: Position = Position { index: 1, term: 1 };
+
+/// What a node must be told.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The cluster's id.
+    pub cluster: String,
+    /// This node's number.
+    pub id: NodeId,
+    /// Its data. Belongs to it alone.
+    pub directory: PathBuf,
+    /// Where the other nodes reach it, `host:port`.
+    pub peer_address: String,
+    /// When snapshots are taken.
+    pub snapshots: SnapshotPolicy,
+    /// How long a tick lasts; [`super::limits::TICK`] but for tests.
+    pub tick: std::time::Duration,
+}
+
+/// How a node comes to be there.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// A new cluster of these voters, this node among them. Every one of them is started with the same list.
+    Found {
+        /// All first members.
+        members: Vec<Member>,
+    },
+    /// A new node in a cluster that runs; its number was given out by [`super::Log::add_learner`].
+    Join,
+    /// A node that has data.
+    Again,
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum OpenError {
+    /// The directory is not this node's, or not whole.
+    #[error(transparent)]
+    Identity(#[from] IdentityError),
+    /// The log cannot be used.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// No snapshot can be used.
+    #[error(transparent)]
+    Snapshot(#[from] SnapshotError),
+    /// The snapshot's content cannot be used.
+    #[error(transparent)]
+    Restore(#[from] RestoreError),
+    /// The directory cannot be made or read.
+    #[error("cannot use {path}: {source}")]
+    Io {
+        /// What.
+        path: String,
+        /// Why.
+        source: std::io::Error,
+    },
+    /// There is a log, and the snapshot that it continues is missing.
+    #[error("the log in {path} goes on from index {base}, and there is no usable snapshot that reaches it")]
+    NoSnapshot {
+        /// The directory.
+        path: String,
+        /// Where the log begins.
+        base: u64,
+    },
+    /// The log ends before the snapshot that was made from it.
+    #[error(
+        "the log in {path} ends at index {last}, but this node's state had reached index {snapshot}: it has lost what \
+         it acknowledged. Remove the node from the cluster, empty the directory and let it join under a new id"
+    )]
+    LogShorter {
+        /// The directory.
+        path: String,
+        /// Last entry of the log.
+        last: u64,
+        /// Index of the snapshot.
+        snapshot: u64,
+    },
+    /// The founding members make no cluster.
+    #[error("a cluster is founded by 1 to {MAX_VOTERS} members, node {id} among them")]
+    Founders {
+        /// This node.
+        id: NodeId,
+    },
+    /// Raft does not take up what is on disk.
+    #[error(transparent)]
+    Node(#[from] Fatal),
+}
+
+/// Opens the directory and sets up the node. `random` makes the directory's incarnation and the life of the process.
+pub(super) fn open<M: Machine>(
+    settings: &Settings,
+    start: &Start,
+    mut machine: M,
+    random: [u8; 16],
+) -> Result<(Node<M, EngineStore>, SnapshotDir), OpenError> {
+    let directory = &settings.directory;
+    let io = |source| OpenError::Io { path: directory.display().to_string(), source };
+    fs::create_dir_all(directory).map_err(io)?;
+    let marker = check_marker(settings, start)?;
+    let mut store = EngineStore::open(&directory.join("log"))?;
+    let snapshots = SnapshotDir::open(directory.join("snapshots"), &settings.cluster).map_err(io)?;
+    let snapshot = match marker {
+        Some(marker) => {
+            check_log(settings, &marker, &store)?;
+            take_up(settings, &mut store, &snapshots, &mut machine)?
+        }
+        None => begin(settings, start, &mut store, &snapshots, &machine, random)?,
+    };
+    let life = u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|at: usize| random[at]));
+    let node = Node::new(Parts {
+        id: settings.id.0,
+        cluster: settings.cluster.clone(),
+        address: settings.peer_address.clone(),
+        store,
+        machine,
+        snapshots: snapshots.clone(),
+        snapshot,
+        policy: settings.snapshots,
+        life,
+    })?;
+    Ok((node, snapshots))
+}
+
+fn check_marker(settings: &Settings, start: &Start) -> Result<Option<Identity>, OpenError> {
+    let directory = settings.directory.display().to_string();
+    let node = settings.id.0;
+    let Some(found) = identity::read(&settings.directory)? else {
+        if settings.directory.join("log").exists() {
+            return Err(IdentityError::NoMarker { directory }.into());
+        }
+        if matches!(start, Start::Again) {
+            return Err(IdentityError::Blank { directory, node }.into());
+        }
+        return Ok(None);
+    };
+    if (found.node, &found.cluster) != (node, &settings.cluster) {
+        let (found_node, found_cluster) = (found.node, found.cluster);
+        let cluster = settings.cluster.clone();
+        return Err(IdentityError::Foreign { directory, node, cluster, found_node, found_cluster }.into());
+    }
+    if !matches!(start, Start::Again) {
+        return Err(IdentityError::InUse { directory, node }.into());
+    }
+    Ok(Some(found))
+}
+
+fn check_log(settings: &Settings, marker: &Identity, store: &EngineStore) -> Result<(), OpenError> {
+    let found = match store.owner() {
+        Some(owner) if owner == marker.to_bytes() => return Ok(()),
+        Some(_) => "of another incarnation",
+        None => "blank",
+    };
+    let directory = settings.directory.display().to_string();
+    Err(IdentityError::LogLost { directory, node: marker.node, found }.into())
+}
+
+/// Founds or joins: snapshot, log, marker, in this order.
+fn begin<M: Machine>(
+    settings: &Settings,
+    start: &Start,
+    store: &mut EngineStore,
+    snapshots: &SnapshotDir,
+    machine: &M,
+    random: [u8; 16],
+) -> Result<SnapshotMeta, OpenError> {
+    let io = |source| OpenError::Io { path: settings.directory.display().to_string(), source };
+    let identity = Identity {
+        format: FORMAT,
+        cluster: settings.cluster.clone(),
+        node: settings.id.0,
+        incarnation: random.iter().map(|byte| format!("{byte:02x}")).collect(),
+    };
+    let mut first = LogWrite { owner: Some(identity.to_bytes()), ..LogWrite::default() };
+    let mut meta = blank(settings);
+    if let Start::Found { members } = start {
+        let with_us = members.iter().any(|member| member.id == settings.id);
+        if !with_us || members.len() > MAX_VOTERS {
+            return Err(OpenError::Founders { id: settings.id });
+        }
+        meta.position = FOUNDING;
+        meta.membership = Membership::founded_by(members);
+        let copy = machine.copy();
+        meta = snapshots.create(meta, |out| M::write_snapshot(copy, out)).map_err(io)?;
+        first.base = Some(FOUNDING);
+        first.hard_state = Some(HardState { term: FOUNDING.term, vote: 0, commit: FOUNDING.index });
+    }
+    store.write(first, true)?;
+    identity::sync_directory(&settings.directory.join("log")).map_err(io)?;
+    identity::write(&settings.directory, &identity)?;
+    Ok(meta)
+}
+
+fn blank(settings: &Settings) -> SnapshotMeta {
+    SnapshotMeta {
+        cluster: settings.cluster.clone(),
+        position: Position::default(),
+        membership: Membership::default(),
+        bytes: 0,
+    }
+}
+
+/// Restores the newest snapshot that is whole and that the log continues.
+fn take_up<M: Machine>(
+    settings: &Settings,
+    store: &mut EngineStore,
+    snapshots: &SnapshotDir,
+    machine: &mut M,
+) -> Result<SnapshotMeta, OpenError> {
+    let path = settings.directory.display().to_string();
+    let io = |source| OpenError::Io { path: path.clone(), source };
+    let mut damage = None;
+    for position in snapshots.positions().map_err(io)? {
+        // A newer base than the snapshot: what lies between is gone.
+        if position.index < store.base().index {
+            break;
+        }
+        let verified = match snapshots.verify(position) {
+            Ok(verified) => verified,
+            Err(error @ SnapshotError::Damaged { .. }) => {
+                tracing::error!(%error, "snapshot set aside, the older one is tried");
+                snapshots.set_aside(position).map_err(io)?;
+                damage = Some(error);
+                continue;
+            }
+            Err(error) => return Err(error.into()),
+        };
+        finish_install(&path, store, position)?;
+        machine.restore(position.index, &mut verified.payload().map_err(io)?)?;
+        return Ok(verified.meta);
+    }
+    match damage {
+        Some(error) => Err(error.into()),
+        // A node that joined and has not had its first snapshot yet.
+        None if store.base().index == 0 && store.last_index() == 0 => Ok(blank(settings)),
+        None => Err(OpenError::NoSnapshot { path, base: store.base().index }),
+    }
+}
+
+/// A crash may have come between the snapshot's name and the log's reset. Otherwise the log reaches the snapshot.
+fn finish_install(path: &str, store: &mut EngineStore, position: Position) -> Result<(), OpenError> {
+    if store.installing() == position.index && store.base() != position {
+        let mut hard_state = store.hard_state();
+        if position.term > hard_state.term {
+            hard_state = HardState { term: position.term, vote: 0, ..hard_state };
+        }
+        hard_state.commit = hard_state.commit.max(position.index);
+        store.write(replaced_by(position, hard_state), true)?;
+    }
+    let (last, commit) = (store.last_index(), store.hard_state().commit);
+    let known = position.index.max(commit);
+    if last < known {
+        return Err(OpenError::LogShorter { path: path.to_owned(), last, snapshot: known });
+    }
+    Ok(())
+}
