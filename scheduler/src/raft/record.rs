@@ -1,4 +1,4 @@
-//! What one log entry is to raft-engine: a length and opaque bytes.
+//! What one log entry is to raft-engine: an index and opaque bytes.
 //!
 //! raft-engine stores messages of the crate `protobuf`; raft's own messages are `prost` ones whose `protobuf`
 //! implementation only panics. This small message of our own holds the entry as `prost` encoded it.
@@ -9,7 +9,7 @@ use std::sync::LazyLock;
 use protobuf::reflect::MessageDescriptor;
 use protobuf::{CodedInputStream, CodedOutputStream, ProtobufResult, UnknownFields};
 
-/// One encoded entry. `index` is not stored: the engine keeps it beside the entry.
+/// One encoded entry with its index, which the engine compares with its own when it reads the entry.
 #[derive(Clone, Debug, Default, PartialEq)]
 pub(super) struct Record {
     pub(super) index: u64,
@@ -50,17 +50,21 @@ impl protobuf::Message for Record {
     }
 
     fn merge_from(&mut self, input: &mut CodedInputStream<'_>) -> ProtobufResult<()> {
+        self.index = input.read_raw_varint64()?;
         input.read_bytes_into(&mut self.bytes)
     }
 
     fn write_to_with_cached_sizes(&self, output: &mut CodedOutputStream<'_>) -> ProtobufResult<()> {
+        output.write_raw_varint64(self.index)?;
         output.write_bytes_no_tag(&self.bytes)
     }
 
     fn compute_size(&self) -> u32 {
         // Entries are limited to some MiB, so the sum stays far below the largest u32.
         let length = self.bytes.len() as u32;
-        protobuf::rt::compute_raw_varint32_size(length) + length
+        protobuf::rt::compute_raw_varint64_size(self.index)
+            + protobuf::rt::compute_raw_varint32_size(length)
+            + length
     }
 
     fn get_cached_size(&self) -> u32 {
@@ -99,8 +103,10 @@ mod tests {
     fn a_record_survives_the_engines_encoding() {
         for bytes in [vec![], vec![0], vec![7; 300], vec![1; 100_000]] {
             let mut encoded = Vec::new();
-            Record::new(9, bytes.clone()).write_to_vec(&mut encoded).unwrap();
-            assert_eq!(Record::parse_from_bytes(&encoded).unwrap().bytes, bytes);
+            let record = Record::new(900, bytes);
+            record.write_to_vec(&mut encoded).unwrap();
+            assert_eq!(encoded.len(), record.compute_size() as usize);
+            assert_eq!(Record::parse_from_bytes(&encoded).unwrap(), record);
         }
     }
 }
