@@ -29,20 +29,23 @@ impl Step<'_> {
         let known =
             self.state.instances.get(&report.instance).filter(|instance| instance.host() == Some(host));
         let Some(instance) = known.cloned() else { return self.unrecognised(host, report) };
-        if report.sequence <= instance.report_sequence {
+        if report.sequence <= instance.report_sequence || !may_report(report.state) {
             return;
         }
         self.note_restarts(&instance, report);
-        let changed = instance.state != report.state;
+        // Over is over: what it took was given to others the moment it was reported to have ended.
+        let state =
+            if instance.state.is_over() && !report.state.is_over() { instance.state } else { report.state };
+        let changed = instance.state != state;
         let seen = Instance {
-            state: report.state,
+            state,
             state_reason: shared(&instance.state_reason, &report.reason),
             tasks: report.tasks.clone(),
             report_sequence: report.sequence,
             changed: if changed { self.time } else { instance.changed },
             ..Instance::clone(&instance)
         };
-        if changed && is_news(report.state) {
+        if changed && is_news(state) {
             let subject = self.about(&seen);
             self.event(EventKind::InstanceState, subject, describe(report));
         }
@@ -106,10 +109,15 @@ impl Step<'_> {
     }
 }
 
+/// Whether an agent has a say in this: that an instance waits, is placed or has lost its host is for the scheduler to know.
+fn may_report(state: InstanceState) -> bool {
+    !matches!(state, InstanceState::Pending | InstanceState::Placed | InstanceState::Lost)
+}
+
 /// Whether reaching this state is worth an event.
 fn is_news(state: InstanceState) -> bool {
-    use InstanceState::{Completed, Failed, Lost, Restarting, Running, Unknown};
-    matches!(state, Running | Restarting | Completed | Failed | Unknown | Lost)
+    use InstanceState::{Completed, Failed, Restarting, Running, Unknown};
+    matches!(state, Running | Restarting | Completed | Failed | Unknown)
 }
 
 fn describe(report: &InstanceReport) -> String {

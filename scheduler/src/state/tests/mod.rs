@@ -1,1 +1,6 @@
-//! Cases and properties of the state.
+//! Cases and properties of the state, and the small world that they play in.
+
+mod cases;
+mod checker;
+mod properties;
+pub mod world;

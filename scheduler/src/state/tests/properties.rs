@@ -1,0 +1,172 @@
+//! Properties over random histories: what is equal stays equal, what must hold holds after every step, and a snapshot loses nothing.
+
+use proptest::prelude::*;
+use supercloud_proto::{
+    host::HostState,
+    id::{HostId, InstanceId},
+    instance::InstanceState,
+    spec::WorkloadKind,
+};
+
+use super::{
+    checker::check,
+    world::{World, inventory, key, service, web},
+};
+use crate::state::{Command, HostVerdict, State, codec::RestoreError};
+
+/// One step of a history, in small numbers that always mean something.
+#[derive(Debug, Clone)]
+enum Step {
+    Apply { workload: u8, count: u32, variant: u8 },
+    Scale { workload: u8, count: u32 },
+    Stop { workload: u8, purge: bool },
+    Register { host: u8 },
+    Judge { host: u8, state: u8 },
+    Remove { host: u8 },
+    Close { host: u8, open: bool },
+    Place { nth: usize, host: u8 },
+    Replace { nth: usize },
+    Report { nth: usize, state: usize, restarts: u32, from: Option<u8> },
+    Wait { millis: u64 },
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => (0..3u8, 0..5u32, 0..4u8).prop_map(|(workload, count, variant)| Step::Apply { workload, count, variant }),
+        1 => (0..3u8, 0..6u32).prop_map(|(workload, count)| Step::Scale { workload, count }),
+        1 => (0..3u8, any::<bool>()).prop_map(|(workload, purge)| Step::Stop { workload, purge }),
+        2 => (0..3u8).prop_map(|host| Step::Register { host }),
+        2 => (0..3u8, 0..4u8).prop_map(|(host, state)| Step::Judge { host, state }),
+        1 => (0..3u8).prop_map(|host| Step::Remove { host }),
+        1 => (0..3u8, any::<bool>()).prop_map(|(host, open)| Step::Close { host, open }),
+        8 => (any::<usize>(), 0..3u8).prop_map(|(nth, host)| Step::Place { nth, host }),
+        2 => any::<usize>().prop_map(|nth| Step::Replace { nth }),
+        8 => (any::<usize>(), 0..InstanceState::ALL.len(), 0..3u32, proptest::option::weighted(0.1, 0..3u8))
+            .prop_map(|(nth, state, restarts, from)| Step::Report { nth, state, restarts, from }),
+        1 => (0..100_000u64).prop_map(|millis| Step::Wait { millis }),
+    ]
+}
+
+fn nth(state: &State, n: usize) -> Option<InstanceId> {
+    let count = state.instances().len();
+    (count > 0).then(|| *state.instances().keys().nth(n % count).unwrap())
+}
+
+fn host_named(world: &World, host: u8) -> HostId {
+    world.state.host_named(&format!("h{host}")).map_or(HostId(99), |host| host.id)
+}
+
+fn play(world: &mut World, step: &Step) {
+    match step {
+        Step::Apply { workload, count, variant } => {
+            let name = format!("w{workload}");
+            let mut spec = match variant {
+                0 => service(&name, *count),
+                1 => web(&name, *count, None),
+                2 => web(&name, *count, Some(80)),
+                _ => service(&name, *count),
+            };
+            if *variant == 3 {
+                spec.kind = WorkloadKind::Batch;
+                spec.place.distinct_hosts = true;
+            }
+            world.apply_spec(&spec);
+        }
+        Step::Scale { workload, count } => {
+            world.apply(Command::ScaleWorkload { key: key(&format!("w{workload}")), count: *count });
+        }
+        Step::Stop { workload, purge } => {
+            world.apply(Command::StopWorkload { key: key(&format!("w{workload}")), purge: *purge });
+        }
+        Step::Register { host } => {
+            let name = format!("h{host}");
+            world.apply(Command::RegisterHost {
+                name: name.parse().unwrap(),
+                inventory: Box::new(inventory("site")),
+                incarnation: "i".to_owned(),
+            });
+        }
+        Step::Judge { host, state } => {
+            let state = [HostState::Ready, HostState::Degraded, HostState::Suspect, HostState::Lost]
+                [usize::from(*state)];
+            let verdict = HostVerdict { host: host_named(world, *host), state, reason: String::new() };
+            world.apply(Command::JudgeHosts(vec![verdict]));
+        }
+        Step::Remove { host } => {
+            world.apply(Command::RemoveHost { name: format!("h{host}").parse().unwrap() });
+        }
+        Step::Close { host, open } => {
+            world.apply(Command::SetSchedulable {
+                name: format!("h{host}").parse().unwrap(),
+                schedulable: *open,
+            });
+        }
+        Step::Place { nth: n, host } => {
+            let waiting = world.state.pending().count();
+            if waiting > 0 {
+                let id = world.state.pending().nth(n % waiting).unwrap().id;
+                let host = host_named(world, *host);
+                world.place(id, host);
+            }
+        }
+        Step::Replace { nth: n } => {
+            if let Some(id) = nth(&world.state, *n) {
+                world.apply(Command::Replace { instances: vec![id], reason: "rollout".to_owned() });
+            }
+        }
+        Step::Report { nth: n, state, restarts, from } => {
+            if let Some(id) = nth(&world.state, *n) {
+                let own = world.state.instance(id).and_then(|instance| instance.host());
+                let host = from.map(|host| host_named(world, host)).or(own);
+                world.report_from(host.unwrap_or(HostId(1)), id, InstanceState::ALL[*state], *restarts);
+            }
+        }
+        Step::Wait { millis } => world.now += millis,
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(256))]
+
+    #[test]
+    fn every_history_keeps_the_state_sound(steps in proptest::collection::vec(step(), 1..60)) {
+        let mut world = World::with_hosts(&["h0", "h1"]);
+        let mut twin = World::with_hosts(&["h0", "h1"]);
+        for step in &steps {
+            play(&mut world, step);
+            check(&world.state);
+            play(&mut twin, step);
+        }
+        prop_assert_eq!(world.state.hash(), twin.state.hash(), "the same log gives the same state");
+        prop_assert_eq!(&world.events, &twin.events);
+
+        let mut bytes = Vec::new();
+        world.state.write(&mut bytes).unwrap();
+        let restored = State::read(&mut bytes.as_slice()).unwrap();
+        check(&restored);
+        prop_assert_eq!(restored.hash(), world.state.hash(), "a snapshot loses nothing");
+
+        let mut copy = World { state: restored, ..world.clone() };
+        for step in &steps {
+            play(&mut world, step);
+            play(&mut copy, step);
+        }
+        prop_assert_eq!(world.state.hash(), copy.state.hash(), "and goes on the same way");
+    }
+}
+
+#[test]
+fn a_damaged_snapshot_is_refused_wherever_the_damage_is() {
+    let mut world = World::with_hosts(&["h0"]);
+    world.apply_spec(&web("web", 3, None));
+    let mut bytes = Vec::new();
+    world.state.write(&mut bytes).unwrap();
+    for at in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[at] ^= 0x10;
+        assert!(State::read(&mut damaged.as_slice()).is_err(), "a flipped bit at {at}");
+        assert!(State::read(&mut &bytes[..at]).is_err(), "cut off at {at}");
+    }
+    let newer = State::read(&mut [4u8, 10, 2, 8, 2].as_slice());
+    assert!(matches!(newer, Err(RestoreError::Format { found: 2 })));
+}
