@@ -2,5 +2,6 @@
 //!
 //! From the ground: `reconcile` (pure) · `driver` with `docker` and `libvirt`, `inventory`, `ledger` · `executor` · `session` · `main`.
 
+pub mod docker;
 pub mod driver;
 pub mod reconcile;

@@ -1,0 +1,99 @@
+//! What is there: all containers of the owner, each looked at as seldom as will do.
+
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    sync::PoisonError,
+};
+
+use bollard::{
+    models::{ContainerSummary, ContainerSummaryStateEnum as Summary},
+    query_parameters::ListContainersOptions,
+};
+use futures::{StreamExt, TryStreamExt, stream};
+use supercloud_proto::id::UnixMillis;
+use tracing::warn;
+
+use super::{DockerDriver, failure::within, mark, phase::phase};
+use crate::driver::{ASK_DEADLINE, DriverError, Mark, Phase, Seen};
+
+/// Containers asked about at a time while listing: enough to hide the waiting, few enough not to crowd out other calls.
+const PARALLEL_LOOKS: usize = 4;
+/// What is remembered of the containers last listed, by id; bounded by what is there.
+#[derive(Default)]
+pub(super) struct Remembered {
+    /// Since when a running container runs. Docker tells so only container by container, and an agent at rest lists often. Forgotten
+    /// when this driver acts on the container; when someone else restarts it between two lists, the time is that of the run before.
+    since: BTreeMap<String, Option<UnixMillis>>,
+    /// Complained about already.
+    damaged: BTreeSet<String>,
+}
+
+impl DockerDriver {
+    fn remember<T>(&self, change: impl FnOnce(&mut Remembered) -> T) -> T {
+        change(&mut self.remembered.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    pub(super) fn forget(&self, id: &str) {
+        self.remember(|remembered| remembered.since.remove(id));
+    }
+
+    pub(super) async fn list_marked(&self) -> Result<Vec<Seen>, DriverError> {
+        let docker = self.client.docker().await?;
+        let options = ListContainersOptions {
+            all: true,
+            filters: Some(HashMap::from([("label".to_owned(), mark::filters(&self.client.owner))])),
+            ..ListContainersOptions::default()
+        };
+        let listed = within("list", ASK_DEADLINE, docker.list_containers(Some(options)))
+            .await
+            .map_err(|failure| failure.of_question("list"))?;
+        let marked = self.sort_out(listed);
+        stream::iter(marked)
+            .map(|(id, mark, state)| self.look(id, mark, state))
+            .buffered(PARALLEL_LOOKS)
+            .try_filter_map(async |seen| Ok(seen))
+            .try_collect()
+            .await
+    }
+
+    /// Leaves out and complains about, once, what bears our labels in part; forgets what is gone.
+    fn sort_out(&self, listed: Vec<ContainerSummary>) -> Vec<(String, Mark, Option<Summary>)> {
+        let ids: BTreeSet<String> = listed.iter().filter_map(|container| container.id.clone()).collect();
+        self.remember(|remembered| {
+            remembered.since.retain(|id, _| ids.contains(id));
+            remembered.damaged.retain(|id| ids.contains(id));
+            let mut marked = Vec::with_capacity(listed.len());
+            for container in listed {
+                let Some(id) = container.id else { continue };
+                match mark::from_labels(&container.labels.unwrap_or_default()) {
+                    Ok(mark) => marked.push((id, mark, container.state)),
+                    Err(error) if remembered.damaged.insert(id.clone()) => {
+                        warn!(container = id, %error, "left alone: its mark is damaged");
+                    }
+                    Err(_) => {}
+                }
+            }
+            marked
+        })
+    }
+
+    /// One listed container in full; `None` when it is gone meanwhile.
+    async fn look(
+        &self,
+        id: String,
+        mark: Mark,
+        state: Option<Summary>,
+    ) -> Result<Option<Seen>, DriverError> {
+        if state == Some(Summary::RUNNING)
+            && let Some(since) = self.remember(|remembered| remembered.since.get(&id).copied())
+        {
+            return Ok(Some(Seen { mark, runtime_id: id, phase: Phase::Running { since } }));
+        }
+        let Some(found) = self.client.inspect(&id).await? else { return Ok(None) };
+        let phase = phase(&found.state.unwrap_or_default());
+        if let Phase::Running { since } = &phase {
+            self.remember(|remembered| remembered.since.insert(id.clone(), *since));
+        }
+        Ok(Some(Seen { mark, runtime_id: id, phase }))
+    }
+}

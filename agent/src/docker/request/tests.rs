@@ -1,0 +1,131 @@
+//! Cases of building requests.
+
+use std::net::Ipv4Addr;
+
+use supercloud_proto::{
+    amount::Bytes,
+    id::InstanceId,
+    instance::{Desired, PortBinding as OrderPort},
+    name::{BoroughName, HostName, PortName, TaskName, VolumeName, WorkloadKey, WorkloadName},
+    spec::{Mount, Resources, Restart, Task, Vm, WorkloadKind},
+};
+
+use super::*;
+use crate::driver::{Mark, Owner};
+
+const WILDCARD: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+
+fn port(task: &str, port: u16, host_port: u16, protocol: Protocol) -> OrderPort {
+    OrderPort {
+        name: PortName::new("p").unwrap(),
+        task: TaskName::new(task).unwrap(),
+        port,
+        host_port,
+        address: "10.0.0.1".into(),
+        protocol,
+    }
+}
+
+fn run(tasks: Vec<(&str, Driver)>, task: usize) -> TaskRun {
+    let key = WorkloadKey {
+        borough: BoroughName::new("camden").unwrap(),
+        workload: WorkloadName::new("portal").unwrap(),
+    };
+    let tasks: Vec<Task> =
+        tasks.into_iter().map(|(name, driver)| Task { name: TaskName::new(name).unwrap(), driver }).collect();
+    let mark = Mark {
+        owner: Owner { cluster: "ab".repeat(16), host: HostName::new("h").unwrap() },
+        instance: InstanceId { index: 1, ordinal: 0 },
+        workload: key.clone(),
+        revision: 1,
+        task: tasks[task].name.clone(),
+        order_index: 5,
+    };
+    let order = Order {
+        instance: mark.instance,
+        index: 5,
+        workload: key,
+        revision: 1,
+        slot: 0,
+        desired: Desired::Run,
+        reason: String::new(),
+        kind: WorkloadKind::Service,
+        tasks,
+        resources: Resources { cpu: MilliCpu(501), memory: Bytes(64 << 20), disk: Bytes(0), pids: None },
+        ports: vec![port("web", 80, 20_000, Protocol::Tcp), port("dns", 53, 20_001, Protocol::Udp)],
+        restart: Restart::default(),
+        stop_grace: 1_500,
+        exclusive: false,
+    };
+    TaskRun { mark, order: Arc::new(order), task }
+}
+
+fn web() -> Container {
+    Container {
+        image: "supercloud/hello:1".into(),
+        command: vec!["/bin/serve".into(), "-v".into()],
+        env: BTreeMap::from([("B".into(), "2=2".into()), ("A".into(), "1".into())]),
+        mounts: vec![Mount {
+            volume: VolumeName::new("data").unwrap(),
+            path: "/data".into(),
+            read_only: true,
+        }],
+        user: Some("1000:1000".into()),
+        ..Container::default()
+    }
+}
+
+#[test]
+fn one_container_has_it_all() {
+    let body = body(&run(vec![("web", Driver::Container(web()))], 0), WILDCARD, true).unwrap();
+    assert_eq!(body.entrypoint, Some(vec!["/bin/serve".to_owned(), "-v".to_owned()]));
+    assert_eq!(body.cmd, None);
+    assert_eq!(body.env, Some(vec!["A=1".to_owned(), "B=2=2".to_owned()]));
+    assert_eq!(body.user.as_deref(), Some("1000:1000"));
+    assert_eq!(body.hostname.as_deref(), Some("i-1-0"));
+    assert_eq!(body.stop_timeout, Some(2));
+    assert_eq!(body.exposed_ports, Some(vec!["53/udp".to_owned(), "80/tcp".to_owned()]));
+    assert_eq!(body.labels.unwrap()["supercloud.order-index"], "5");
+    let host = body.host_config.unwrap();
+    assert_eq!((host.nano_cpus, host.cpu_shares), (Some(501_000_000), Some(513)));
+    assert_eq!((host.memory, host.memory_swap), (Some(64 << 20), Some(64 << 20)));
+    assert_eq!(host.pids_limit, Some(4096));
+    assert_eq!(host.init, Some(true));
+    assert_eq!(host.security_opt, Some(vec!["no-new-privileges".to_owned()]));
+    assert_eq!(host.restart_policy.unwrap().name, Some(RestartPolicyNameEnum::NO));
+    assert_eq!(host.log_config.unwrap().config.unwrap()["max-size"], LOG_SIZE);
+    assert_eq!(host.network_mode, None);
+    let tcp = host.port_bindings.unwrap()["80/tcp"].clone().unwrap();
+    assert_eq!((tcp[0].host_ip.as_deref(), tcp[0].host_port.as_deref()), (Some("0.0.0.0"), Some("20000")));
+    let mount = &host.mounts.unwrap()[0];
+    assert_eq!(mount.source.as_deref(), Some("sc-abababab-camden.portal.data"));
+    assert_eq!((mount.target.as_deref(), mount.read_only), (Some("/data"), Some(true)));
+}
+
+#[test]
+fn an_empty_command_leaves_the_images_own() {
+    let plain = Container { command: vec![], ..web() };
+    let body = body(&run(vec![("web", Driver::Container(plain))], 0), WILDCARD, false).unwrap();
+    assert_eq!((body.entrypoint, body.cmd), (None, None));
+    assert_eq!(body.host_config.unwrap().init, Some(false));
+}
+
+#[test]
+fn tasks_share_the_limits_and_the_network_of_the_first() {
+    let tasks = || vec![("web", Driver::Container(web())), ("dns", Driver::Container(web()))];
+    let first = body(&run(tasks(), 0), WILDCARD, true).unwrap();
+    let second = body(&run(tasks(), 1), WILDCARD, true).unwrap();
+    assert_eq!(first.exposed_ports.map(|ports| ports.len()), Some(2));
+    assert_eq!((second.exposed_ports, second.hostname), (None, None));
+    let (first, second) = (first.host_config.unwrap(), second.host_config.unwrap());
+    assert_eq!((first.nano_cpus, second.nano_cpus), (Some(251_000_000), Some(250_000_000)));
+    assert_eq!((first.memory, second.memory), (Some(32 << 20), Some(32 << 20)));
+    assert_eq!(second.network_mode.as_deref(), Some("container:sc-abababab-i-1-0-web"));
+    assert_eq!(second.port_bindings, None);
+}
+
+#[test]
+fn a_vm_is_refused() {
+    let vm = run(vec![("vm", Driver::Vm(Vm::default()))], 0);
+    assert!(matches!(body(&vm, WILDCARD, true), Err(DriverError::Refused(_))));
+}
