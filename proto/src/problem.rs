@@ -67,6 +67,14 @@ pub fn join(parent: &str, child: &str) -> String {
     format!("{parent}{dot}{child}")
 }
 
+/// A name as it stands in a path: as it is, and cut when it is longer than any that is meant.
+pub fn shortened(name: &str) -> String {
+    match name.char_indices().nth(MAX_SHOWN) {
+        None => name.to_owned(),
+        Some((end, _)) => format!("{}...", &name[..end]),
+    }
+}
+
 /// A text as it is shown to people: in quotes, with escapes, and cut when it is long.
 pub fn quoted(text: &str) -> String {
     match text.char_indices().nth(MAX_SHOWN) {

@@ -16,13 +16,13 @@ const MAX_BYTES: usize = 6 * 1024;
 /// A status that carries problems. Its message should stand alone: not every client reads details.
 pub fn status(code: Code, message: impl Into<String>, problems: Vec<Problem>) -> Status {
     let mut details = v1::ErrorDetails::default();
-    let mut bytes = 0;
-    for problem in problems.into_iter().take(MAX_CARRIED).map(v1::Problem::from) {
-        bytes += problem.encoded_len();
-        if bytes > MAX_BYTES {
-            break;
+    let mut left = MAX_BYTES;
+    for problem in problems.into_iter().map(v1::Problem::from) {
+        let bytes = problem.encoded_len();
+        if bytes <= left && details.problems.len() < MAX_CARRIED {
+            left -= bytes;
+            details.problems.push(problem);
         }
-        details.problems.push(problem);
     }
     Status::with_details(code, message, details.encode_to_vec().into())
 }

@@ -1,5 +1,5 @@
-//! What a borough hands in, as types. `parse` makes them from YAML or JSON, `check` says what a spec may not be, `wire`
-//! converts them to and from the API's messages. This file knows none of these.
+//! What a borough hands in, as types. `parse` makes them from YAML or JSON and `value` turns them back, `check` says
+//! what a spec may not be, `wire` converts them to and from the API's messages. The types know none of these.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,21 @@ use crate::{
     name::{BoroughName, PortName, SiteName, TaskName, VolumeName, WorkloadKey, WorkloadName},
 };
 
+mod check;
+mod diff;
+mod duration;
+mod parse;
+mod schema;
+mod shape;
+mod value;
 mod wire;
+
+pub use self::{
+    diff::{FieldDiff, diff},
+    duration::{duration_text, parse_duration},
+    parse::{MAX_DOCUMENTS, MAX_INPUT, parse},
+    schema::schema,
+};
 
 /// Most instances of one workload.
 pub const MAX_COUNT: u32 = 100_000;
@@ -24,6 +38,13 @@ pub const DEFAULT_PRIORITY: u32 = 50;
 pub const DEFAULT_PIDS: u32 = 4096;
 /// Time between the request to stop and the kill where none is given.
 pub const DEFAULT_STOP_GRACE: Millis = 10_000;
+
+/// Time between health checks where none is given.
+pub const DEFAULT_HEALTH_EVERY: Millis = 10_000;
+/// Time a health check may take where none is given.
+pub const DEFAULT_HEALTH_TIMEOUT: Millis = 2_000;
+/// Failed health checks in a row that count where no number is given.
+pub const DEFAULT_UNHEALTHY_AFTER: u32 = 3;
 
 /// The description of one workload.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -112,6 +133,38 @@ pub enum Driver {
     Container(Container),
     /// libvirt.
     Vm(Vm),
+}
+
+impl WorkloadKind {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Service => "service",
+            Self::Batch => "batch",
+            Self::Daemon => "daemon",
+            Self::Cron => "cron",
+        }
+    }
+}
+
+impl Protocol {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Tcp => "tcp",
+            Self::Udp => "udp",
+        }
+    }
+}
+
+impl ImageFormat {
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Qcow2 => "qcow2",
+            Self::Raw => "raw",
+        }
+    }
 }
 
 impl Driver {

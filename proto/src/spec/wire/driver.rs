@@ -41,7 +41,9 @@ impl TryFrom<v1::ContainerSpec> for Container {
 
     fn try_from(message: v1::ContainerSpec) -> Result<Self, Problems> {
         let mut faults = Faults::default();
-        let ports = faults.each("ports", message.ports, Port::try_from);
+        let mut ports = faults.each("ports", message.ports, Port::try_from);
+        // Ports are told by their names, so their order means nothing: one order keeps equal specs equal.
+        ports.iter_mut().for_each(|ports| ports.sort_by(|a, b| a.name.cmp(&b.name)));
         let mounts = faults.each("mounts", message.mounts, |mount| {
             let volume = mount.volume.parse().map_err(|invalid| Problem::from(invalid).within("volume"))?;
             Ok::<_, Problem>(Mount { volume, path: mount.path, read_only: mount.read_only })
@@ -167,6 +169,15 @@ mod tests {
         assert_eq!(Protocol::try_from(0), Ok(Protocol::Tcp));
         assert_eq!(ImageFormat::try_from(0), Ok(ImageFormat::Qcow2));
         assert!(Protocol::try_from(3).is_err() && ImageFormat::try_from(3).is_err());
+    }
+
+    #[test]
+    fn ports_are_ordered_by_name() {
+        let port = |name: &str| v1::PortSpec { name: name.to_owned(), port: 80, ..Default::default() };
+        let message = v1::ContainerSpec { ports: vec![port("b"), port("a")], ..Default::default() };
+        let container = Container::try_from(message).unwrap();
+        let names: Vec<&str> = container.ports.iter().map(|port| port.name.as_str()).collect();
+        assert_eq!(names, ["a", "b"]);
     }
 
     #[test]

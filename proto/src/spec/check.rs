@@ -1,0 +1,289 @@
+//! What a spec may not be, beyond what its types forbid: all of it at once, each problem under the path that people write.
+//!
+//! The same rules hold for a spec from a file and for one that came over the API. Rules about the whole stand here, those about
+//! what a task runs in `container` and `vm`, and what is still to come in `support`.
+
+use std::collections::BTreeSet;
+
+use prost::Message as _;
+
+use super::{
+    Driver, Health, HealthCheck, MAX_COUNT, MAX_PRIORITY, MAX_TASKS, Place, Restart, Task, WorkloadSpec,
+    duration_text, parse::node::is_within, wire::ONLY_TASK,
+};
+use crate::{
+    amount::{Bytes, MilliCpu},
+    id::Millis,
+    problem::{Problem, join, quoted},
+    v1,
+};
+
+mod container;
+mod image;
+mod support;
+mod vm;
+
+/// Largest encoded spec: every node holds every spec in memory, with a history of revisions.
+const MAX_SPEC_BYTES: usize = 256 << 10;
+/// Most processor time of one instance: more than any host has.
+const MAX_CPU: MilliCpu = MilliCpu(4_096_000);
+/// Least memory of containers: Docker refuses less.
+const MIN_CONTAINER_MEMORY: Bytes = Bytes(6 << 20);
+/// Least memory of a VM: no kernel of today boots in less.
+const MIN_VM_MEMORY: Bytes = Bytes(32 << 20);
+/// Most memory of one instance: more than any host has.
+const MAX_MEMORY: Bytes = Bytes(64 << 40);
+/// Most disk of one instance: more than any host has.
+const MAX_DISK: Bytes = Bytes(1 << 50);
+/// Most processes of one instance: the most that Linux can number.
+const MAX_PIDS: u32 = 1 << 22;
+/// Most sites, conditions or wishes in one place.
+const MAX_PLACE_ITEMS: usize = 64;
+/// Most restarts within a window: beyond it nothing is learnt by trying.
+const MAX_RESTARTS: u32 = 1_000;
+/// Longest window, wait or time between checks.
+const MAX_TIME: Millis = 24 * 3_600_000;
+/// Longest time between the request to stop and the kill: a host that is emptied waits for it.
+const MAX_STOP_GRACE: Millis = 10 * 60_000;
+/// Longest path or other short text, in bytes.
+const MAX_TEXT: usize = 1_024;
+
+/// How tasks were written, and so what their paths are.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum TaskStyle {
+    /// `container:` or `vm:` at the top.
+    Short,
+    /// A list of `tasks:`.
+    List,
+}
+
+/// Where a rule looks, and where it puts what it finds.
+struct Checker {
+    path: String,
+    problems: Vec<Problem>,
+}
+
+impl WorkloadSpec {
+    /// Everything that is wrong with it; empty: nothing. Paths are those of the short form when there is one task named `main`.
+    pub fn check(&self) -> Vec<Problem> {
+        let short = matches!(self.tasks.as_slice(), [only] if only.name.as_str() == ONLY_TASK);
+        self.check_as(if short { TaskStyle::Short } else { TaskStyle::List })
+    }
+
+    /// The same, with the paths of the form in which it was written.
+    pub(super) fn check_as(&self, style: TaskStyle) -> Vec<Problem> {
+        let mut problems = support::unsupported(self, style);
+        let mut checker = Checker { path: String::new(), problems: Vec::new() };
+        checker.whole(self, style);
+        // What is refused as a whole need not be mended in its parts.
+        let apart = |rule: &Problem| !problems.iter().any(|refused| is_within(&rule.path, &refused.path));
+        let rules: Vec<Problem> = checker.problems.into_iter().filter(apart).collect();
+        problems.splice(0..0, rules);
+        problems
+    }
+}
+
+/// The path of a task's driver.
+fn driver_path(style: TaskStyle, i: usize, task: &Task) -> String {
+    let driver = match task.driver {
+        Driver::Container(_) => "container",
+        Driver::Vm(_) => "vm",
+    };
+    match style {
+        TaskStyle::Short => driver.to_owned(),
+        TaskStyle::List => format!("tasks[{i}].{driver}"),
+    }
+}
+
+impl Checker {
+    /// Notes a problem of a field, unless it is sound.
+    fn expect(&mut self, sound: bool, field: &str, expected: impl Into<String>, found: impl Into<String>) {
+        if !sound {
+            self.problems.push(Problem::new(join(&self.path, field), expected, found));
+        }
+    }
+
+    /// Runs rules whose fields stand within this path.
+    fn within(&mut self, path: &str, rules: impl FnOnce(&mut Self)) {
+        let inner = join(&self.path, path);
+        let outer = std::mem::replace(&mut self.path, inner);
+        rules(self);
+        self.path = outer;
+    }
+
+    fn at_most(&mut self, field: &str, what: &str, len: usize, most: usize) {
+        self.expect(len <= most, field, format!("at most {most} {what}"), len.to_string());
+    }
+
+    fn time(&mut self, field: &str, length: Millis, least: Millis, most: Millis) {
+        let expected = || format!("{} to {}", duration_text(least), duration_text(most));
+        self.expect((least..=most).contains(&length), field, expected(), duration_text(length));
+    }
+
+    fn size(&mut self, field: &str, size: Bytes, least: Bytes, most: Bytes) {
+        let expected = || format!("{} to {}", least.exact(), most.exact());
+        self.expect((least..=most).contains(&size), field, expected(), size.exact());
+    }
+
+    /// An absolute path without detours. Control characters are refused too: paths end up in files of other programs.
+    fn absolute_path(&mut self, field: &str, path: &str) {
+        let part = |part: &str| !part.is_empty() && part != "." && part != "..";
+        let sound = path.strip_prefix('/').is_some_and(|rest| rest.split('/').all(part));
+        let sound = sound && path.len() <= MAX_TEXT && !path.chars().any(char::is_control);
+        let expected = "an absolute path without \".\", \"..\", \"//\" or \"/\" at its end";
+        self.expect(sound, field, expected, quoted(path));
+    }
+
+    fn whole(&mut self, spec: &WorkloadSpec, style: TaskStyle) {
+        let number = |number: u32| number.to_string();
+        self.expect(spec.count <= MAX_COUNT, "count", format!("0 to {MAX_COUNT}"), number(spec.count));
+        let urgency = format!("0 to {MAX_PRIORITY}");
+        self.expect(spec.priority <= MAX_PRIORITY, "priority", urgency, number(spec.priority));
+        self.tasks(&spec.tasks, style);
+        self.ports(spec, style);
+        self.within("resources", |checker| checker.resources(spec));
+        self.within("place", |checker| checker.place(&spec.place));
+        if let Some(health) = &spec.health {
+            self.within("health", |checker| checker.health(health, spec));
+        }
+        self.within("restart", |checker| checker.restart(&spec.restart));
+        let missing = spec.update.max_unavailable;
+        let expected = format!("1 to {MAX_COUNT}");
+        self.expect((1..=MAX_COUNT).contains(&missing), "update.max_unavailable", expected, number(missing));
+        self.time("stop_grace", spec.stop_grace, 1, MAX_STOP_GRACE);
+        let bytes = v1::WorkloadSpec::from(spec).encoded_len();
+        let expected = format!("at most {MAX_SPEC_BYTES} bytes in all its texts");
+        self.expect(bytes <= MAX_SPEC_BYTES, "", expected, format!("{bytes} bytes"));
+    }
+
+    fn tasks(&mut self, tasks: &[Task], style: TaskStyle) {
+        let some = (1..=MAX_TASKS).contains(&tasks.len());
+        self.expect(some, "tasks", format!("1 to {MAX_TASKS} tasks"), tasks.len().to_string());
+        let mut names = BTreeSet::new();
+        for (i, task) in tasks.iter().enumerate() {
+            let found = || format!("{} again", quoted(task.name.as_str()));
+            let field = format!("tasks[{i}].name");
+            self.expect(names.insert(&task.name), &field, "a name that no other task has", found());
+            let path = driver_path(style, i, task);
+            match &task.driver {
+                Driver::Container(container) => self.within(&path, |checker| checker.container(container)),
+                Driver::Vm(vm) => {
+                    let alone = "no VM, or a VM as the only task";
+                    self.expect(tasks.len() == 1, &path, alone, format!("one of {} tasks", tasks.len()));
+                    self.within(&path, |checker| checker.vm(vm));
+                }
+            }
+        }
+    }
+
+    /// Ports must differ over all tasks: containers of an instance share one network namespace.
+    fn ports(&mut self, spec: &WorkloadSpec, style: TaskStyle) {
+        let (mut names, mut inside, mut outside) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new());
+        for (i, task) in spec.tasks.iter().enumerate() {
+            let Driver::Container(container) = &task.driver else { continue };
+            let path = driver_path(style, i, task);
+            for port in &container.ports {
+                let field = format!("{path}.ports.{}", port.name);
+                let protocol = port.protocol.as_str();
+                let name = quoted(port.name.as_str());
+                self.expect(names.insert(&port.name), &field, "a name that no other port has", name);
+                self.expect(port.port > 0, &field, "1 to 65535", "0");
+                let again = format!("{}/{protocol} again", port.port);
+                let fresh = inside.insert((port.port, port.protocol));
+                self.expect(fresh, &field, "a port that no other entry has", again);
+                let Some(host) = port.host else { continue };
+                let field = format!("{field}.host");
+                self.expect(host > 0, &field, "1 to 65535", "0");
+                let again = format!("{host}/{protocol} again");
+                let fresh = outside.insert((host, port.protocol));
+                self.expect(fresh, &field, "a host port that no other entry has", again);
+            }
+        }
+    }
+
+    fn resources(&mut self, spec: &WorkloadSpec) {
+        let resources = &spec.resources;
+        let is_vm = spec.tasks.iter().any(|task| matches!(task.driver, Driver::Vm(_)));
+        let cpu = (1..=MAX_CPU.0).contains(&resources.cpu.0);
+        self.expect(cpu, "cpu", format!("1m to {MAX_CPU} cores"), resources.cpu.to_string());
+        let least = if is_vm { MIN_VM_MEMORY } else { MIN_CONTAINER_MEMORY };
+        self.size("memory", resources.memory, least, MAX_MEMORY);
+        self.size("disk", resources.disk, Bytes(0), MAX_DISK);
+        if let Some(pids) = resources.pids {
+            let expected = format!("1 to {MAX_PIDS}");
+            self.expect((1..=MAX_PIDS).contains(&pids), "pids", expected, pids.to_string());
+            self.expect(!is_vm, "pids", "no such limit for a VM", pids.to_string());
+        }
+        let disks = spec.tasks.iter().filter_map(|task| match &task.driver {
+            Driver::Vm(vm) => Some(vm.disks.iter()),
+            Driver::Container(_) => None,
+        });
+        let sum = Bytes(disks.flatten().fold(0, |sum: u64, disk| sum.saturating_add(disk.size.0)));
+        let expected = format!("at least {}, the sum of the disks", sum.exact());
+        self.expect(sum <= resources.disk, "disk", expected, resources.disk.exact());
+    }
+
+    fn place(&mut self, place: &Place) {
+        for (field, len) in [
+            ("sites", place.sites.len()),
+            ("require", place.require.len()),
+            ("prefer", place.prefer.len()),
+            ("spread", place.spread.len()),
+        ] {
+            self.at_most(field, "items", len, MAX_PLACE_ITEMS);
+        }
+        let mut sites = BTreeSet::new();
+        for (i, site) in place.sites.iter().enumerate() {
+            let found = quoted(site.as_str());
+            self.expect(
+                sites.insert(site),
+                &format!("sites[{i}]"),
+                "each site once",
+                format!("{found} again"),
+            );
+        }
+        let mut spread = BTreeSet::new();
+        for (i, over) in place.spread.iter().enumerate() {
+            let found = format!("{} again", over.as_str());
+            self.expect(spread.insert(over), &format!("spread[{i}]"), "each once", found);
+        }
+        for (i, wish) in place.prefer.iter().enumerate() {
+            let sound = (-100..=100).contains(&wish.weight);
+            self.expect(sound, &format!("prefer[{i}].weight"), "-100 to 100", wish.weight.to_string());
+        }
+    }
+
+    fn health(&mut self, health: &Health, spec: &WorkloadSpec) {
+        self.time("every", health.every, 1, MAX_TIME);
+        self.time("timeout", health.timeout, 1, health.every.max(1));
+        let failures = health.unhealthy_after;
+        self.expect((1..=100).contains(&failures), "unhealthy_after", "1 to 100", failures.to_string());
+        let (field, port) = match &health.check {
+            HealthCheck::Http { port, path } => {
+                let sound = path.starts_with('/') && path.len() <= MAX_TEXT && path.is_ascii();
+                self.expect(sound, "http.path", "a path that starts with \"/\"", quoted(path));
+                ("http.port", port)
+            }
+            HealthCheck::Tcp { port } => ("tcp.port", port),
+        };
+        let known = spec.ports().any(|(_, known)| known.name == *port);
+        self.expect(known, field, "the name of a port", quoted(port.as_str()));
+    }
+
+    fn restart(&mut self, restart: &Restart) {
+        let attempts = restart.attempts;
+        self.expect(
+            attempts <= MAX_RESTARTS,
+            "attempts",
+            format!("0 to {MAX_RESTARTS}"),
+            attempts.to_string(),
+        );
+        self.time("within", restart.within, 1, MAX_TIME);
+        self.time("max_delay", restart.max_delay, 0, MAX_TIME);
+        let most = format!("at most max_delay, {}", duration_text(restart.max_delay));
+        self.expect(restart.delay <= restart.max_delay, "delay", most, duration_text(restart.delay));
+    }
+}
+
+#[cfg(test)]
+mod tests;
