@@ -3,7 +3,8 @@
 //! * One raft group (number 1). Entries lie in the engine's log; the base, the hard state, the owner and a begun
 //!   installation are its key-values, written in the same atomic batch as the entries they belong to.
 //! * The recovery mode cuts a torn tail (a write that a crash interrupted and nobody was promised) and refuses to
-//!   open when anything before it is damaged.
+//!   open when an older file is damaged. Damage within the newest file looks like a torn tail to it, and would cost
+//!   acknowledged entries unnoticed; `witness` notices.
 //! * The engine itself panics when a sync fails; the thread that owns the log turns a panic into the end of the
 //!   process, which is what we want.
 
@@ -15,6 +16,7 @@ use raft_engine::{Command, Config, Engine, LogBatch, ReadableSize, RecoveryMode}
 
 use super::log_store::{HardState, LogStore, LogWrite, Position, Reclaim, StoreError};
 use super::record::{Record, Records};
+use super::witness::Witness;
 
 /// The only raft group there is.
 const GROUP: u64 = 1;
@@ -43,6 +45,7 @@ pub(super) struct EngineStore {
     base: Position,
     hard_state: HardState,
     installing: u64,
+    witness: Witness,
 }
 
 impl EngineStore {
@@ -61,12 +64,15 @@ impl EngineStore {
         };
         let engine = Engine::open(config)
             .map_err(|error| StoreError::Damaged { directory: name.clone(), found: error.to_string() })?;
+        let witness = Witness::open(&directory.join("witness"))
+            .map_err(|error| StoreError::Write { directory: name.clone(), found: error.to_string() })?;
         let mut store = Self {
             engine: Arc::new(engine),
             directory: name,
             base: Position::default(),
             hard_state: HardState::default(),
             installing: 0,
+            witness,
         };
         let base: StoredPosition = store.stored(BASE)?;
         store.base = Position { index: base.index, term: base.term };
@@ -158,6 +164,14 @@ impl LogStore for EngineStore {
         self.hard_state = write.hard_state.unwrap_or(self.hard_state);
         self.installing = write.installing.unwrap_or(self.installing);
         Ok(())
+    }
+
+    fn witness(&mut self, applied: u64) -> Result<(), StoreError> {
+        self.witness.note(applied, self.hard_state.term).map_err(|error| self.unwritten(&error))
+    }
+
+    fn witnessed(&self) -> Position {
+        self.witness.last()
     }
 
     fn reclaim(&self) -> Reclaim {

@@ -98,6 +98,13 @@ pub trait LogStore: Send + 'static {
     /// # Errors
     /// When it is not; the caller must end the process.
     fn write(&mut self, write: LogWrite, sync: bool) -> Result<(), StoreError>;
+    /// Notes that everything up to `applied` was synced and applied. Cheap: not synced itself.
+    ///
+    /// # Errors
+    /// When the note cannot be written; the caller must end the process.
+    fn witness(&mut self, applied: u64) -> Result<(), StoreError>;
+    /// Highest applied index and term that were noted. A log that ends before it has lost something.
+    fn witnessed(&self) -> Position;
     /// What frees the space of forgotten entries.
     fn reclaim(&self) -> Reclaim;
 }

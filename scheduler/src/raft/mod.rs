@@ -10,7 +10,7 @@
 //!                                   Transport <───────┘
 //! ```
 //!
-//! Files, from the ground: `limits` · `members`, `log_store`, `identity` · `membership`, `record`, `engine_store`,
+//! Files, from the ground: `limits` · `members`, `log_store`, `identity`, `witness` · `membership`, `record`, `engine_store`,
 //! `snapshot_file`, `snapshot_dir`, `storage` · `reads`, `proposals`, `changes` · `node` (the Ready protocol; no thread,
 //! no clock: time comes as ticks, disk and network stand behind traits, so that a simulation runs the same loop) ·
 //! `inbox`, `driver`, `handle` · `transport`, `grpc`, `service`.
@@ -54,6 +54,10 @@ mod snapshot_file;
 mod storage;
 mod transport;
 mod wire;
+mod witness;
+
+#[cfg(test)]
+mod tests;
 
 use std::io::{Read, Write};
 use std::time::Duration;

@@ -88,9 +88,9 @@ pub enum OpenError {
         /// Where the log begins.
         base: u64,
     },
-    /// The log ends before the snapshot that was made from it.
+    /// The log ends before what this node had applied.
     #[error(
-        "the log in {path} ends at index {last}, but this node's state had reached index {snapshot}: it has lost what \
+        "the log in {path} ends at index {last}, but this node's state had reached index {known}: it has lost what \
          it acknowledged. Remove the node from the cluster, empty the directory and let it join under a new id"
     )]
     LogShorter {
@@ -98,8 +98,21 @@ pub enum OpenError {
         path: String,
         /// Last entry of the log.
         last: u64,
-        /// Index of the snapshot.
-        snapshot: u64,
+        /// Index that the node had reached.
+        known: u64,
+    },
+    /// The log knows an older term than this node had seen.
+    #[error(
+        "the log in {path} is of term {term}, but this node had seen term {known}: it has lost what it voted. Remove \
+         the node from the cluster, empty the directory and let it join under a new id"
+    )]
+    VoteLost {
+        /// The directory.
+        path: String,
+        /// Term in the log.
+        term: u64,
+        /// Term that the node had seen.
+        known: u64,
     },
     /// The founding members make no cluster.
     #[error("a cluster is founded by 1 to {MAX_VOTERS} members, node {id} among them")]
@@ -257,7 +270,10 @@ fn take_up<M: Machine>(
     match damage {
         Some(error) => Err(error.into()),
         // A node that joined and has not had its first snapshot yet.
-        None if store.base().index == 0 && store.last_index() == 0 => Ok(blank(settings)),
+        None if store.base().index == 0 && store.last_index() == 0 => {
+            check_length(&path, store, Position::default())?;
+            Ok(blank(settings))
+        }
         None => Err(OpenError::NoSnapshot { path, base: store.base().index }),
     }
 }
@@ -272,10 +288,21 @@ fn finish_install(path: &str, store: &mut EngineStore, position: Position) -> Re
         hard_state.commit = hard_state.commit.max(position.index);
         store.write(replaced_by(position, hard_state), true)?;
     }
-    let (last, commit) = (store.last_index(), store.hard_state().commit);
-    let known = position.index.max(commit);
+    check_length(path, store, position)
+}
+
+/// Whatever testifies that the log had come further is believed.
+fn check_length(path: &str, store: &EngineStore, snapshot: Position) -> Result<(), OpenError> {
+    let (hard_state, witnessed) = (store.hard_state(), store.witnessed());
+    let path = path.to_owned();
+    let last = store.last_index();
+    let known = snapshot.index.max(hard_state.commit).max(witnessed.index);
     if last < known {
-        return Err(OpenError::LogShorter { path: path.to_owned(), last, snapshot: known });
+        return Err(OpenError::LogShorter { path, last, known });
+    }
+    let known = snapshot.term.max(witnessed.term);
+    if hard_state.term < known {
+        return Err(OpenError::VoteLost { path, term: hard_state.term, known });
     }
     Ok(())
 }

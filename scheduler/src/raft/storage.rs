@@ -90,6 +90,11 @@ impl<L: LogStore> Storage<L> {
         self.store.write(LogWrite { hard_state: Some(self.hard_state), ..LogWrite::default() }, true)
     }
 
+    /// Notes how far the state has come; before anybody is answered.
+    pub(super) fn witness(&mut self, applied: u64) -> Result<(), StoreError> {
+        self.store.witness(applied)
+    }
+
     /// Says on disk that a snapshot is about to take the log's place.
     pub(super) fn begin_install(&mut self, index: u64) -> Result<(), StoreError> {
         self.store.write(LogWrite { installing: Some(index), ..LogWrite::default() }, true)

@@ -32,6 +32,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
                 }
             }
         }
+        self.raw.mut_store().witness(self.applied.index)?;
         self.machine.applied_batch(self.applied.index, &self.members);
         for (reply, committed) in answers {
             // A proposer that has gone away needs no answer.

@@ -1,0 +1,7 @@
+//! Several nodes of the log in one process: real threads, real disks, a network in memory that can be cut.
+
+mod disk;
+mod failures;
+mod harness;
+mod membership;
+mod replication;
