@@ -285,6 +285,16 @@ impl Cluster {
     }
 }
 
+impl Drop for Cluster {
+    fn drop(&mut self) {
+        // A node whose directory is deleted under it would end the process, as it should.
+        let nodes = std::mem::take(&mut self.network.0.lock().unwrap().nodes);
+        for log in nodes.into_values() {
+            tokio::task::block_in_place(|| tokio::runtime::Handle::current().block_on(log.shutdown()));
+        }
+    }
+}
+
 /// Polls for a fact until a deadline.
 pub(super) async fn eventually<T>(what: &str, mut fact: impl FnMut() -> Option<T>) -> T {
     let poll = async {
