@@ -16,8 +16,8 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tonic::transport::Channel;
-use tonic::{Code, Status};
 
 use super::inbox::Reports;
 use super::limits::{
@@ -25,6 +25,7 @@ use super::limits::{
     SNAPSHOT_CHUNK_BYTES, SNAPSHOT_STALL,
 };
 use super::members::NodeId;
+use super::service::says_removed;
 use super::transport::{PeerAddress, SnapshotToSend, Transport};
 
 /// Why there is no connection to a peer.
@@ -114,8 +115,8 @@ async fn serve(shared: Arc<Shared>, to: PeerAddress, mut queue: mpsc::Receiver<V
             Err(error) => Err(Status::unavailable(error.to_string())),
         };
         let Err(status) = ended else { return };
-        if status.code() == Code::FailedPrecondition {
-            tracing::warn!(peer = %to.id, %status, "a peer refuses us");
+        if says_removed(&status) {
+            tracing::warn!(peer = %to.id, %status, "a peer says that this node was removed");
             shared.reports.removed();
         }
         if !away {

@@ -9,10 +9,19 @@ use supercloud_proto::v1;
 use tokio::io::AsyncWriteExt as _;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
+use tonic::metadata::MetadataValue;
 
 use super::handle::{Log, StepError};
 use super::limits::MAX_SNAPSHOT_BYTES;
 use super::members::NodeId;
+
+/// Tells a sender's transport that the sender was removed from the cluster, and nothing milder.
+const REMOVED: &str = "supercloud-removed";
+
+/// Whether a peer's answer says that this node was removed.
+pub(super) fn says_removed(status: &Status) -> bool {
+    status.metadata().contains_key(REMOVED)
+}
 
 impl From<StepError> for Status {
     fn from(error: StepError) -> Self {
@@ -20,8 +29,11 @@ impl From<StepError> for Status {
         match error {
             StepError::TooLarge { .. } | StepError::Malformed => Self::invalid_argument(text),
             StepError::OtherCluster { .. } | StepError::OtherSender { .. } => Self::permission_denied(text),
-            // The sender's transport understands this one.
-            StepError::SenderRemoved { .. } => Self::failed_precondition(text),
+            StepError::SenderRemoved { .. } => {
+                let mut status = Self::failed_precondition(text);
+                status.metadata_mut().insert(REMOVED, MetadataValue::from_static("true"));
+                status
+            }
             StepError::Snapshot(_) => Self::data_loss(text),
         }
     }

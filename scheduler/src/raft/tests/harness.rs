@@ -32,6 +32,15 @@ pub(super) struct Journal {
     view: Arc<Mutex<View>>,
 }
 
+impl Journal {
+    /// An empty one, and what its readers see.
+    pub(super) fn new() -> (Self, Arc<Mutex<View>>) {
+        let journal = Self::default();
+        let view = journal.view.clone();
+        (journal, view)
+    }
+}
+
 impl Machine for Journal {
     type Outcome = usize;
     type Copy = imbl::Vector<(u64, Vec<u8>)>;
@@ -210,8 +219,7 @@ impl Cluster {
             snapshots: self.policy,
             tick: self.tick,
         };
-        let journal = Journal::default();
-        let view = journal.view.clone();
+        let (journal, view) = Journal::new();
         let (network, runtime) = (self.network.clone(), tokio::runtime::Handle::current());
         let log = start(settings, how, journal, |reports| MemoryTransport { id, network, reports, runtime })?;
         self.network.0.lock().unwrap().nodes.insert(id, log);

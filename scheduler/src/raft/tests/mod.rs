@@ -2,6 +2,7 @@
 
 mod disk;
 mod failures;
+mod grpc;
 mod harness;
 mod membership;
 mod replication;
