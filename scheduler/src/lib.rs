@@ -2,5 +2,6 @@
 //! `server` and `main`.
 
 pub mod ca;
+pub mod placement;
 pub mod raft;
 pub mod state;

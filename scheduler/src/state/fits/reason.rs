@@ -119,6 +119,40 @@ impl Reason {
     }
 }
 
+impl Reason {
+    /// What the reason has in common over many hosts: the same without what is one host's own.
+    pub fn common(&self) -> Self {
+        let mut common = self.clone();
+        match &mut common {
+            Self::HostState { because, .. } | Self::DriverSilent { because, .. } => because.clear(),
+            Self::Site { found, .. } => *found = None,
+            Self::Condition { found, .. } => *found = Found::Various,
+            Self::Short { free, .. } | Self::FewPorts { free, .. } => *free = 0,
+            Self::Closed
+            | Self::NoDriver(_)
+            | Self::PortTaken(..)
+            | Self::PortOutside(..)
+            | Self::PortsUnasked
+            | Self::NotDistinct(_) => {}
+        }
+        common
+    }
+
+    /// A common reason in words, for hosts of which none has more than this free.
+    pub fn with_at_most(&self, free: u64) -> String {
+        match self {
+            Self::Short { what, needed, overhead, .. } => {
+                let (need, free) = (what.need(*needed, *overhead), what.text(free));
+                format!("{}: needs {need}, at most {free} free", what.as_str())
+            }
+            Self::FewPorts { protocol, needed, .. } => {
+                format!("ports: needs {needed} {}, at most {free} free", protocol_word(*protocol))
+            }
+            other => other.to_string(),
+        }
+    }
+}
+
 impl Amount {
     /// Its word.
     pub fn as_str(self) -> &'static str {
@@ -138,7 +172,7 @@ impl Amount {
     }
 
     /// So much of it as short text, rounded down.
-    pub fn text(self, amount: u64) -> String {
+    fn text(self, amount: u64) -> String {
         match self {
             Self::Cpu => MilliCpu(amount).to_string(),
             Self::Memory | Self::Disk => Bytes(amount).to_string(),
@@ -146,7 +180,7 @@ impl Amount {
     }
 
     /// What is needed, as the spec has it and with what running it adds.
-    pub fn need(self, needed: u64, overhead: u64) -> String {
+    fn need(self, needed: u64, overhead: u64) -> String {
         let asked = self.exact(needed.saturating_sub(overhead));
         match overhead {
             0 => asked,

@@ -1,0 +1,214 @@
+//! Why an instance is where it is, or why it is nowhere, as data and in one sentence. It asks the same rule and the same scores as the pass and
+//! decides nothing itself; the API's messages are made of it elsewhere.
+//!
+//! Decisions. *A host counts for the first filter that refuses it*, so that the counts of the filters and of the fitting hosts add up to all
+//! hosts. *An instance that is placed is explained as of now*: its host is scored without it, beside all others as they stand now, which need
+//! not be how they stood when it was placed. *Reasons are grouped by what they have in common*: ten thousand full hosts are one reason with
+//! the most that any of them has free, not ten thousand reasons.
+
+use std::cmp::Reverse;
+
+use supercloud_proto::{
+    id::{HostId, InstanceId, UnixMillis},
+    name::HostName,
+    spec::WorkloadSpec,
+};
+
+use super::{
+    ledger::{Ledger, Slot},
+    score::{RULES, score},
+};
+use crate::state::{
+    Instance, State,
+    fits::{Candidate, FILTERS, Misfit, Request},
+};
+use tally::{Nearest, Tally};
+
+mod summary;
+mod tally;
+
+/// Most reasons told of one filter, the most frequent ones.
+pub const MAX_REASONS: usize = 5;
+/// Most hosts told with their scores, the best ones.
+pub const MAX_SCORES: usize = 5;
+
+/// Why an instance is where it is, or is nowhere.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Explanation {
+    /// The instance; `None` for a spec that is not applied.
+    pub instance: Option<InstanceId>,
+    /// The host it is on, or would go to; `None`: none fits.
+    pub host: Option<HostName>,
+    /// Hosts looked at.
+    pub hosts: u32,
+    /// Hosts that pass every filter.
+    pub fitting: u32,
+    /// What each filter ruled out, in their order; those that ruled out none are there too.
+    pub filters: Vec<FilterResult>,
+    /// The host that came closest, where none fits.
+    pub nearest: Option<NearMiss>,
+    /// Its host and the best others with their scores, its host first.
+    pub scores: Vec<HostScore>,
+    /// The whole in one sentence.
+    pub summary: String,
+}
+
+/// What one filter ruled out.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterResult {
+    /// Name of the filter.
+    pub filter: &'static str,
+    /// Hosts that passed all filters before and not this one.
+    pub hosts: u32,
+    /// Its reasons, most frequent first, at most [`MAX_REASONS`].
+    pub reasons: Vec<FilterReason>,
+}
+
+/// One reason of a filter.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct FilterReason {
+    /// In words.
+    pub reason: String,
+    /// Hosts it was given for; a host may have several reasons.
+    pub hosts: u32,
+}
+
+/// The host that came closest to fitting.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NearMiss {
+    /// Its name.
+    pub host: HostName,
+    /// All that is missing there, over all filters.
+    pub shortfalls: Vec<Shortfall>,
+}
+
+/// One thing that is missing on a host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Shortfall {
+    /// `cpu` (thousandths of a core), `memory` or `disk` (bytes), `port`, or the name of a filter.
+    pub what: &'static str,
+    /// Needed; 0 where it is no amount.
+    pub needed: u64,
+    /// Free there; 0 where it is no amount.
+    pub free: u64,
+    /// In words.
+    pub reason: String,
+}
+
+/// A host that would do, or on which the instance is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostScore {
+    /// Its name.
+    pub host: HostName,
+    /// Sum of the parts.
+    pub score: i64,
+    /// What each rule gives it.
+    pub parts: Vec<ScorePart>,
+}
+
+/// One part of a score.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ScorePart {
+    /// Name of the rule.
+    pub rule: &'static str,
+    /// What it adds.
+    pub score: i64,
+}
+
+/// Why this instance is where it is, or nowhere.
+pub fn instance(state: &State, instance: &Instance, now: UnixMillis) -> Explanation {
+    let mut ledger = Ledger::new(state);
+    ledger.take_back(instance);
+    let survey = Survey::of(&ledger, Request::of(instance), instance.host());
+    Explanation {
+        instance: Some(instance.id),
+        summary: summary::of_instance(&survey, instance, now),
+        ..survey.told()
+    }
+}
+
+/// Where an instance of this spec would go, or why it would go nowhere.
+pub fn spec(state: &State, spec: &WorkloadSpec) -> Explanation {
+    let ledger = Ledger::new(state);
+    let key = spec.key();
+    let survey = Survey::of(&ledger, Request::new(&key, spec), None);
+    Explanation { summary: summary::of_spec(&survey, &key), ..survey.told() }
+}
+
+/// What a look at all hosts found.
+struct Survey<'l> {
+    ledger: &'l Ledger<'l>,
+    request: Request<'l>,
+    /// The slot the instance is in.
+    home: Option<Slot>,
+    /// Fitting hosts, best first.
+    fitting: Vec<(Reverse<i64>, Slot)>,
+    tally: Tally,
+    nearest: Nearest,
+}
+
+impl<'l> Survey<'l> {
+    fn of(ledger: &'l Ledger<'l>, request: Request<'l>, home: Option<HostId>) -> Self {
+        let home = home.and_then(|host| ledger.slot(host));
+        let (fitting, tally, nearest) = (Vec::new(), Tally::default(), Nearest::default());
+        let mut survey = Self { ledger, request, home, fitting, tally, nearest };
+        for slot in ledger.slots() {
+            let candidate = ledger.candidate(slot);
+            let misfits: Vec<Misfit> = candidate.misfits(&request).collect();
+            match misfits.first() {
+                None => survey.fitting.push((Reverse(score(&candidate, &request)), slot)),
+                Some(first) => {
+                    survey.tally.count(first);
+                    survey.nearest.offer(slot, misfits);
+                }
+            }
+        }
+        survey.fitting.sort_unstable();
+        survey
+    }
+
+    fn candidate(&self, slot: Slot) -> Candidate<'_> {
+        self.ledger.candidate(slot)
+    }
+
+    fn name(&self, slot: Slot) -> &HostName {
+        &self.candidate(slot).host.name
+    }
+
+    /// The slot it is in, or would go to.
+    fn chosen(&self) -> Option<Slot> {
+        self.home.or_else(|| self.fitting.first().map(|(_, slot)| *slot))
+    }
+
+    /// The best fitting slots but the chosen one.
+    fn others(&self) -> impl Iterator<Item = Slot> {
+        let chosen = self.chosen();
+        self.fitting.iter().map(|(_, slot)| *slot).filter(move |slot| Some(*slot) != chosen)
+    }
+
+    fn score(&self, slot: Slot) -> HostScore {
+        let candidate = self.candidate(slot);
+        let part = |rule: &super::score::Rule| (rule.score)(&candidate, &self.request);
+        let parts = RULES.iter().map(|rule| ScorePart { rule: rule.name, score: part(rule) }).collect();
+        HostScore { host: candidate.host.name.clone(), score: score(&candidate, &self.request), parts }
+    }
+
+    /// All but the sentence.
+    fn told(&self) -> Explanation {
+        let scored = self.chosen().into_iter().chain(self.others()).take(MAX_SCORES);
+        let nearest = self.nearest.get().filter(|_| self.chosen().is_none());
+        Explanation {
+            instance: None,
+            host: self.chosen().map(|slot| self.name(slot).clone()),
+            hosts: self.ledger.slots().len() as u32,
+            fitting: self.fitting.len() as u32,
+            filters: FILTERS.iter().map(|filter| self.tally.told(filter.name)).collect(),
+            nearest: nearest.map(|(slot, misfits)| NearMiss {
+                host: self.name(slot).clone(),
+                shortfalls: tally::shortfalls(misfits),
+            }),
+            scores: scored.map(|slot| self.score(slot)).collect(),
+            summary: String::new(),
+        }
+    }
+}

@@ -1,0 +1,105 @@
+//! The one sentence of an explanation.
+
+use std::cmp::Reverse;
+
+use supercloud_proto::{host::HostState, id::UnixMillis, instance::InstanceState, name::WorkloadKey};
+
+use super::Survey;
+use crate::{
+    placement::ledger::Slot,
+    state::{Instance, fits::FILTERS},
+};
+
+/// Of an instance.
+pub(super) fn of_instance(survey: &Survey<'_>, instance: &Instance, now: UnixMillis) -> String {
+    let who = format!("{} of {}", instance.id, instance.workload);
+    let Some(placed) = &instance.placed else {
+        let wait = instance.not_before.saturating_sub(now);
+        return match (wait, survey.chosen()) {
+            (0, _) => of_request(survey, &who),
+            (_, None) => format!("{}; it waits another {} anyway", of_request(survey, &who), seconds(wait)),
+            (_, Some(slot)) => {
+                format!("{who} waits another {}; {} would take it now", seconds(wait), survey.name(slot))
+            }
+        };
+    };
+    let Some(slot) = survey.home else {
+        return format!("{who} is on host {}, which was removed", placed.host);
+    };
+    let host = survey.candidate(slot).host;
+    let verb = if instance.state.is_over() { "was" } else { "is" };
+    let mut text = format!("{who} {verb} on {}", host.name);
+    if instance.state != InstanceState::Running {
+        text += &format!(", {}", instance.state.as_str());
+    }
+    if host.state != HostState::Ready {
+        text += &format!("; the host is {}", host.state.as_str());
+    }
+    if instance.state.is_over() { text } else { text + &standing(survey, slot) }
+}
+
+/// How its host compares with the others now.
+fn standing(survey: &Survey<'_>, home: Slot) -> String {
+    let others = survey.others().count();
+    let Some(rival) = survey.others().next() else {
+        return format!("; of {} no other fits now", count(survey.ledger.slots().len()));
+    };
+    let (own, best) = (survey.score(home).score, survey.score(rival).score);
+    let name = survey.name(rival);
+    let found = format!("; it scores {own} there, and of {others} other fitting");
+    if (Reverse(own), home) < (Reverse(best), rival) {
+        format!("{found} {} the best, {name}, would score {best}", hosts(others))
+    } else {
+        format!("{found} {} {name} would now score more, {best}", hosts(others))
+    }
+}
+
+/// Of a spec that is not applied.
+pub(super) fn of_spec(survey: &Survey<'_>, key: &WorkloadKey) -> String {
+    of_request(survey, &format!("an instance of {key}"))
+}
+
+/// Of what has no host yet.
+fn of_request(survey: &Survey<'_>, who: &str) -> String {
+    let all = survey.ledger.slots().len();
+    let fitting = survey.fitting.len();
+    if all == 0 {
+        return format!("{who} has no host: there are none yet");
+    }
+    let Some(best) = survey.chosen() else {
+        return format!("{who} fits none of {}: {}{}", count(all), fallen(survey), nearest(survey));
+    };
+    let (score, name) = (survey.score(best).score, survey.name(best));
+    let runner_up = survey.others().next().map_or(String::new(), |slot| {
+        format!(", the next best is {} with {}", survey.name(slot), survey.score(slot).score)
+    });
+    format!("{who} fits {fitting} of {}; the best is {name} with {score}{runner_up}", count(all))
+}
+
+/// How many hosts each filter ruled out.
+fn fallen(survey: &Survey<'_>) -> String {
+    let counts = FILTERS.iter().map(|filter| (filter.name, survey.tally.ruled_out(filter.name)));
+    let parts: Vec<String> = counts
+        .filter(|(_, hosts)| *hosts > 0)
+        .map(|(filter, hosts)| format!("{hosts} by {filter}"))
+        .collect();
+    parts.join(", ")
+}
+
+fn nearest(survey: &Survey<'_>) -> String {
+    let Some((slot, misfits)) = survey.nearest.get() else { return String::new() };
+    let reasons: Vec<String> = misfits.iter().map(ToString::to_string).collect();
+    format!("; nearest is {}: {}", survey.name(slot), reasons.join("; "))
+}
+
+fn hosts(count: usize) -> &'static str {
+    if count == 1 { "host" } else { "hosts" }
+}
+
+fn count(count: usize) -> String {
+    format!("{count} {}", hosts(count))
+}
+
+fn seconds(wait: u64) -> String {
+    format!("{} s", wait.div_ceil(1000))
+}

@@ -1,0 +1,215 @@
+//! What an apply would do, and what would follow from it: the specs are applied to a copy of the state by the real `State::apply`, a real pass
+//! places what then waits, and the difference is read off. The state itself is not touched; a copy of it costs nothing.
+//!
+//! Decisions. *A rollout is one step here*: all instances of an older revision count as replaced at once, and what the plan stops counts as
+//! gone before anything is placed. A rollout really goes in waves, each of which frees the room of its own before the next; at its end the same
+//! instances are gone and the same ones wanted, so this tells what will be stopped and whether all will find room, but two hosts may come to
+//! be swapped. *What others wait for is placed too*, in its order, since it would be; it is not reported. *An instance that waits for its time*
+//! (after failures) is neither placed nor unplaced, but counted as waiting.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use supercloud_proto::{
+    id::{HostId, InstanceId, Revision, UnixMillis},
+    instance::{Desired, InstanceReport, InstanceState},
+    name::{HostName, WorkloadKey},
+    spec::WorkloadSpec,
+};
+
+use super::{
+    explain::{self, Explanation},
+    pass::{Limits, pass},
+};
+use crate::state::{Change, Command, Done, Entry, Instance, Rejection, State};
+
+/// Who applies in a copy of the state.
+const BY: &str = "plan";
+
+/// What an apply of one spec would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct WorkloadPlan {
+    /// The workload.
+    pub workload: WorkloadKey,
+    /// What would change.
+    pub change: Change,
+    /// Revision it would have.
+    pub revision: Revision,
+    /// The present spec; `None`: it is new.
+    pub before: Option<Arc<WorkloadSpec>>,
+    /// The spec it would have.
+    pub after: Arc<WorkloadSpec>,
+    /// Instances that would be placed, by slot; those that wait already are among them.
+    pub placements: Vec<PlannedPlacement>,
+    /// Instances on a host that would be stopped.
+    pub stops: Vec<InstanceId>,
+    /// Instances that wait for their time.
+    pub waiting: u32,
+    /// Instances that would find no host.
+    pub unplaced: u32,
+    /// Why not.
+    pub unplaced_because: Option<Explanation>,
+}
+
+/// Where an instance would go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedPlacement {
+    /// Slot of the workload.
+    pub slot: u32,
+    /// Host.
+    pub host: HostName,
+}
+
+/// A spec that would be refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{workload}: {rejection}")]
+pub struct Refused {
+    /// Its place among the specs, from 0.
+    pub spec: usize,
+    /// The workload.
+    pub workload: WorkloadKey,
+    /// Why.
+    pub rejection: Rejection,
+}
+
+/// What an apply of these specs, one after the other, would do; or all that would be refused. One plan for each spec, in order.
+///
+/// It takes as long as placing all that waits: on a large estate keep it off the threads that answer others.
+pub fn plan(
+    state: &State,
+    specs: &[WorkloadSpec],
+    now: UnixMillis,
+) -> Result<Vec<WorkloadPlan>, Vec<Refused>> {
+    let mut trial = Trial { state: state.clone(), now };
+    let changes = trial.apply_all(specs)?;
+    for spec in specs {
+        trial.replace_outdated(&spec.key());
+    }
+    let stops: Vec<Vec<Arc<Instance>>> =
+        specs.iter().map(|spec| stopped(state, &trial.state, &spec.key())).collect();
+    trial.let_go(stops.iter().flatten());
+    trial.place_all();
+    let told = specs.iter().zip(changes).zip(stops);
+    Ok(told.filter_map(|((spec, change), stops)| trial.tell(state, spec, change, &stops)).collect())
+}
+
+/// The instances on a host that run in one state and not in the other.
+fn stopped(before: &State, after: &State, key: &WorkloadKey) -> Vec<Arc<Instance>> {
+    let runs = |instance: &Instance| instance.desired == Desired::Run && instance.placed.is_some();
+    let goes = |instance: &Instance| after.instance(instance.id).is_none_or(|later| !runs(later));
+    before.instances_of(key).filter(|instance| runs(instance) && goes(instance)).cloned().collect()
+}
+
+/// A copy of the state to try things on.
+struct Trial {
+    state: State,
+    now: UnixMillis,
+}
+
+impl Trial {
+    fn apply(&mut self, command: Command) -> Result<Done, Rejection> {
+        let entry = Entry { time: self.now, by: BY.to_owned(), request_id: String::new(), command };
+        self.state.apply(self.state.applied() + 1, &entry).outcome.result
+    }
+
+    fn apply_all(&mut self, specs: &[WorkloadSpec]) -> Result<Vec<Change>, Vec<Refused>> {
+        let (mut changes, mut refused) = (Vec::new(), Vec::new());
+        for (place, spec) in specs.iter().enumerate() {
+            match self.apply(Command::ApplyWorkload { spec: Box::new(spec.clone()), expect_revision: None }) {
+                Ok(Done::Applied(change)) => changes.push(change),
+                // Applying a workload is answered with a change; any other answer would mean that nothing changed.
+                Ok(_) => changes.push(Change::Unchanged),
+                Err(rejection) => refused.push(Refused { spec: place, workload: spec.key(), rejection }),
+            }
+        }
+        if refused.is_empty() { Ok(changes) } else { Err(refused) }
+    }
+
+    /// Replaces all running instances of older revisions.
+    fn replace_outdated(&mut self, key: &WorkloadKey) {
+        let Some(current) = self.state.workload(key).map(|workload| workload.current().revision) else {
+            return;
+        };
+        let outdated = |instance: &&Arc<Instance>| {
+            instance.desired == Desired::Run && instance.placed.is_some() && instance.revision != current
+        };
+        let instances: Vec<InstanceId> =
+            self.state.instances_of(key).filter(outdated).map(|instance| instance.id).collect();
+        if !instances.is_empty() {
+            // Replacing passes over what it does not apply to, and rejects nothing.
+            let _done = self.apply(Command::Replace { instances, reason: "rollout".to_owned() });
+        }
+    }
+
+    /// Lets the hosts of these instances say that they are gone.
+    fn let_go<'a>(&mut self, instances: impl Iterator<Item = &'a Arc<Instance>>) {
+        let mut reports: BTreeMap<HostId, Vec<InstanceReport>> = BTreeMap::new();
+        for instance in instances {
+            let Some(host) = instance.host() else { continue };
+            reports.entry(host).or_default().push(InstanceReport {
+                instance: instance.id,
+                sequence: instance.report_sequence + 1,
+                order_index: instance.order_index,
+                state: InstanceState::Stopped,
+                reason: String::new(),
+                tasks: Vec::new(),
+                time: self.now,
+                unordered: false,
+            });
+        }
+        for (host, reports) in reports {
+            // Only a host that does not exist is rejected, and then nothing of it was taken either.
+            let _done = self.apply(Command::Report { host, reports });
+        }
+    }
+
+    /// Runs passes until one has no more to do. Each but the last places something, so there are only so many.
+    fn place_all(&mut self) {
+        loop {
+            let plan = pass(&self.state, self.now, Limits::default());
+            let held = self.apply(Command::Place(plan.placements));
+            if !plan.more || matches!(held, Err(_) | Ok(Done::Instances(0))) {
+                return;
+            }
+        }
+    }
+
+    /// What has become of one workload. A spec that comes twice is told twice, as it stands in the end.
+    fn tell(
+        &self,
+        before: &State,
+        spec: &WorkloadSpec,
+        change: Change,
+        stops: &[Arc<Instance>],
+    ) -> Option<WorkloadPlan> {
+        let workload = spec.key();
+        let current = self.state.workload(&workload)?.current();
+        let known = before.workload(&workload);
+        let new =
+            |instance: &&Arc<Instance>| before.instance(instance.id).is_none_or(|was| was.placed.is_none());
+        let mut placements: Vec<PlannedPlacement> = self
+            .state
+            .instances_of(&workload)
+            .filter(new)
+            .filter_map(|instance| {
+                let host = self.state.host_name(instance.host()?)?.clone();
+                Some(PlannedPlacement { slot: instance.slot, host })
+            })
+            .collect();
+        placements.sort_unstable_by_key(|placement| placement.slot);
+        let pending = || self.state.instances_of(&workload).filter(|instance| instance.is_pending());
+        let waiting = pending().filter(|instance| instance.not_before > self.now).count() as u32;
+        let unplaced = pending().count() as u32 - waiting;
+        Some(WorkloadPlan {
+            change,
+            revision: current.revision,
+            before: known.map(|workload| workload.current().spec.clone()),
+            after: current.spec.clone(),
+            placements,
+            stops: stops.iter().map(|instance| instance.id).collect(),
+            waiting,
+            unplaced,
+            unplaced_because: (unplaced > 0).then(|| explain::spec(&self.state, &current.spec)),
+            workload,
+        })
+    }
+}

@@ -1,0 +1,305 @@
+//! Runs the text files of `placement/cases`: blocks of commands, a line `---`, and what they are to print, up to an empty line. To take over
+//! what is printed now, run with `UPDATE_CASES=1` and read the difference.
+//!
+//! Commands, with `word=value` in any order and `"` around what holds spaces:
+//!
+//!     host NAME [site= rack= cpu= memory= disk= reserved=MEMORY arch= kernel= ports=FIRST-LAST drivers=docker,libvirt label.X=]
+//!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
+//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B require=CONDITION distinct vm image= port=NAME:PORT[@HOST][/udp]]
+//!     scale BOROUGH/NAME COUNT      report BOROUGH/NAME SLOT STATE [REASON]      time SECONDS (moves the clock on)
+//!     pass [PLACEMENTS]      explain BOROUGH/NAME SLOT      explain-spec ...as workload...      plan ...as workload... [; ...]      hosts
+
+use std::{env, fs, path::Path};
+
+use supercloud_proto::{
+    amount::{Bytes, MilliCpu},
+    host::{DriverInfo, HostState, Inventory, PortRange},
+    instance::InstanceState,
+    name::{BoroughName, PortName, RackName, SiteName, WorkloadKey, WorkloadName},
+    spec::{Driver, DriverKind, Port, Protocol, WorkloadSpec},
+};
+
+use super::estate::{Estate, inventory, spec, vm};
+use crate::placement::{Explanation, explain, pass::MAX_PLACEMENTS, plan};
+
+#[test]
+fn cases_print_what_is_written_in_them() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("src/placement/cases");
+    let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
+    files.sort();
+    assert!(files.len() >= 10, "only {} cases in {}", files.len(), folder.display());
+    let mut wrong = Vec::new();
+    for file in files {
+        let written = fs::read_to_string(&file).unwrap();
+        let printed = replay(&written);
+        if env::var_os("UPDATE_CASES").is_some() {
+            fs::write(&file, &printed).unwrap();
+        } else if written != printed {
+            wrong.push(format!("{}:\n{printed}", file.display()));
+        }
+    }
+    assert!(wrong.is_empty(), "these print something else now:\n{}", wrong.join("\n"));
+}
+
+/// The text with what its commands print now.
+fn replay(text: &str) -> String {
+    let mut estate = Estate::default();
+    let mut printed = String::new();
+    let mut out = String::new();
+    let mut in_output = false;
+    for line in text.lines() {
+        match (in_output, line) {
+            (true, "") => {
+                printed += &std::mem::take(&mut out);
+                printed += "\n";
+                in_output = false;
+            }
+            (true, _) => {}
+            (false, "---") => {
+                in_output = true;
+                printed += "---\n";
+            }
+            (false, line) => {
+                printed += line;
+                printed += "\n";
+                if !line.starts_with('#') && !line.is_empty() {
+                    out += &run(&mut estate, line);
+                }
+            }
+        }
+    }
+    printed + &out
+}
+
+fn run(estate: &mut Estate, line: &str) -> String {
+    let words = words(line);
+    let (command, rest) = words.split_first().unwrap();
+    let rest: Vec<&str> = rest.iter().map(String::as_str).collect();
+    match (command.as_str(), rest.as_slice()) {
+        ("host", [name, settings @ ..]) => estate.host(name, inventory_of(settings)),
+        ("judge", [name, state, reason @ ..]) => estate.judge(name, host_state(state), &reason.join(" ")),
+        ("close", [name]) => estate.schedulable(name, false),
+        ("open", [name]) => estate.schedulable(name, true),
+        ("workload", settings) => estate.workload(&spec_of(settings)),
+        ("scale", [key, count]) => estate.scale(&key_of(key), count.parse().unwrap()),
+        ("report", [key, slot, state, reason @ ..]) => {
+            let instance = estate.instance(&key_of(key), slot.parse().unwrap());
+            estate.report(&instance, instance_state(state), &reason.join(" "));
+        }
+        ("time", [seconds]) => estate.now += seconds.parse::<u64>().unwrap() * 1000,
+        ("pass", limit) => {
+            return passed(estate, limit.first().map_or(MAX_PLACEMENTS, |text| text.parse().unwrap()));
+        }
+        ("explain", [key, slot]) => {
+            let instance = estate.instance(&key_of(key), slot.parse().unwrap());
+            return explained(&explain::instance(&estate.state, &instance, estate.now));
+        }
+        ("explain-spec", settings) => return explained(&explain::spec(&estate.state, &spec_of(settings))),
+        ("plan", settings) => return planned(estate, settings),
+        ("hosts", []) => return hosts(estate),
+        _ => panic!("no such command: {line}"),
+    }
+    String::new()
+}
+
+fn passed(estate: &mut Estate, limit: usize) -> String {
+    let plan = estate.pass(limit);
+    let mut out = String::new();
+    for placement in &plan.placements {
+        let instance = estate.state.instance(placement.instance).unwrap();
+        let host = estate.state.host_name(placement.host).unwrap();
+        out +=
+            &format!("{} slot {} -> {host}{}\n", instance.workload, instance.slot, ports(&placement.ports));
+    }
+    for shape in &plan.unplaced {
+        let (workload, revision) = (&shape.workload, shape.revision);
+        out += &format!("unplaced: {} of {workload} revision {revision}\n", shape.instances);
+    }
+    if let Some(at) = plan.next_wake {
+        out += &format!("next wake in {} s\n", (at - estate.now) / 1000);
+    }
+    if plan.more {
+        out += "more to come\n";
+    }
+    if out.is_empty() { "nothing to place\n".to_owned() } else { out }
+}
+
+fn explained(explanation: &Explanation) -> String {
+    let mut out = format!("{}\n", explanation.summary);
+    let host = explanation.host.as_ref().map_or("none", |host| host.as_str());
+    out += &format!("host {host}, {} hosts, {} fitting\n", explanation.hosts, explanation.fitting);
+    for filter in explanation.filters.iter().filter(|filter| filter.hosts > 0) {
+        out += &format!("  {} ruled out {}\n", filter.filter, filter.hosts);
+        for reason in &filter.reasons {
+            out += &format!("    {} x {}\n", reason.hosts, reason.reason);
+        }
+    }
+    if let Some(nearest) = &explanation.nearest {
+        out += &format!("  nearest {}\n", nearest.host);
+        for missing in &nearest.shortfalls {
+            out += &format!("    {} {}/{}: {}\n", missing.what, missing.needed, missing.free, missing.reason);
+        }
+    }
+    for score in &explanation.scores {
+        let parts: Vec<String> =
+            score.parts.iter().map(|part| format!("{} {}", part.rule, part.score)).collect();
+        out += &format!("  {} scores {} ({})\n", score.host, score.score, parts.join(", "));
+    }
+    out
+}
+
+fn planned(estate: &mut Estate, settings: &[&str]) -> String {
+    let specs: Vec<WorkloadSpec> = settings.split(|word| *word == ";").map(spec_of).collect();
+    for spec in &specs {
+        estate.borough(&spec.borough);
+    }
+    let plans = match plan::plan(&estate.state, &specs, estate.now) {
+        Ok(plans) => plans,
+        Err(refused) => return format!("refused: {refused:?}\n"),
+    };
+    let mut out = String::new();
+    for plan in plans {
+        out += &format!("{}: {:?}, revision {}\n", plan.workload, plan.change, plan.revision);
+        for placement in &plan.placements {
+            out += &format!("  slot {} -> {}\n", placement.slot, placement.host);
+        }
+        for stop in &plan.stops {
+            out += &format!("  stops {stop}\n");
+        }
+        if plan.waiting > 0 {
+            out += &format!("  waiting: {}\n", plan.waiting);
+        }
+        if let Some(because) = &plan.unplaced_because {
+            out += &format!("  unplaced: {}: {}\n", plan.unplaced, because.summary);
+        }
+    }
+    out
+}
+
+fn hosts(estate: &Estate) -> String {
+    let line = |host: &std::sync::Arc<crate::state::Host>| {
+        let used = estate.state.used(host.id);
+        let taken = used.taken;
+        let held: Vec<u16> = used.ports.keys().map(|(_, port)| *port).collect();
+        let (name, count) = (&host.name, used.instances.len());
+        format!("{name}: {count} instances, cpu {}, memory {}{}\n", taken.cpu, taken.memory, ports(&held))
+    };
+    estate.state.hosts().values().map(line).collect()
+}
+
+fn ports(ports: &[u16]) -> String {
+    let texts: Vec<String> = ports.iter().map(u16::to_string).collect();
+    if texts.is_empty() { String::new() } else { format!(" ports {}", texts.join(" ")) }
+}
+
+fn words(line: &str) -> Vec<String> {
+    let mut words = vec![String::new()];
+    let mut quoted = false;
+    for character in line.chars() {
+        match character {
+            '"' => quoted = !quoted,
+            ' ' if !quoted => words.push(String::new()),
+            other => words.last_mut().unwrap().push(other),
+        }
+    }
+    words.retain(|word| !word.is_empty());
+    words
+}
+
+fn key_of(text: &str) -> WorkloadKey {
+    let (borough, workload) = text.split_once('/').unwrap();
+    WorkloadKey {
+        borough: BoroughName::new(borough).unwrap(),
+        workload: WorkloadName::new(workload).unwrap(),
+    }
+}
+
+fn inventory_of(settings: &[&str]) -> Inventory {
+    let mut found = inventory();
+    for setting in settings {
+        let (word, value) = setting.split_once('=').unwrap();
+        match word {
+            "site" => found.site = SiteName::new(value).unwrap(),
+            "rack" => found.rack = Some(RackName::new(value).unwrap()),
+            "cpu" => found.capacity.cpu = value.parse().unwrap(),
+            "memory" => found.capacity.memory = value.parse().unwrap(),
+            "disk" => found.capacity.disk = value.parse().unwrap(),
+            "reserved" => found.reserved.memory = value.parse().unwrap(),
+            "arch" => found.arch = value.to_owned(),
+            "kernel" => found.kernel = value.to_owned(),
+            "ports" => {
+                let (first, last) = value.split_once('-').unwrap();
+                found.ports = PortRange { first: first.parse().unwrap(), last: last.parse().unwrap() };
+            }
+            "drivers" => {
+                let all = [DriverKind::Docker, DriverKind::Libvirt];
+                let there = |kind: &DriverKind| value.split(',').any(|name| name == kind.as_str());
+                let healthy = DriverInfo { healthy: true, ..DriverInfo::default() };
+                found.drivers = all.into_iter().filter(there).map(|kind| (kind, healthy.clone())).collect();
+            }
+            "silent" => {
+                let info = DriverInfo { reason: value.to_owned(), ..DriverInfo::default() };
+                found.drivers.insert(DriverKind::Docker, info);
+            }
+            _ => {
+                let label = word.strip_prefix("label.").unwrap_or_else(|| panic!("no such setting: {word}"));
+                found.labels.insert(label.to_owned(), value.to_owned());
+            }
+        }
+    }
+    found
+}
+
+fn spec_of(settings: &[&str]) -> WorkloadSpec {
+    let mut wanted = spec(settings[0]);
+    for setting in &settings[1..] {
+        let (word, value) = setting.split_once('=').unwrap_or((setting, ""));
+        match word {
+            "count" => wanted.count = value.parse().unwrap(),
+            "priority" => wanted.priority = value.parse().unwrap(),
+            "cpu" => wanted.resources.cpu = value.parse::<MilliCpu>().unwrap(),
+            "memory" => wanted.resources.memory = value.parse::<Bytes>().unwrap(),
+            "disk" => wanted.resources.disk = value.parse::<Bytes>().unwrap(),
+            "sites" => {
+                wanted.place.sites = value.split(',').map(|site| SiteName::new(site).unwrap()).collect();
+            }
+            "require" => wanted.place.require.push(value.parse().unwrap()),
+            "distinct" => wanted.place.distinct_hosts = true,
+            "vm" => vm(&mut wanted),
+            "image" | "port" => {
+                let Driver::Container(container) = &mut wanted.tasks[0].driver else {
+                    panic!("a VM has no {word}")
+                };
+                match word {
+                    "image" => container.image = value.to_owned(),
+                    _ => container.ports.push(port_of(value)),
+                }
+            }
+            _ => panic!("no such setting: {word}"),
+        }
+    }
+    wanted
+}
+
+/// `NAME:PORT[@HOST][/udp]`.
+fn port_of(text: &str) -> Port {
+    let (text, protocol) =
+        text.strip_suffix("/udp").map_or((text, Protocol::Tcp), |text| (text, Protocol::Udp));
+    let (name, numbers) = text.split_once(':').unwrap();
+    let (port, host) = numbers.split_once('@').map_or((numbers, None), |(port, host)| (port, Some(host)));
+    Port {
+        name: PortName::new(name).unwrap(),
+        port: port.parse().unwrap(),
+        host: host.map(|host| host.parse().unwrap()),
+        protocol,
+    }
+}
+
+fn host_state(text: &str) -> HostState {
+    let all = [HostState::Ready, HostState::Degraded, HostState::Suspect, HostState::Lost];
+    all.into_iter().find(|state| state.as_str() == text).unwrap()
+}
+
+fn instance_state(text: &str) -> InstanceState {
+    InstanceState::ALL.into_iter().find(|state| state.as_str() == text).unwrap()
+}

@@ -1,0 +1,7 @@
+//! Cases and properties of placement. `estate` makes states by applying entries, so that what is derived stays right; `cases` runs the text
+//! files, `ports` shows refusals that no pass provokes, `property` compares the pass with a naive judge that shares no code with it.
+
+mod cases;
+mod estate;
+mod ports;
+mod property;

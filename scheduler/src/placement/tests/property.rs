@@ -1,0 +1,295 @@
+//! Properties of the pass over random small estates, judged by a naive judge of its own. The judge shares no code with what it judges: it adds up
+//! from the specs, asks no filter, and keeps no order of hosts.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use proptest::prelude::*;
+use supercloud_proto::{
+    amount::{Bytes, MilliCpu},
+    host::{HostState, PortRange},
+    name::{PortName, SiteName},
+    spec::{Driver, DriverKind, Port, Protocol, WorkloadSpec},
+};
+
+use super::estate::{Estate, inventory, spec, vm};
+use crate::{
+    placement::{
+        explain,
+        pass::{Limits, Plan, pass},
+    },
+    state::{
+        Host, HostUse, Instance, State,
+        fits::{Request, fits},
+    },
+};
+
+const MIB: u64 = 1 << 20;
+
+#[derive(Debug, Clone)]
+struct RandomHost {
+    cores: u64,
+    gib: u64,
+    site: u8,
+    tier: u8,
+    ports: u16,
+    vms: bool,
+    state: u8,
+    open: bool,
+}
+
+#[derive(Debug, Clone)]
+struct RandomWorkload {
+    count: u32,
+    priority: u32,
+    cpu: u64,
+    mib: u64,
+    vm: bool,
+    site: Option<u8>,
+    tier: Option<u8>,
+    distinct: bool,
+    dynamic: u16,
+    fixed: Option<u16>,
+    udp: bool,
+}
+
+prop_compose! {
+    fn random_host()(
+        cores in 0u64..5, gib in 0u64..5, site in 0u8..2, tier in 0u8..2, ports in 1u16..6,
+        vms in any::<bool>(), state in 0u8..8, open in prop::bool::weighted(0.9),
+    ) -> RandomHost {
+        RandomHost { cores, gib, site, tier, ports, vms, state, open }
+    }
+}
+
+prop_compose! {
+    fn random_workload()(
+        count in 0u32..8, priority in 0u32..3, cpu in 0u64..2500, mib in 0u64..1500,
+        vm in prop::bool::weighted(0.2), site in prop::option::weighted(0.3, 0u8..2),
+        tier in prop::option::weighted(0.3, 0u8..2), distinct in any::<bool>(), dynamic in 0u16..3,
+        fixed in prop::option::weighted(0.2, 20_000u16..20_003), udp in any::<bool>(),
+    ) -> RandomWorkload {
+        RandomWorkload { count, priority, cpu, mib, vm, site, tier, distinct, dynamic, fixed, udp }
+    }
+}
+
+fn site(number: u8) -> SiteName {
+    SiteName::new(format!("site-{number}")).unwrap()
+}
+
+fn add_host(estate: &mut Estate, name: &str, random: &RandomHost) {
+    let mut found = inventory();
+    found.capacity.cpu = MilliCpu(random.cores * 1000);
+    found.capacity.memory = Bytes(random.gib << 30);
+    found.reserved.memory = Bytes(100 * MIB);
+    found.site = site(random.site);
+    found.labels.insert("tier".to_owned(), random.tier.to_string());
+    found.ports = PortRange { first: 20_000, last: 20_000 + random.ports - 1 };
+    if !random.vms {
+        found.drivers.remove(&DriverKind::Libvirt);
+    }
+    estate.host(name, found);
+    match random.state {
+        0 => estate.judge(name, HostState::Suspect, ""),
+        1 => estate.judge(name, HostState::Degraded, ""),
+        _ => {}
+    }
+    estate.schedulable(name, random.open);
+}
+
+fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
+    let mut wanted = spec(&format!("camden/{name}"));
+    wanted.count = random.count;
+    wanted.priority = random.priority;
+    wanted.resources.cpu = MilliCpu(random.cpu);
+    wanted.resources.memory = Bytes(random.mib * MIB);
+    wanted.place.sites.extend(random.site.map(site));
+    wanted.place.require.extend(random.tier.map(|tier| format!("label.tier == {tier}").parse().unwrap()));
+    wanted.place.distinct_hosts = random.distinct;
+    let protocol = if random.udp { Protocol::Udp } else { Protocol::Tcp };
+    let port = |number: u16, host| Port {
+        name: PortName::new(format!("p{number}")).unwrap(),
+        port: number,
+        host,
+        protocol,
+    };
+    if let Driver::Container(container) = &mut wanted.tasks[0].driver {
+        container.ports.extend((1..=random.dynamic).map(|number| port(number, None)));
+        container.ports.extend(random.fixed.map(|host| port(99, Some(host))));
+    }
+    if random.vm {
+        vm(&mut wanted);
+    }
+    wanted
+}
+
+/// What running a workload of these tests costs beside what it asks for.
+fn overhead(random_vm: bool, cpu: u64, memory: u64) -> u64 {
+    if random_vm { 96 * MIB + 8 * MIB * cpu.div_ceil(1000) + memory / 512 } else { 8 * MIB }
+}
+
+/// What stands on one host, added up from the specs of its instances.
+#[derive(Default)]
+struct Load {
+    cpu: u64,
+    memory: u64,
+    ports: BTreeSet<(bool, u16)>,
+    workloads: Vec<String>,
+}
+
+fn load(state: &State, host: &Host) -> Load {
+    let mut load = Load::default();
+    for instance in state.instances().values() {
+        let Some(placed) = instance.placed.as_ref().filter(|placed| placed.host == host.id) else { continue };
+        let (cpu, memory) = needs(&instance.spec);
+        load.cpu += cpu;
+        load.memory += memory;
+        for (port, number) in port_list(&instance.spec).into_iter().zip(&placed.ports) {
+            assert!(port.1.is_none_or(|fixed| fixed == *number), "a fixed port was moved");
+            let in_range = (host.inventory.ports.first..=host.inventory.ports.last).contains(number);
+            assert!(port.1.is_some() || in_range, "port {number} is outside the range of {}", host.name);
+            assert!(load.ports.insert((port.0, *number)), "port {number} of {} is given twice", host.name);
+        }
+        load.workloads.push(instance.spec.workload.to_string());
+    }
+    load
+}
+
+/// Processor and memory of one instance.
+fn needs(spec: &WorkloadSpec) -> (u64, u64) {
+    let (cpu, memory) = (spec.resources.cpu.0, spec.resources.memory.0);
+    (cpu, memory + overhead(matches!(spec.tasks[0].driver, Driver::Vm(_)), cpu, memory))
+}
+
+/// Whether UDP, and which number where it is fixed.
+fn port_list(spec: &WorkloadSpec) -> Vec<(bool, Option<u16>)> {
+    match &spec.tasks[0].driver {
+        Driver::Container(container) => {
+            container.ports.iter().map(|port| (port.protocol == Protocol::Udp, port.host)).collect()
+        }
+        Driver::Vm(_) => Vec::new(),
+    }
+}
+
+/// Whether one more instance would go onto a host, by the words of the specification and nothing else.
+fn would_go(state: &State, host: &Host, instance: &Instance) -> bool {
+    let (spec, inventory, load) = (&instance.spec, &host.inventory, load(state, host));
+    let (cpu, memory) = needs(spec);
+    let is_vm = matches!(spec.tasks[0].driver, Driver::Vm(_));
+    let tier = spec.place.require.first().map(|condition| condition.to_string());
+    let mut held = load.ports.clone();
+    let fixed_free =
+        port_list(spec).iter().all(|(udp, fixed)| fixed.is_none_or(|number| held.insert((*udp, number))));
+    let dynamic: Vec<bool> =
+        port_list(spec).iter().filter(|(_, fixed)| fixed.is_none()).map(|(udp, _)| *udp).collect();
+    let dynamic_free = dynamic.iter().all(|udp| {
+        let mut range = inventory.ports.first..=inventory.ports.last;
+        range.any(|number| held.insert((*udp, number)))
+    });
+    host.state == HostState::Ready
+        && host.schedulable
+        && (!is_vm || inventory.drivers.contains_key(&DriverKind::Libvirt))
+        && spec.place.sites.first().is_none_or(|site| *site == inventory.site)
+        && tier.is_none_or(|text| text == format!("label.tier == {}", inventory.labels["tier"]))
+        && load.cpu + cpu <= inventory.capacity.cpu.0
+        && load.memory + memory + inventory.reserved.memory.0.min(inventory.capacity.memory.0)
+            <= inventory.capacity.memory.0
+        && fixed_free
+        && dynamic_free
+        && !(spec.place.distinct_hosts && load.workloads.contains(&spec.workload.to_string()))
+}
+
+fn estate_of(hosts: &[RandomHost], workloads: &[RandomWorkload]) -> Estate {
+    let mut estate = Estate::default();
+    for (number, host) in hosts.iter().enumerate() {
+        add_host(&mut estate, &format!("h{number}"), host);
+    }
+    for (number, workload) in workloads.iter().enumerate() {
+        estate.workload(&wanted(&format!("w{number}"), workload));
+    }
+    estate
+}
+
+/// Nothing is given that is not there, on any host, as the specs of what stands on it add up.
+fn check_loads(state: &State) {
+    for host in state.hosts().values() {
+        let load = load(state, host);
+        let memory = host.inventory.capacity.memory.0.saturating_sub(host.inventory.reserved.memory.0);
+        assert!(load.cpu <= host.inventory.capacity.cpu.0, "{} gives too much processor", host.name);
+        assert!(load.memory <= memory, "{} gives too much memory", host.name);
+        let used: &HostUse = state.used(host.id);
+        assert_eq!((used.taken.cpu.0, used.taken.memory.0), (load.cpu, load.memory), "{} adds up", host.name);
+    }
+}
+
+/// Whoever comes first in order of urgency and age is tried first.
+fn check_order(state: &State, plan: &Plan) {
+    let rank = |id| {
+        let instance = state.instance(id).unwrap();
+        (u32::MAX - instance.spec.priority, instance.id)
+    };
+    let ranks: Vec<_> = plan.placements.iter().map(|placement| rank(placement.instance)).collect();
+    assert!(ranks.is_sorted(), "placements are out of order");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 300, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn a_pass_gives_only_what_is_there_and_leaves_nothing_that_would_fit(
+        hosts in prop::collection::vec(random_host(), 0..7),
+        workloads in prop::collection::vec(random_workload(), 1..7),
+        limit in 1usize..40,
+    ) {
+        let mut estate = estate_of(&hosts, &workloads);
+        let again = pass(&estate.state, 0, Limits { placements: limit });
+        let plan = pass(&estate.state.clone(), 0, Limits { placements: limit });
+        prop_assert_eq!(&plan, &again, "the same state gives another plan");
+        check_order(&estate.state, &plan);
+        // One by one, as apply does, every placement is let in by the one rule.
+        let mut state = estate.state.clone();
+        for placement in &plan.placements {
+            let instance = state.instance(placement.instance).unwrap().clone();
+            let host = state.host(placement.host).unwrap().clone();
+            prop_assert!(would_go(&state, &host, &instance));
+            prop_assert_eq!(fits(&state, &host, &Request::of(&instance).with_ports(&placement.ports)), Ok(()));
+            let command = crate::state::Command::Place(vec![placement.clone()]);
+            let entry = crate::state::Entry { time: 0, by: String::new(), request_id: String::new(), command };
+            state.apply(state.applied() + 1, &entry);
+        }
+        check_loads(&state);
+        // Passes end, and what then still waits goes nowhere, says the naive judge.
+        while estate.pass(limit).more {}
+        check_loads(&estate.state);
+        let rest: Vec<_> = estate.state.pending().cloned().collect();
+        for instance in &rest {
+            for host in estate.state.hosts().values() {
+                prop_assert!(!would_go(&estate.state, host, instance), "{} would go to {}", instance.id, host.name);
+            }
+            let told = explain::instance(&estate.state, instance, 0);
+            let fallen: u32 = told.filters.iter().map(|filter| filter.hosts).sum();
+            prop_assert_eq!((told.fitting, fallen, told.nearest.is_some()), (0, told.hosts, told.hosts > 0));
+        }
+        let unplaced: u32 = estate.full_pass().unplaced.iter().map(|shape| shape.instances).sum();
+        prop_assert_eq!(unplaced as usize, rest.len());
+    }
+
+    #[test]
+    fn the_rule_agrees_with_the_naive_judge_on_every_host(
+        hosts in prop::collection::vec(random_host(), 1..7),
+        workloads in prop::collection::vec(random_workload(), 1..7),
+    ) {
+        let mut estate = estate_of(&hosts, &workloads);
+        estate.pass(8);
+        let mut checked = BTreeMap::new();
+        for instance in estate.state.pending() {
+            for host in estate.state.hosts().values() {
+                let fits = fits(&estate.state, host, &Request::of(instance)).is_ok();
+                prop_assert_eq!(fits, would_go(&estate.state, host, instance), "{} on {}", instance.workload, host.name);
+                checked.insert((instance.id, host.id), fits);
+            }
+            let told = explain::instance(&estate.state, instance, 0);
+            let fitting = checked.iter().filter(|((id, _), fits)| *id == instance.id && **fits).count();
+            prop_assert_eq!(told.fitting as usize, fitting);
+        }
+    }
+}
