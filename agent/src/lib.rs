@@ -4,4 +4,5 @@
 
 pub mod docker;
 pub mod driver;
+pub mod libvirt;
 pub mod reconcile;
