@@ -13,7 +13,7 @@ use supercloud_proto::{
     id::{HostId, InstanceId, Revision, UnixMillis},
     instance::{Desired, InstanceReport, InstanceState},
     name::{HostName, WorkloadKey},
-    spec::WorkloadSpec,
+    spec::{FieldDiff, WorkloadSpec, diff},
 };
 
 use super::{
@@ -38,6 +38,8 @@ pub struct WorkloadPlan {
     pub before: Option<Arc<WorkloadSpec>>,
     /// The spec it would have.
     pub after: Arc<WorkloadSpec>,
+    /// Field by field, how they differ; empty for a new workload, of which all would be new.
+    pub diffs: Vec<FieldDiff>,
     /// Instances that would be placed, by slot; those that wait already are among them.
     pub placements: Vec<PlannedPlacement>,
     /// Instances on a host that would be stopped.
@@ -183,7 +185,7 @@ impl Trial {
     ) -> Option<WorkloadPlan> {
         let workload = spec.key();
         let current = self.state.workload(&workload)?.current();
-        let known = before.workload(&workload);
+        let known = before.workload(&workload).map(|known| known.current().spec.clone());
         let new =
             |instance: &&Arc<Instance>| before.instance(instance.id).is_none_or(|was| was.placed.is_none());
         let mut placements: Vec<PlannedPlacement> = self
@@ -202,7 +204,8 @@ impl Trial {
         Some(WorkloadPlan {
             change,
             revision: current.revision,
-            before: known.map(|workload| workload.current().spec.clone()),
+            diffs: known.as_ref().map_or_else(Vec::new, |known| diff(known, &current.spec)),
+            before: known,
             after: current.spec.clone(),
             placements,
             stops: stops.iter().map(|instance| instance.id).collect(),

@@ -160,6 +160,10 @@ fn planned(estate: &mut Estate, settings: &[&str]) -> String {
     let mut out = String::new();
     for plan in plans {
         out += &format!("{}: {:?}, revision {}\n", plan.workload, plan.change, plan.revision);
+        for diff in &plan.diffs {
+            let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "unset".to_owned());
+            out += &format!("  {}: {} -> {}\n", diff.path, text(&diff.before), text(&diff.after));
+        }
         for placement in &plan.placements {
             out += &format!("  slot {} -> {}\n", placement.slot, placement.host);
         }
