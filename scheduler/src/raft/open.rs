@@ -46,7 +46,8 @@ pub struct Settings {
 /// How a node comes to be there.
 #[derive(Clone, Debug)]
 pub enum Start {
-    /// A new cluster of these voters, this node among them. Every one of them is started with the same list.
+    /// A new cluster of these voters, this node among them. Every one of them is started with the same list, and with
+    /// a machine in the same state.
     Found {
         /// All first members.
         members: Vec<Member>,
@@ -271,7 +272,7 @@ fn take_up<M: Machine>(
         Some(error) => Err(error.into()),
         // A node that joined and has not had its first snapshot yet.
         None if store.base().index == 0 && store.last_index() == 0 => {
-            check_length(&path, store, Position::default())?;
+            finish_install(&path, store, Position::default())?;
             Ok(blank(settings))
         }
         None => Err(OpenError::NoSnapshot { path, base: store.base().index }),
@@ -279,6 +280,9 @@ fn take_up<M: Machine>(
 }
 
 /// A crash may have come between the snapshot's name and the log's reset. Otherwise the log reaches the snapshot.
+///
+/// An intent whose snapshot never got its name is withdrawn: a snapshot of our own may get the same index later, and
+/// must not be taken for it.
 fn finish_install(path: &str, store: &mut EngineStore, position: Position) -> Result<(), OpenError> {
     if store.installing() == position.index && store.base() != position {
         let mut hard_state = store.hard_state();
@@ -287,6 +291,8 @@ fn finish_install(path: &str, store: &mut EngineStore, position: Position) -> Re
         }
         hard_state.commit = hard_state.commit.max(position.index);
         store.write(replaced_by(position, hard_state), true)?;
+    } else if store.installing() != 0 {
+        store.write(LogWrite { installing: Some(0), ..LogWrite::default() }, true)?;
     }
     check_length(path, store, position)
 }

@@ -83,8 +83,8 @@ impl<M: Machine, L: LogStore> Node<M, L> {
     pub(super) fn publish_members(&mut self) {
         self.members = std::sync::Arc::new(self.membership.view());
         debug_assert!(self.members.members.len() <= limits::MAX_VOTERS + limits::MAX_LEARNERS);
-        // What the membership says goes before what a stranger said.
-        self.addresses.retain(|id, _| !self.membership.contains(*id));
+        // Strangers that are still there will be heard again.
+        self.addresses.clear();
     }
 }
 

@@ -164,8 +164,14 @@ impl<M: Machine, L: LogStore> Node<M, L> {
         let Parts { id, cluster, address, store, mut machine, snapshots, snapshot, policy, life } = parts;
         let SnapshotMeta { position, membership, bytes, .. } = snapshot;
         let storage = Storage::new(store, position, membership.clone());
-        let raw = RawNode::new(&limits::config(id, position.index), storage, &super::slog_drain::logger())
-            .map_err(|error| Fatal::Raft(error.to_string()))?;
+        let alone = membership.conf().voters == [id];
+        let mut raw =
+            RawNode::new(&limits::config(id, position.index), storage, &super::slog_drain::logger())
+                .map_err(|error| Fatal::Raft(error.to_string()))?;
+        if alone {
+            // Nobody else could lead, so there is nobody to wait for.
+            raw.campaign().map_err(|error| Fatal::Raft(error.to_string()))?;
+        }
         let members = Arc::new(membership.view());
         machine.applied_batch(position.index, &members);
         Ok(Self {

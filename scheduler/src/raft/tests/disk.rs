@@ -172,3 +172,17 @@ async fn an_installation_that_a_crash_interrupted_is_finished() {
     let written = cluster.write("after").await;
     assert_eq!(cluster.agree(written.index).await.entries.len(), 61);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_intent_without_its_snapshot_is_withdrawn() {
+    let mut cluster = used(true).await;
+    let log = cluster.directory(NODE).join("log");
+    let mut store = EngineStore::open(&log).unwrap();
+    store.write(LogWrite { installing: Some(999), ..LogWrite::default() }, true).unwrap();
+    drop(store);
+    cluster.start(NODE, &Start::Again).unwrap();
+    let written = cluster.write("after").await;
+    assert_eq!(cluster.agree(written.index).await.entries.len(), 41);
+    cluster.kill(NODE).await;
+    assert_eq!(EngineStore::open(&log).unwrap().installing(), 0);
+}
