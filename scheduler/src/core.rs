@@ -1,0 +1,356 @@
+//! One node of the scheduler, without its API: the log, the replicated state, the archive, the way to the other nodes, and the loops that
+//! run while this node leads. [`Core`] is the one handle that the API holds; it hides every channel. It knows no caller's rights and no
+//! session.
+//!
+//! Decisions
+//! * **Any node will do.** A proposal on a follower goes to the leader, heartbeats likewise; reads are confirmed by the leader and served
+//!   here.
+//! * **Nothing is done twice.** A proposal is repeated by itself only when nothing can have been appended, or when its request id makes the
+//!   state answer instead of doing it again. Otherwise the answer is [`ProposeError::OutcomeUnknown`].
+//! * **Nothing unreadable is proposed.** An entry that some node cannot decode would stop that node for good, so it is read back before.
+
+use std::{path::PathBuf, sync::Arc, sync::Mutex, sync::PoisonError, time::Duration};
+
+use supercloud_proto::{
+    id::{LogIndex, UnixMillis},
+    v1::peer_service_client::PeerServiceClient,
+};
+use tokio::{runtime::Handle, sync::watch, task::JoinSet};
+use tonic::transport::Channel;
+
+use crate::{
+    archive::{self, Archive, Retention},
+    clock,
+    heartbeats::{self, Heartbeats},
+    leader::{self, Lead, Timing},
+    peer_service::{PeerApi, RelayHandler, Service},
+    peers::{PeerError, PeerTrust, Peers},
+    raft::{self, ChangeError, GrpcTransport, Log, NodeId, OpenError, SnapshotPolicy, Start, Status},
+    replica::Replica,
+    state::{Command, Entry, Outcome, State},
+    watch as waits,
+};
+
+mod propose;
+
+pub use propose::{PROPOSE_DEADLINE, ProposeError};
+
+/// Longest wait of a read for this node to apply what the leader confirmed; the confirmation has a deadline of its own.
+pub const READ_DEADLINE: Duration = Duration::from_secs(5);
+
+/// What a node must be told.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Id of the cluster, the same on all nodes; the log's and the state's.
+    pub cluster: String,
+    /// Number of this node.
+    pub node: NodeId,
+    /// Its data: `raft/` and `archive/` within.
+    pub directory: PathBuf,
+    /// Where the other nodes reach it, `host:port`.
+    pub peer_address: String,
+    /// When snapshots are taken.
+    pub snapshots: SnapshotPolicy,
+    /// Length of a tick of the log; [`raft::limits::TICK`] but for tests.
+    pub tick: Duration,
+    /// Heartbeats, lease and margin.
+    pub timing: Timing,
+    /// How much the archive keeps.
+    pub retention: Retention,
+}
+
+impl Settings {
+    /// With everything else as it is in production.
+    #[must_use]
+    pub fn new(cluster: String, node: NodeId, directory: PathBuf, peer_address: String) -> Self {
+        Self {
+            cluster,
+            node,
+            directory,
+            peer_address,
+            snapshots: SnapshotPolicy::default(),
+            tick: raft::limits::TICK,
+            timing: Timing::default(),
+            retention: Retention::default(),
+        }
+    }
+}
+
+/// Why a node does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The log does not open.
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    /// The task that opens it was ended.
+    #[error("the start was interrupted: {0}")]
+    Interrupted(#[from] tokio::task::JoinError),
+}
+
+/// Why there is no linearizable read.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ReadError {
+    /// No leader confirmed it in time.
+    #[error("no leader confirmed the read in time")]
+    NoLeader,
+    /// This node is too far behind the leader.
+    #[error("this node has not applied log index {index} in time")]
+    Behind {
+        /// The index.
+        index: LogIndex,
+    },
+    /// Too many reads wait.
+    #[error("too many reads are waiting")]
+    Overloaded,
+    /// The node has stopped.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+/// The handle. Cheap to clone. A node runs until [`Core::shutdown`].
+#[derive(Clone)]
+pub struct Core {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    cluster: String,
+    timing: Timing,
+    log: Log<Outcome>,
+    nodes: watch::Receiver<Status>,
+    states: watch::Receiver<State>,
+    archive: Archive,
+    peers: Peers,
+    heartbeats: Heartbeats,
+    lead: Lead,
+    tasks: Mutex<Option<JoinSet<()>>>,
+}
+
+impl Core {
+    /// Opens the node's data and starts everything. Returns before the log after the newest snapshot is applied; a [`Core::read`] that
+    /// succeeds shows that it is. Needs the peer port's server to be up soon: see [`Core::peer_service`].
+    ///
+    /// # Errors
+    /// When the log does not open: the directory is another node's, blank though the node is known, or damaged.
+    pub async fn start(settings: Settings, start: Start, trust: PeerTrust) -> Result<Self, StartError> {
+        let peers = Peers::new(trust);
+        let runtime = Handle::current();
+        let opening = {
+            let (settings, peers) = (settings.clone(), peers.clone());
+            move || open(&settings, &start, &peers, runtime)
+        };
+        let (log, states, archive) = tokio::task::spawn_blocking(opening).await??;
+        let nodes = log.status();
+        let lead = Lead::new(log.clone());
+        let (heartbeats, queue) = Heartbeats::new();
+        let inner = Inner {
+            cluster: settings.cluster,
+            timing: settings.timing,
+            log,
+            nodes: nodes.clone(),
+            states,
+            archive: archive.clone(),
+            peers: peers.clone(),
+            heartbeats,
+            lead: lead.clone(),
+            tasks: Mutex::new(None),
+        };
+        let core = Self { inner: Arc::new(inner) };
+        let mut tasks = JoinSet::new();
+        tasks.spawn(heartbeats::run(queue, lead, peers.clone(), nodes.clone()));
+        tasks.spawn(archive::heal::run(archive, peers, nodes));
+        tasks.spawn(leader::run(core.clone()));
+        *core.tasks() = Some(tasks);
+        Ok(core)
+    }
+
+    /// Proposes a command, on whichever node leads, and waits until it is on disk on a majority and applied.
+    ///
+    /// `by` is the caller ("operator:alice"), `request_id` the caller's id for this request, by which a repeated one is answered and not
+    /// done again; empty: not remembered. The time is stamped here.
+    ///
+    /// # Errors
+    /// See [`ProposeError`]. A rejection by the state is an [`Outcome`], not an error.
+    pub async fn propose(
+        &self,
+        by: &str,
+        request_id: &str,
+        command: Command,
+    ) -> Result<Outcome, ProposeError> {
+        let entry = Entry { time: now(), by: by.to_owned(), request_id: request_id.to_owned(), command };
+        propose::anywhere(self, &entry).await
+    }
+
+    /// Proposes a command if this node leads; for the loops that run while it does.
+    pub(crate) async fn propose_here(&self, command: Command) -> Result<Outcome, raft::ProposeError> {
+        let entry = Entry { time: now(), by: SCHEDULER.to_owned(), request_id: String::new(), command };
+        self.inner.log.propose(entry.encode()).await.map(|committed| committed.outcome)
+    }
+
+    /// This node's latest state; may be behind. Costs nothing and needs no leader.
+    #[must_use]
+    pub fn view(&self) -> State {
+        self.inner.states.borrow().clone()
+    }
+
+    /// A state that holds every write acknowledged before this call.
+    ///
+    /// # Errors
+    /// When no leader confirms it in time, or this node is too far behind.
+    pub async fn read(&self) -> Result<State, ReadError> {
+        let index = self.inner.log.read_index().await.map_err(|error| match error {
+            raft::ReadError::TimedOut => ReadError::NoLeader,
+            raft::ReadError::Overloaded => ReadError::Overloaded,
+            raft::ReadError::Stopped => ReadError::Stopped,
+        })?;
+        waits::applied(&self.inner.states, index, READ_DEADLINE).await.map_err(|error| match error {
+            waits::WaitError::TimedOut { index, .. } => ReadError::Behind { index },
+            waits::WaitError::Stopped => ReadError::Stopped,
+        })
+    }
+
+    /// This node's states as they are published, one for each batch of the log.
+    #[must_use]
+    pub fn changes(&self) -> watch::Receiver<State> {
+        self.inner.states.clone()
+    }
+
+    /// This node as it sees itself and the others.
+    #[must_use]
+    pub fn status(&self) -> Status {
+        self.inner.nodes.borrow().clone()
+    }
+
+    /// The same, now and from now on.
+    #[must_use]
+    pub fn nodes(&self) -> watch::Receiver<Status> {
+        self.inner.nodes.clone()
+    }
+
+    /// Id of the cluster.
+    #[must_use]
+    pub fn cluster(&self) -> &str {
+        &self.inner.cluster
+    }
+
+    /// Number of this node.
+    #[must_use]
+    pub fn node(&self) -> NodeId {
+        self.inner.nodes.borrow().id
+    }
+
+    /// Heartbeats, lease and margin, as agents are told.
+    #[must_use]
+    pub fn timing(&self) -> Timing {
+        self.inner.timing
+    }
+
+    /// Events and finished instances.
+    #[must_use]
+    pub fn archive(&self) -> &Archive {
+        &self.inner.archive
+    }
+
+    /// Where sessions hand in heartbeats.
+    #[must_use]
+    pub fn heartbeats(&self) -> &Heartbeats {
+        &self.inner.heartbeats
+    }
+
+    /// Adds a node that is about to start with [`Start::Join`]; gives its number. It becomes a voter by itself.
+    ///
+    /// # Errors
+    /// See [`ChangeError`]; `NotLeader` names the node to ask, `AlreadyMember` answers a repeated call.
+    pub async fn add_node(&self, peer_address: String, api_address: String) -> Result<NodeId, ChangeError> {
+        self.inner.log.add_learner(peer_address, api_address).await
+    }
+
+    /// Removes a node for good.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn remove_node(&self, id: NodeId) -> Result<(), ChangeError> {
+        self.inner.log.remove(id).await
+    }
+
+    /// Hands the leadership to another node.
+    ///
+    /// # Errors
+    /// See [`ChangeError`].
+    pub async fn transfer_leadership(&self, to: NodeId) -> Result<(), ChangeError> {
+        self.inner.log.transfer_leadership(to).await
+    }
+
+    /// A client of another node, for relays.
+    ///
+    /// # Errors
+    /// When it is no member, or is not reached.
+    pub async fn peer(&self, id: NodeId) -> Result<PeerServiceClient<Channel>, PeerError> {
+        let members = self.inner.nodes.borrow().members.clone();
+        let member = members.get(id).ok_or(PeerError::NotMember(id))?;
+        self.inner.peers.client(member).await
+    }
+
+    /// The service of the peer port, to be served with the credentials' `peer_server_tls`.
+    #[must_use]
+    pub fn peer_service(&self, relay: Arc<dyn RelayHandler>) -> Service {
+        PeerApi::service(self.clone(), relay)
+    }
+
+    /// Stops everything and waits until the directory is free.
+    pub async fn shutdown(&self) {
+        let tasks = self.tasks().take();
+        if let Some(mut tasks) = tasks {
+            tasks.shutdown().await;
+        }
+        self.inner.log.clone().shutdown().await;
+        self.inner.archive.stop().await;
+    }
+
+    pub(crate) fn log(&self) -> &Log<Outcome> {
+        &self.inner.log
+    }
+
+    pub(crate) fn peers(&self) -> &Peers {
+        &self.inner.peers
+    }
+
+    pub(crate) fn lead(&self) -> &Lead {
+        &self.inner.lead
+    }
+
+    fn tasks(&self) -> std::sync::MutexGuard<'_, Option<JoinSet<()>>> {
+        self.inner.tasks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// Who proposes what the scheduler decides by itself.
+pub const SCHEDULER: &str = "scheduler";
+
+fn now() -> UnixMillis {
+    clock::unix_now()
+}
+
+type Opened = (Log<Outcome>, watch::Receiver<State>, Archive);
+
+fn open(settings: &Settings, start: &Start, peers: &Peers, runtime: Handle) -> Result<Opened, OpenError> {
+    let (archive, feed) = Archive::open(archive::Settings {
+        directory: settings.directory.join("archive"),
+        cluster: settings.cluster.clone(),
+        retention: settings.retention,
+    });
+    let (replica, states) = Replica::new(feed);
+    let raft_settings = raft::Settings {
+        cluster: settings.cluster.clone(),
+        id: settings.node,
+        directory: settings.directory.join("raft"),
+        peer_address: settings.peer_address.clone(),
+        snapshots: settings.snapshots,
+        tick: settings.tick,
+    };
+    let (id, connect) = (settings.node, peers.log_connect());
+    let log = raft::start(raft_settings, start, replica, |reports| {
+        GrpcTransport::new(id, connect, reports, runtime)
+    })?;
+    Ok((log, states, archive))
+}

@@ -1,0 +1,192 @@
+//! The way of a proposal to whichever node leads. What is decided here is when it may be tried again: always when nothing can have been
+//! appended, and otherwise only under a request id, by which the state knows a repetition.
+
+use std::{error::Error as _, time::Duration};
+
+use supercloud_proto::v1;
+use tokio::time::{Instant, timeout_at};
+use tonic::{Code, ConnectError};
+
+use super::Core;
+use crate::{
+    raft::{self, Member, Role, limits::MAX_ENTRY_BYTES},
+    state::{Command, Entry, Outcome},
+};
+
+/// Within which a proposal is answered: several elections long.
+pub const PROPOSE_DEADLINE: Duration = Duration::from_secs(10);
+/// Wait before a node is asked again that should know better soon.
+const AGAIN_AFTER: Duration = Duration::from_millis(50);
+
+/// Why there is no outcome.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum ProposeError {
+    /// No node led, or none that leads was reached, in time. Nothing was done.
+    #[error("no leader was reached within {} s", PROPOSE_DEADLINE.as_secs())]
+    NoLeader,
+    /// It may have been done, or may still be. A repetition with the same request id is answered, not done again.
+    #[error("whether the request was carried out is not known; repeat it with the same request id")]
+    OutcomeUnknown,
+    /// Too much is under way. Nothing was done.
+    #[error("too much is under way; try again in {} ms", .retry_after.as_millis())]
+    Overloaded {
+        /// When to try again.
+        retry_after: Duration,
+    },
+    /// It is too large for the log. Nothing was done.
+    #[error("the request makes an entry of {found} bytes, the limit is {limit}")]
+    TooLarge {
+        /// The limit in bytes.
+        limit: usize,
+        /// Its size in bytes.
+        found: usize,
+    },
+    /// The nodes cannot read it, or not all of them. Nothing was done.
+    #[error("the request makes an entry that the log must not hold: {0}")]
+    Unreadable(String),
+    /// This node has stopped. Nothing was done.
+    #[error("the node has stopped")]
+    Stopped,
+}
+
+/// What became of one attempt.
+enum Attempt {
+    Done(Outcome),
+    /// Nothing was appended; another attempt may do better.
+    NotTaken,
+    /// It may have been appended.
+    Unknown,
+    Refused(ProposeError),
+}
+
+pub(super) async fn anywhere(core: &Core, entry: &Entry) -> Result<Outcome, ProposeError> {
+    let bytes = encode(entry)?;
+    let repeatable = !entry.request_id.is_empty();
+    let deadline = Instant::now() + PROPOSE_DEADLINE;
+    // Once an attempt may have been appended, running out of time means that the outcome is not known.
+    let mut unknown = false;
+    while Instant::now() < deadline {
+        match attempt(core, &bytes, deadline).await {
+            Attempt::Done(outcome) => return Ok(outcome),
+            Attempt::NotTaken => {}
+            Attempt::Unknown if repeatable => unknown = true,
+            Attempt::Unknown => return Err(ProposeError::OutcomeUnknown),
+            Attempt::Refused(_) if unknown => return Err(ProposeError::OutcomeUnknown),
+            Attempt::Refused(error) => return Err(error),
+        }
+        let mut nodes = core.nodes();
+        // Sooner when this node learns something; an end of the channel shows at the next attempt.
+        let _ = timeout_at((Instant::now() + AGAIN_AFTER).min(deadline), nodes.changed()).await;
+    }
+    Err(if unknown { ProposeError::OutcomeUnknown } else { ProposeError::NoLeader })
+}
+
+fn encode(entry: &Entry) -> Result<Vec<u8>, ProposeError> {
+    let bytes = entry.encode();
+    if bytes.len() > MAX_ENTRY_BYTES {
+        return Err(ProposeError::TooLarge { limit: MAX_ENTRY_BYTES, found: bytes.len() });
+    }
+    // Placements are many, and made of numbers that always read back.
+    if !matches!(entry.command, Command::Place(_)) {
+        Entry::decode(&bytes).map_err(|error| ProposeError::Unreadable(error.to_string()))?;
+    }
+    Ok(bytes)
+}
+
+async fn attempt(core: &Core, bytes: &[u8], deadline: Instant) -> Attempt {
+    let status = core.status();
+    if status.role == Role::Leader {
+        return here(core, bytes, deadline).await;
+    }
+    match status.leader.filter(|id| *id != status.id).and_then(|id| status.members.get(id)) {
+        Some(leader) => forward(core, leader, status.term, bytes, deadline).await,
+        None if status.role == Role::Removed => Attempt::Refused(ProposeError::Stopped),
+        None => Attempt::NotTaken,
+    }
+}
+
+async fn here(core: &Core, bytes: &[u8], deadline: Instant) -> Attempt {
+    match timeout_at(deadline, core.log().propose(bytes.to_vec())).await {
+        Ok(Ok(committed)) => Attempt::Done(committed.outcome),
+        Ok(Err(error)) => match error {
+            raft::ProposeError::NotLeader { .. } => Attempt::NotTaken,
+            raft::ProposeError::OutcomeUnknown => Attempt::Unknown,
+            raft::ProposeError::Overloaded { retry_after } => {
+                Attempt::Refused(ProposeError::Overloaded { retry_after })
+            }
+            raft::ProposeError::TooLarge { limit, found } => {
+                Attempt::Refused(ProposeError::TooLarge { limit, found })
+            }
+            raft::ProposeError::Empty => Attempt::Refused(ProposeError::Unreadable("it is empty".to_owned())),
+            // The node may have stopped after it appended.
+            raft::ProposeError::Stopped => Attempt::Refused(ProposeError::OutcomeUnknown),
+        },
+        Err(_) => Attempt::Unknown,
+    }
+}
+
+/// Sends the entry to the leader, and gives that up when this node learns of another one: the first may hang.
+async fn forward(core: &Core, leader: &Member, term: u64, bytes: &[u8], deadline: Instant) -> Attempt {
+    let connected = timeout_at(deadline, core.peers().client(leader)).await;
+    let mut client = match connected {
+        Ok(Ok(client)) => client,
+        Ok(Err(error)) => {
+            tracing::debug!(leader = %leader.id, %error, "the leader is not reached");
+            return Attempt::NotTaken;
+        }
+        Err(_) => return Attempt::NotTaken,
+    };
+    let call = client.propose(v1::ProposeRequest { command: bytes.to_vec() });
+    let mut nodes = core.nodes();
+    let answer = tokio::select! {
+        answer = timeout_at(deadline, call) => answer.ok(),
+        _ = nodes.wait_for(|status| status.term != term) => None,
+    };
+    match answer {
+        Some(Ok(response)) => match Outcome::decode(&response.into_inner().outcome) {
+            Ok(outcome) => Attempt::Done(outcome),
+            Err(error) => {
+                tracing::warn!(leader = %leader.id, %error, "the leader's answer cannot be read");
+                Attempt::Refused(ProposeError::OutcomeUnknown)
+            }
+        },
+        Some(Err(status)) => {
+            let attempt = read_refusal(&status);
+            if matches!(attempt, Attempt::Unknown) || never_sent(&status) {
+                core.peers().forget(leader.id);
+            }
+            attempt
+        }
+        None => {
+            core.peers().forget(leader.id);
+            Attempt::Unknown
+        }
+    }
+}
+
+/// What the leader's `peer_service` said, or what became of the connection.
+fn read_refusal(status: &tonic::Status) -> Attempt {
+    match status.code() {
+        Code::FailedPrecondition => Attempt::NotTaken,
+        Code::ResourceExhausted => {
+            Attempt::Refused(ProposeError::Overloaded { retry_after: raft::limits::RETRY_AFTER })
+        }
+        Code::InvalidArgument | Code::Unauthenticated | Code::PermissionDenied => {
+            Attempt::Refused(ProposeError::Unreadable(status.message().to_owned()))
+        }
+        _ if never_sent(status) => Attempt::NotTaken,
+        _ => Attempt::Unknown,
+    }
+}
+
+/// Whether the connection could not even be opened, so that nothing was sent.
+fn never_sent(status: &tonic::Status) -> bool {
+    let mut cause = status.source();
+    while let Some(error) = cause {
+        if error.is::<ConnectError>() {
+            return true;
+        }
+        cause = error.source();
+    }
+    false
+}

@@ -1,0 +1,128 @@
+//! What runs only while this node leads: the scheduling pass, rollouts, and the judging of hosts. The loops read the published state and
+//! propose commands; they keep nothing that would be missed by the next leader.
+//!
+//! A loop is ended in the middle when leadership is lost. That is harmless: what a deposed leader still proposes is refused by the log, and
+//! what got through is checked again when it is applied.
+//!
+//! From the ground: `judge` (pure), `rollout` (pure) · `liveness`, `rolling`, `passing` (loops).
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use tokio::{sync::watch, task::JoinSet};
+
+use crate::{
+    clock::boot_now,
+    core::Core,
+    heartbeats::{Beat, BeatError},
+    raft::{Log, Role, Status},
+    state::{Command, Outcome},
+};
+
+pub mod judge;
+mod liveness;
+mod passing;
+mod rolling;
+pub mod rollout;
+
+pub use judge::{Timing, judge};
+
+use judge::Table;
+
+/// Wait before the cluster's id is proposed again.
+const AGAIN_AFTER: std::time::Duration = std::time::Duration::from_millis(200);
+
+/// The leader's memory of heartbeats, and the question whether this node leads. Cheap to clone; there on every node.
+#[derive(Clone)]
+pub struct Lead {
+    log: Log<Outcome>,
+    table: Arc<Mutex<Table>>,
+}
+
+impl Lead {
+    pub(crate) fn new(log: Log<Outcome>) -> Self {
+        Self { log, table: Arc::default() }
+    }
+
+    /// Takes in heartbeats, and gives the term in which this node led after they came: a majority has confirmed it since.
+    ///
+    /// # Errors
+    /// [`BeatError::NoLeader`] when this node does not lead, or could not have it confirmed.
+    pub(crate) async fn take_in(&self, beats: &[Beat]) -> Result<u64, BeatError> {
+        let came = boot_now();
+        let term = self.leading().ok_or(BeatError::NoLeader)?;
+        self.log.read_index().await.map_err(|_| BeatError::NoLeader)?;
+        // The confirmation may have come from a later leader; then this node has learned of the later term before it.
+        if self.leading() != Some(term) {
+            return Err(BeatError::NoLeader);
+        }
+        let mut table = self.table();
+        table.lead(term, came);
+        for beat in beats {
+            table.heard(beat, came);
+        }
+        Ok(term)
+    }
+
+    fn leading(&self) -> Option<u64> {
+        let status = self.log.status();
+        let status = status.borrow();
+        leading(&status)
+    }
+
+    fn table(&self) -> MutexGuard<'_, Table> {
+        // A table is whole between two statements.
+        self.table.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The term in which this node leads.
+fn leading(status: &Status) -> Option<u64> {
+    (status.role == Role::Leader).then_some(status.term)
+}
+
+/// Runs the loops whenever this node leads, until the node stops.
+pub(crate) async fn run(core: Core) {
+    let mut nodes = core.nodes();
+    loop {
+        let Ok(term) = nodes.wait_for(|status| leading(status).is_some()).await.map(|status| status.term)
+        else {
+            return;
+        };
+        tracing::info!(term, node = %core.node(), "this node leads");
+        let mut loops = JoinSet::new();
+        loops.spawn(found(core.clone()));
+        loops.spawn(passing::run(core.clone()));
+        loops.spawn(rolling::run(core.clone()));
+        loops.spawn(liveness::run(core.clone(), term));
+        let over = until_over(&mut nodes, term).await;
+        // Dropping the loops ends them too, when this very task is ended.
+        loops.shutdown().await;
+        tracing::info!(term, node = %core.node(), "this node leads no more");
+        if !over {
+            return;
+        }
+    }
+}
+
+/// Waits for the end of a leadership; `false` when the node has stopped.
+async fn until_over(nodes: &mut watch::Receiver<Status>, term: u64) -> bool {
+    nodes.wait_for(|status| leading(status) != Some(term)).await.is_ok()
+}
+
+/// The first leader of a new cluster gives the state its id.
+async fn found(core: Core) {
+    loop {
+        // Confirmed, so that a cluster that has its id is never given it again.
+        if let Ok(state) = core.read().await {
+            if state.cluster_id().is_some() {
+                return;
+            }
+            let command = Command::Initialise { cluster_id: core.cluster().to_owned() };
+            match core.propose_here(command).await {
+                Ok(_) => tracing::info!(cluster = core.cluster(), "a new cluster is founded"),
+                Err(error) => tracing::warn!(%error, "the cluster's id could not be proposed"),
+            }
+        }
+        tokio::time::sleep(AGAIN_AFTER).await;
+    }
+}

@@ -1,0 +1,104 @@
+//! The loop of the scheduling pass: whenever something waits for a host, a pass on the latest state, its placements into the log, and again.
+//! Decides nothing: that is `placement::pass` before the log and `State::apply` behind it.
+
+use std::time::{Duration, Instant};
+
+use supercloud_proto::id::UnixMillis;
+
+use crate::{
+    clock::unix_now,
+    core::Core,
+    placement::{Limits, Plan, pass},
+    raft::ProposeError,
+    state::{Command, Done, Placement, State},
+};
+
+/// Placements in one entry: a few hundred KiB, so that no entry holds up the log.
+const MAX_CHUNK: usize = 5_000;
+/// Wait after a pass that placed nothing, at least: many changes share the next one.
+const FRUITLESS_WAIT: Duration = Duration::from_millis(20);
+/// A fruitless pass is waited for so many times as long as it took: passes over what fits nowhere take a fifth of a core at most.
+const FRUITLESS_SHARE: u32 = 4;
+/// Longest such wait.
+const MAX_WAIT: Duration = Duration::from_secs(2);
+/// Wait after the log refused.
+const REFUSED_WAIT: Duration = Duration::from_millis(100);
+/// Longest sleep towards a known time; the world's clock may be set meanwhile.
+const MAX_SLEEP: Duration = Duration::from_secs(60);
+
+pub(super) async fn run(core: Core) {
+    let mut states = core.changes();
+    loop {
+        let state = states.borrow_and_update().clone();
+        if state.pending().next().is_none() {
+            // An end of the channel means that the node has stopped.
+            let Ok(()) = states.changed().await else { return };
+            continue;
+        }
+        let began = Instant::now();
+        let Some(plan) = pass_aside(state).await else { return };
+        let took = began.elapsed();
+        let placed = propose(&core, plan.placements).await;
+        if placed > 0 || plan.more {
+            continue;
+        }
+        tokio::time::sleep((took * FRUITLESS_SHARE).clamp(FRUITLESS_WAIT, MAX_WAIT)).await;
+        tokio::select! {
+            changed = states.changed() => if changed.is_err() { return },
+            () = sleep_until(plan.next_wake) => {}
+        }
+    }
+}
+
+/// Runs a pass off the threads that serve tasks.
+async fn pass_aside(state: State) -> Option<Plan> {
+    let now = unix_now();
+    let began = Instant::now();
+    let plan = tokio::task::spawn_blocking(move || pass(&state, now, Limits::default())).await;
+    match plan {
+        Ok(plan) => {
+            let (placed, unplaced) = (plan.placements.len(), plan.unplaced.len());
+            tracing::debug!(placed, unplaced, took = ?began.elapsed(), "a pass");
+            Some(plan)
+        }
+        Err(error) => {
+            // Either the runtime ends, or the pass panicked; it would do so again on the same state.
+            tracing::error!(%error, "the scheduling pass did not end well; nothing is placed until the next leader");
+            None
+        }
+    }
+}
+
+/// Proposes placements in their order, and counts those that held. Returns once they are applied here.
+async fn propose(core: &Core, placements: Vec<Placement>) -> u32 {
+    let mut held = 0;
+    for chunk in placements.chunks(MAX_CHUNK) {
+        match core.propose_here(Command::Place(chunk.to_vec())).await {
+            Ok(outcome) => {
+                if let Ok(Done::Instances(instances)) = outcome.result {
+                    tracing::info!(index = outcome.index, proposed = chunk.len(), held = instances, "placed");
+                    held += instances;
+                }
+            }
+            Err(ProposeError::Overloaded { retry_after }) => {
+                tokio::time::sleep(retry_after).await;
+                break;
+            }
+            Err(error) => {
+                tracing::debug!(%error, "placements are not in the log");
+                tokio::time::sleep(REFUSED_WAIT).await;
+                break;
+            }
+        }
+    }
+    held
+}
+
+async fn sleep_until(wake: Option<UnixMillis>) {
+    match wake {
+        Some(at) => {
+            tokio::time::sleep(Duration::from_millis(at.saturating_sub(unix_now())).min(MAX_SLEEP)).await
+        }
+        None => std::future::pending().await,
+    }
+}
