@@ -4,5 +4,6 @@
 
 pub mod docker;
 pub mod driver;
+pub mod ledger;
 pub mod libvirt;
 pub mod reconcile;

@@ -30,7 +30,7 @@ mod lease;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
-mod world;
+pub(crate) mod world;
 
 use history::TaskHistory;
 pub use lease::Lease;

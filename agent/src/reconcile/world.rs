@@ -22,11 +22,11 @@ use super::{
 };
 use crate::driver::{Mark, Owner, Phase, Seen};
 
-pub(super) fn instance(number: u64) -> InstanceId {
+pub(crate) fn instance(number: u64) -> InstanceId {
     InstanceId { index: number, ordinal: 0 }
 }
 
-pub(super) fn service(number: u64) -> Order {
+pub(crate) fn service(number: u64) -> Order {
     let container = Container { image: "hello:1".to_owned(), ..Container::default() };
     Order {
         instance: instance(number),
@@ -52,28 +52,28 @@ pub(super) fn service(number: u64) -> Order {
     }
 }
 
-pub(super) fn batch(number: u64) -> Order {
+pub(crate) fn batch(number: u64) -> Order {
     Order { kind: WorkloadKind::Batch, ..service(number) }
 }
 
 #[derive(Debug)]
-pub(super) struct World {
-    pub(super) orders: BTreeMap<InstanceId, Arc<Order>>,
-    pub(super) objects: BTreeMap<(InstanceId, TaskName), Seen>,
-    pub(super) sights: BTreeMap<DriverKind, Sight>,
-    pub(super) histories: Histories,
-    pub(super) in_flight: BTreeMap<InstanceId, Doing>,
-    pub(super) lease: Lease,
-    pub(super) may_begin: bool,
-    pub(super) now: Now,
+pub(crate) struct World {
+    pub(crate) orders: BTreeMap<InstanceId, Arc<Order>>,
+    pub(crate) objects: BTreeMap<(InstanceId, TaskName), Seen>,
+    pub(crate) sights: BTreeMap<DriverKind, Sight>,
+    pub(crate) histories: Histories,
+    pub(crate) in_flight: BTreeMap<InstanceId, Doing>,
+    pub(crate) lease: Lease,
+    pub(crate) may_begin: bool,
+    pub(crate) now: Now,
     /// Why every start is refused.
-    pub(super) refuse: Option<String>,
+    pub(crate) refuse: Option<String>,
     said: BTreeMap<InstanceId, Status>,
     owner: Owner,
 }
 
 impl World {
-    pub(super) fn new(orders: Vec<Order>) -> Self {
+    pub(crate) fn new(orders: Vec<Order>) -> Self {
         let host = HostName::new("h1").expect("a name");
         Self {
             orders: orders.into_iter().map(|order| (order.instance, Arc::new(order))).collect(),
@@ -103,7 +103,7 @@ impl World {
     }
 
     /// Puts the instance's task `main` into a phase.
-    pub(super) fn put(&mut self, number: u64, order_index: LogIndex, phase: Phase) {
+    pub(crate) fn put(&mut self, number: u64, order_index: LogIndex, phase: Phase) {
         let task = TaskName::new("main").expect("a name");
         let seen = self.seen(instance(number), &task, order_index, phase);
         self.objects.insert((instance(number), task), seen);
@@ -111,27 +111,27 @@ impl World {
     }
 
     /// Takes the instance's objects away.
-    pub(super) fn take(&mut self, number: u64) {
+    pub(crate) fn take(&mut self, number: u64) {
         self.objects.retain(|(id, _), _| *id != instance(number));
         self.look();
     }
 
-    pub(super) fn object(&self, number: u64) -> Option<&Seen> {
+    pub(crate) fn object(&self, number: u64) -> Option<&Seen> {
         self.objects.values().find(|seen| seen.mark.instance == instance(number))
     }
 
-    pub(super) fn order_stop(&mut self, number: u64) {
+    pub(crate) fn order_stop(&mut self, number: u64) {
         let order = self.orders.get_mut(&instance(number)).expect("ordered");
         let order = Arc::make_mut(order);
         order.desired = Desired::Stop;
         order.index += 1;
     }
 
-    pub(super) fn silence(&mut self, kind: DriverKind) {
+    pub(crate) fn silence(&mut self, kind: DriverKind) {
         self.sights.insert(kind, Sight::Silent { since: self.now.boot, reason: "no answer".to_owned() });
     }
 
-    pub(super) fn advance(&mut self, by: Millis) {
+    pub(crate) fn advance(&mut self, by: Millis) {
         self.now.unix += by;
         self.now.boot += by;
     }
@@ -142,7 +142,7 @@ impl World {
         }
     }
 
-    pub(super) fn plan(&self) -> Plan {
+    pub(crate) fn plan(&self) -> Plan {
         reconcile(&Input {
             owner: &self.owner,
             orders: &self.orders,
@@ -155,19 +155,19 @@ impl World {
         })
     }
 
-    pub(super) fn status(&self, number: u64) -> &Status {
+    pub(crate) fn status(&self, number: u64) -> &Status {
         &self.said[&instance(number)]
     }
 
-    pub(super) fn state(&self, number: u64) -> InstanceState {
+    pub(crate) fn state(&self, number: u64) -> InstanceState {
         self.status(number).state
     }
 
-    pub(super) fn restarts(&self, number: u64) -> u32 {
+    pub(crate) fn restarts(&self, number: u64) -> u32 {
         self.status(number).tasks[0].restarts
     }
 
-    pub(super) fn history(&self, number: u64) -> &TaskHistory {
+    pub(crate) fn history(&self, number: u64) -> &TaskHistory {
         self.histories[&instance(number)].values().next().expect("a task")
     }
 
@@ -176,7 +176,7 @@ impl World {
     }
 
     /// One round: plans, keeps, acts, looks again. Returns what was done.
-    pub(super) fn step(&mut self) -> Vec<String> {
+    pub(crate) fn step(&mut self) -> Vec<String> {
         let plan = self.plan();
         for (id, task, history) in plan.histories {
             *self.history_mut(id, &task) = history;
@@ -188,7 +188,7 @@ impl World {
     }
 
     /// Rounds, the waits passing at once, until nothing is left to do. The lease goes on.
-    pub(super) fn settle(&mut self) -> Vec<String> {
+    pub(crate) fn settle(&mut self) -> Vec<String> {
         let mut done = Vec::new();
         for _ in 0..200 {
             let step = self.step();
