@@ -2,8 +2,18 @@
 //!
 //! From the ground: `reconcile` (pure) · `driver` with `docker` and `libvirt`, `inventory`, `ledger` · `executor` · `session` · `main`.
 
+pub mod clock;
+pub mod desired;
 pub mod docker;
 pub mod driver;
+pub mod executor;
+#[cfg(any(test, feature = "fake"))]
+pub mod fake;
+pub mod inventory;
 pub mod ledger;
 pub mod libvirt;
+pub mod observed;
 pub mod reconcile;
+pub mod reports;
+pub mod run;
+pub mod session;

@@ -102,6 +102,15 @@ pub struct Input<'a> {
     pub now: Now,
 }
 
+/// An object, and the driver that showed it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Object {
+    /// The driver.
+    pub kind: DriverKind,
+    /// What it showed.
+    pub seen: Seen,
+}
+
 /// One thing to do. For one instance there is at most one in a plan.
 #[derive(Debug, Clone)]
 pub enum Action {
@@ -117,7 +126,7 @@ pub enum Action {
         /// Instance.
         instance: InstanceId,
         /// Objects.
-        seen: Vec<Seen>,
+        objects: Vec<Object>,
         /// Time to end by themselves.
         grace: Millis,
     },
@@ -126,7 +135,7 @@ pub enum Action {
         /// Instance.
         instance: InstanceId,
         /// Objects.
-        seen: Vec<Seen>,
+        objects: Vec<Object>,
     },
 }
 
@@ -202,12 +211,12 @@ pub fn reconcile(input: &Input<'_>) -> Plan {
     plan
 }
 
-fn by_instance(sights: &BTreeMap<DriverKind, Sight>) -> BTreeMap<InstanceId, Vec<&Seen>> {
-    let mut all: BTreeMap<InstanceId, Vec<&Seen>> = BTreeMap::new();
-    for sight in sights.values() {
+fn by_instance(sights: &BTreeMap<DriverKind, Sight>) -> BTreeMap<InstanceId, Vec<(DriverKind, &Seen)>> {
+    let mut all: BTreeMap<InstanceId, Vec<(DriverKind, &Seen)>> = BTreeMap::new();
+    for (kind, sight) in sights {
         if let Sight::Seen(objects) = sight {
             for object in objects {
-                all.entry(object.mark.instance).or_default().push(object);
+                all.entry(object.mark.instance).or_default().push((*kind, object));
             }
         }
     }
@@ -215,8 +224,8 @@ fn by_instance(sights: &BTreeMap<DriverKind, Sight>) -> BTreeMap<InstanceId, Vec
 }
 
 /// What is said of an instance that nobody ordered: what is there.
-fn unordered(objects: &[&Seen]) -> Status {
-    let tasks: Vec<_> = objects.iter().map(|seen| unordered_task(seen)).collect();
+fn unordered(objects: &[(DriverKind, &Seen)]) -> Status {
+    let tasks: Vec<_> = objects.iter().map(|(_, seen)| unordered_task(seen)).collect();
     let rank = |state: InstanceState| match state {
         InstanceState::Running => 2,
         InstanceState::Failed => 1,
@@ -225,7 +234,7 @@ fn unordered(objects: &[&Seen]) -> Status {
     let state =
         tasks.iter().map(|task| task.state).max_by_key(|state| rank(*state)).unwrap_or(InstanceState::Failed);
     Status {
-        order_index: objects.iter().map(|seen| seen.mark.order_index).max().unwrap_or(0),
+        order_index: objects.iter().map(|(_, seen)| seen.mark.order_index).max().unwrap_or(0),
         state,
         reason: "there is no order for it; left alone".to_owned(),
         tasks,

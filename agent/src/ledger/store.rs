@@ -7,6 +7,7 @@ use std::{
     io,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
+    time::{Duration, Instant},
 };
 
 use supercloud_proto::id::UnixMillis;
@@ -22,6 +23,9 @@ const HEAD: usize = 6;
 const CACHE_BYTES: u64 = 1024 * 1024;
 /// sled's segments: its own default. A quarter of one is the size above which it writes a blob, see [`CHUNK`].
 const SEGMENT_BYTES: usize = 512 * 1024;
+/// How long an opening waits for a store that someone holds, and how often it tries.
+const LOCK_PATIENCE: Duration = Duration::from_secs(2);
+const LOCK_POLL: Duration = Duration::from_millis(20);
 /// Written last when a store has been made: a store without it was never used, one with it must have contents.
 const MARKER: &str = "in-use";
 /// Stores set aside that are kept beside the present one, for someone to look at.
@@ -97,8 +101,20 @@ fn open_existing(dir: &Path, alarms: &mut Vec<Alarm>) -> Result<Option<Loaded>, 
     Ok(Some(loaded))
 }
 
-/// sled may refuse a damaged store, and may break down over one.
+/// Opens the files, with patience for a lock: an agent that was told to end may be about to let go, and sled's own threads let go of a
+/// closed store a moment late.
 fn open_sled(dir: &Path) -> Result<sled::Db, Unusable> {
+    let start = Instant::now();
+    loop {
+        match open_sled_once(dir) {
+            Err(Unusable::InUse) if start.elapsed() < LOCK_PATIENCE => std::thread::sleep(LOCK_POLL),
+            other => return other,
+        }
+    }
+}
+
+/// sled may refuse a damaged store, and may break down over one.
+fn open_sled_once(dir: &Path) -> Result<sled::Db, Unusable> {
     let config = sled::Config::new()
         .path(dir)
         .cache_capacity(CACHE_BYTES)

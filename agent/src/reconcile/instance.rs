@@ -7,11 +7,11 @@ use supercloud_proto::{
     instance::{Desired, InstanceState, TaskStatus},
     name::TaskName,
     order::Order,
-    spec::Task,
+    spec::{DriverKind, Task},
 };
 
 use super::{
-    Action, Doing, Input, LEASE_STOP_GRACE, Plan, Sight, Status, UNKNOWN_AFTER,
+    Action, Doing, Input, LEASE_STOP_GRACE, Object, Plan, Sight, Status, UNKNOWN_AFTER,
     history::{Next, Outcome, Run, TaskHistory},
 };
 use crate::driver::{Mark, Phase, Seen, TaskRun};
@@ -61,14 +61,19 @@ impl View<'_> {
 }
 
 /// Decides for one order, with all objects of its instance that answering drivers show.
-pub(super) fn decide(input: &Input<'_>, order: &Arc<Order>, objects: &[&Seen], plan: &mut Plan) {
+pub(super) fn decide(
+    input: &Input<'_>,
+    order: &Arc<Order>,
+    objects: &[(DriverKind, &Seen)],
+    plan: &mut Plan,
+) {
     let no_history = BTreeMap::new();
     let before = input.histories.get(&order.instance).unwrap_or(&no_history);
     let mut views = views(order, objects, before);
     if let Some(doing) = input.in_flight.get(&order.instance) {
         return under_way(input, order, *doing, &views, plan);
     }
-    if objects.iter().any(|seen| seen.mark.order_index > order.index) {
+    if objects.iter().any(|(_, seen)| seen.mark.order_index > order.index) {
         let reason = "the order is older than the one that made what is here; waiting for a newer one";
         return say(order, plan, state_as_seen(objects), reason, views.iter().map(as_seen).collect());
     }
@@ -90,13 +95,16 @@ pub(super) fn decide(input: &Input<'_>, order: &Arc<Order>, objects: &[&Seen], p
 
 fn views<'a>(
     order: &'a Order,
-    objects: &[&'a Seen],
+    objects: &[(DriverKind, &'a Seen)],
     before: &BTreeMap<TaskName, TaskHistory>,
 ) -> Vec<View<'a>> {
     let view = |(index, task): (usize, &'a Task)| View {
         index,
         task,
-        seen: objects.iter().find(|seen| seen.mark.task == task.name).copied(),
+        seen: objects
+            .iter()
+            .find(|(kind, seen)| *kind == task.driver.kind() && seen.mark.task == task.name)
+            .map(|(_, seen)| *seen),
         history: before.get(&task.name).cloned().unwrap_or_default(),
         standing: Standing::Hidden,
     };
@@ -159,19 +167,23 @@ fn take_stock(input: &Input<'_>, order: &Order, view: &mut View<'_>) {
     };
 }
 
-fn stop(input: &Input<'_>, order: &Order, objects: &[&Seen], views: &[View<'_>], plan: &mut Plan) {
+fn stop(
+    input: &Input<'_>,
+    order: &Order,
+    objects: &[(DriverKind, &Seen)],
+    views: &[View<'_>],
+    plan: &mut Plan,
+) {
     let instance = order.instance;
-    let running: Vec<Seen> = objects
-        .iter()
-        .filter(|seen| matches!(seen.phase, Phase::Running { .. }))
-        .map(|seen| (*seen).clone())
-        .collect();
+    let object = |(kind, seen): &(DriverKind, &Seen)| Object { kind: *kind, seen: (*seen).clone() };
+    let running: Vec<Object> =
+        objects.iter().filter(|(_, seen)| matches!(seen.phase, Phase::Running { .. })).map(object).collect();
     if !running.is_empty() {
-        plan.actions.push(Action::Stop { instance, seen: running, grace: order.stop_grace });
+        plan.actions.push(Action::Stop { instance, objects: running, grace: order.stop_grace });
         return say_all(order, plan, InstanceState::Stopping, &order.reason, views);
     }
     if !objects.is_empty() {
-        plan.actions.push(Action::Remove { instance, seen: objects.iter().map(|s| (*s).clone()).collect() });
+        plan.actions.push(Action::Remove { instance, objects: objects.iter().map(object).collect() });
         return say_all(order, plan, InstanceState::Stopping, &order.reason, views);
     }
     match longest_silence(input, order) {
@@ -291,10 +303,13 @@ fn say_running(input: &Input<'_>, order: &Order, views: &[View<'_>], waits: Wait
 fn give_up(input: &Input<'_>, order: &Order, views: &[View<'_>], failed: usize, plan: &mut Plan) {
     let Some(culprit) = views.get(failed) else { return };
     let reason = format!("{}: {}", culprit.task.name, culprit.history.last_reason());
-    let running: Vec<Seen> =
-        views.iter().filter(|view| view.runs()).filter_map(|view| view.seen.cloned()).collect();
+    let running = running(views);
     if !running.is_empty() {
-        plan.actions.push(Action::Stop { instance: order.instance, seen: running, grace: order.stop_grace });
+        plan.actions.push(Action::Stop {
+            instance: order.instance,
+            objects: running,
+            grace: order.stop_grace,
+        });
         return say_all(order, plan, InstanceState::Stopping, &reason, views);
     }
     let unseen = views.iter().any(|view| view.standing == Standing::Hidden && view.history.run == Run::Open);
@@ -306,8 +321,7 @@ fn give_up(input: &Input<'_>, order: &Order, views: &[View<'_>], failed: usize, 
 
 fn stop_by_lease(order: &Order, views: &mut [View<'_>], plan: &mut Plan) {
     let reason = "the lease has run out: the scheduler has not been heard";
-    let running: Vec<Seen> =
-        views.iter().filter(|view| view.runs()).filter_map(|view| view.seen.cloned()).collect();
+    let running = running(views);
     if running.is_empty() {
         return say_all(order, plan, InstanceState::Restarting, reason, views);
     }
@@ -315,8 +329,14 @@ fn stop_by_lease(order: &Order, views: &mut [View<'_>], plan: &mut Plan) {
         view.history.stopped_by_lease = true;
     }
     let grace = order.stop_grace.min(LEASE_STOP_GRACE);
-    plan.actions.push(Action::Stop { instance: order.instance, seen: running, grace });
+    plan.actions.push(Action::Stop { instance: order.instance, objects: running, grace });
     say_all(order, plan, InstanceState::Stopping, reason, views);
+}
+
+/// What runs of these tasks.
+fn running(views: &[View<'_>]) -> Vec<Object> {
+    let object = |view: &View<'_>| Some(Object { kind: view.task.driver.kind(), seen: view.seen?.clone() });
+    views.iter().filter(|view| view.runs()).filter_map(object).collect()
 }
 
 /// The drivers that the order needs, or all where it names none, and the one that is silent longest.
@@ -347,8 +367,8 @@ fn hidden(
     }
 }
 
-fn state_as_seen(objects: &[&Seen]) -> InstanceState {
-    let runs = objects.iter().any(|seen| matches!(seen.phase, Phase::Running { .. }));
+fn state_as_seen(objects: &[(DriverKind, &Seen)]) -> InstanceState {
+    let runs = objects.iter().any(|(_, seen)| matches!(seen.phase, Phase::Running { .. }));
     if runs { InstanceState::Running } else { InstanceState::Unknown }
 }
 

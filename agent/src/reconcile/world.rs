@@ -222,18 +222,18 @@ impl World {
                 }
                 format!("start {id}/{task}")
             }
-            Action::Stop { instance, seen, grace } => {
-                for seen in seen {
-                    let key = (instance, seen.mark.task.clone());
+            Action::Stop { instance, objects, grace } => {
+                for object in objects {
+                    let key = (instance, object.seen.mark.task);
                     let object = self.objects.get_mut(&key).expect("only what is there is stopped");
                     object.phase =
                         Phase::Ended { exit_code: Some(143), at: None, reason: "stopped".to_owned() };
                 }
                 format!("stop {instance} grace {grace}")
             }
-            Action::Remove { instance, seen } => {
-                for seen in seen {
-                    self.objects.remove(&(instance, seen.mark.task));
+            Action::Remove { instance, objects } => {
+                for object in objects {
+                    self.objects.remove(&(instance, object.seen.mark.task));
                 }
                 format!("remove {instance}")
             }
