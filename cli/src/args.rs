@@ -1,0 +1,415 @@
+//! The command line: nouns, verbs and the everyday shortcuts. Words only; what they do stands in `cmd`.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+/// Runs the boroughs' services on the shared estate.
+#[derive(Debug, Parser)]
+#[command(name = "supercloud", version, max_term_width = 120, disable_help_subcommand = true)]
+pub struct Cli {
+    /// What applies to every command.
+    #[command(flatten)]
+    pub global: Global,
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What applies to every command.
+#[derive(Debug, Args)]
+pub struct Global {
+    /// Scheduler addresses, HOST or HOST:PORT, separated by commas; any node will do
+    #[arg(
+        long,
+        short = 's',
+        global = true,
+        env = "SUPERCLOUD_SERVER",
+        value_delimiter = ',',
+        value_name = "ADDRESS"
+    )]
+    pub server: Vec<String>,
+    /// Credentials file (CA, certificate and key in one PEM file)
+    #[arg(long, global = true, env = "SUPERCLOUD_CREDENTIALS", value_name = "FILE")]
+    pub credentials: Option<PathBuf>,
+    /// Talk without TLS to a scheduler in development mode on this machine
+    #[arg(long, global = true, env = "SUPERCLOUD_DEV")]
+    pub dev: bool,
+    /// Borough that is meant where none is named
+    #[arg(long, short = 'b', global = true, env = "SUPERCLOUD_BOROUGH", value_name = "NAME")]
+    pub borough: Option<String>,
+    /// Settings file [default: ~/.config/supercloud/config.toml]
+    #[arg(long, global = true, env = "SUPERCLOUD_CONFIG", value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Context of the settings file to use
+    #[arg(long, global = true, env = "SUPERCLOUD_CONTEXT", value_name = "NAME")]
+    pub context: Option<String>,
+    /// Form of the output
+    #[arg(long, short = 'o', global = true, value_enum, default_value_t = Format::Table)]
+    pub output: Format,
+    /// Read from the node that answers, without asking the leader; may lag behind
+    #[arg(long, global = true)]
+    pub stale: bool,
+}
+
+/// Form of the output.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Format {
+    /// Columns for people
+    Table,
+    /// More columns
+    Wide,
+    /// JSON
+    Json,
+    /// YAML
+    Yaml,
+    /// Names only, one a line
+    Name,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Create workloads, or change them to what a file says
+    Apply(ApplyArgs),
+    /// Say what an apply would do; exit code 0: nothing, 10: changes, 11: changes that cannot all be placed
+    Plan(PlanArgs),
+    /// Show how the estate, a borough or a workload stands
+    Status(StatusArgs),
+    /// Stop a workload
+    Stop(StopArgs),
+    /// Show what an instance has written (of a VM: its console)
+    Logs(LogsArgs),
+    /// Run a command inside a container
+    Exec(ExecArgs),
+    /// Say why an instance is where it is, or why it waits
+    Explain(TargetArgs),
+    /// Boroughs
+    #[command(subcommand)]
+    Borough(BoroughCommand),
+    /// Workloads
+    #[command(subcommand)]
+    Workload(WorkloadCommand),
+    /// Instances
+    #[command(subcommand)]
+    Instance(InstanceCommand),
+    /// Hosts
+    #[command(subcommand)]
+    Host(HostCommand),
+    /// Sites
+    #[command(subcommand)]
+    Site(SiteCommand),
+    /// Scheduler nodes
+    #[command(subcommand)]
+    Scheduler(SchedulerCommand),
+    /// Join tokens
+    #[command(subcommand)]
+    Token(TokenCommand),
+    /// Events
+    #[command(subcommand)]
+    Event(EventCommand),
+    /// Trade a join token for credentials
+    Login(LoginArgs),
+    /// Print the completion script of a shell
+    Completion {
+        /// Which shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where specs come from.
+#[derive(Debug, Args)]
+pub struct FileArgs {
+    /// Files of specs (YAML or JSON, one or many documents); "-" is standard input
+    #[arg(long = "file", short = 'f', value_name = "FILE", num_args = 1)]
+    pub named: Vec<PathBuf>,
+    /// The same without the flag
+    #[arg(value_name = "FILE")]
+    pub plain: Vec<PathBuf>,
+}
+
+/// How long to wait for what was asked.
+#[derive(Debug, Args)]
+pub struct WaitArgs {
+    /// Wait until it is done
+    #[arg(long, short = 'w')]
+    pub wait: bool,
+    /// Give up waiting after this time
+    #[arg(long, default_value = "10m", value_name = "TIME", value_parser = parse_time)]
+    pub timeout: u64,
+}
+
+/// A length of time in milliseconds.
+fn parse_time(text: &str) -> Result<u64, String> {
+    supercloud_proto::spec::parse_duration(text).map_err(|error| error.to_string())
+}
+
+/// For `apply`.
+#[derive(Debug, Args)]
+pub struct ApplyArgs {
+    /// The specs.
+    #[command(flatten)]
+    pub files: FileArgs,
+    /// Waiting.
+    #[command(flatten)]
+    pub wait: WaitArgs,
+    /// Refuse unless this is the present revision; 0: it must not exist yet
+    #[arg(long, value_name = "NUMBER")]
+    pub expect_revision: Option<u64>,
+}
+
+/// For `plan`.
+#[derive(Debug, Args)]
+pub struct PlanArgs {
+    /// The specs.
+    #[command(flatten)]
+    pub files: FileArgs,
+}
+
+/// For `status`.
+#[derive(Debug, Args)]
+pub struct StatusArgs {
+    /// WORKLOAD or BOROUGH/WORKLOAD; without it the whole estate, or the borough of --borough
+    pub workload: Option<String>,
+}
+
+/// For `stop`.
+#[derive(Debug, Args)]
+pub struct StopArgs {
+    /// WORKLOAD or BOROUGH/WORKLOAD
+    pub workload: String,
+    /// Forget the workload and its history as well
+    #[arg(long)]
+    pub purge: bool,
+    /// Waiting.
+    #[command(flatten)]
+    pub wait: WaitArgs,
+}
+
+/// For `logs`.
+#[derive(Debug, Args)]
+pub struct LogsArgs {
+    /// Instance id, WORKLOAD or BOROUGH/WORKLOAD (its newest running instance)
+    pub target: String,
+    /// Go on with what is written from now on
+    #[arg(long, short = 'f')]
+    pub follow: bool,
+    /// Only this many last lines
+    #[arg(long, short = 'n', value_name = "LINES")]
+    pub tail: Option<u32>,
+    /// Task, where there are several
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub task: String,
+}
+
+/// For `exec`.
+#[derive(Debug, Args)]
+pub struct ExecArgs {
+    /// Instance id, WORKLOAD or BOROUGH/WORKLOAD (its newest running instance)
+    pub target: String,
+    /// Pass on standard input
+    #[arg(long, short = 'i')]
+    pub interactive: bool,
+    /// Give it a terminal
+    #[arg(long, short = 't')]
+    pub tty: bool,
+    /// Task, where there are several
+    #[arg(long, value_name = "NAME", default_value = "")]
+    pub task: String,
+    /// The command and its arguments
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true)]
+    pub command: Vec<String>,
+}
+
+/// One instance or workload.
+#[derive(Debug, Args)]
+pub struct TargetArgs {
+    /// Instance id, WORKLOAD or BOROUGH/WORKLOAD
+    pub target: String,
+}
+
+/// Boroughs.
+#[derive(Debug, Subcommand)]
+pub enum BoroughCommand {
+    /// Create a borough
+    Create {
+        /// Name: a-z, 0-9 and "-"
+        name: String,
+        /// Name as people write it
+        #[arg(long, default_value = "")]
+        title: String,
+    },
+    /// List boroughs
+    List,
+    /// Show one borough
+    Show {
+        /// Its name
+        name: String,
+    },
+}
+
+/// Workloads.
+#[derive(Debug, Subcommand)]
+pub enum WorkloadCommand {
+    /// List workloads
+    List,
+    /// Show one workload with its instances
+    Show {
+        /// WORKLOAD or BOROUGH/WORKLOAD
+        workload: String,
+    },
+    /// Change the number of instances
+    Scale {
+        /// WORKLOAD or BOROUGH/WORKLOAD
+        workload: String,
+        /// Instances wanted
+        count: u32,
+        /// Waiting.
+        #[command(flatten)]
+        wait: WaitArgs,
+    },
+    /// Stop a workload
+    Stop(StopArgs),
+    /// Show its revisions
+    History {
+        /// WORKLOAD or BOROUGH/WORKLOAD
+        workload: String,
+    },
+}
+
+/// Instances.
+#[derive(Debug, Subcommand)]
+pub enum InstanceCommand {
+    /// List instances
+    List {
+        /// Only of this WORKLOAD or BOROUGH/WORKLOAD
+        #[arg(long)]
+        workload: Option<String>,
+        /// Only on this host
+        #[arg(long, default_value = "")]
+        host: String,
+    },
+    /// Show one instance
+    Show {
+        /// Its id
+        id: String,
+    },
+}
+
+/// Hosts.
+#[derive(Debug, Subcommand)]
+pub enum HostCommand {
+    /// List hosts
+    List {
+        /// Only in this site
+        #[arg(long, default_value = "")]
+        site: String,
+    },
+    /// Show one host with its instances
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Close a host to new work
+    Close {
+        /// Its name
+        name: String,
+    },
+    /// Open a host to new work
+    Open {
+        /// Its name
+        name: String,
+    },
+    /// Forget a host that is lost for good; what ran there counts as gone
+    Remove {
+        /// Its name
+        name: String,
+    },
+}
+
+/// Sites.
+#[derive(Debug, Subcommand)]
+pub enum SiteCommand {
+    /// List sites
+    List,
+}
+
+/// Scheduler nodes.
+#[derive(Debug, Subcommand)]
+pub enum SchedulerCommand {
+    /// List the nodes as the answering one sees them
+    List,
+}
+
+/// Join tokens.
+#[derive(Debug, Subcommand)]
+pub enum TokenCommand {
+    /// Make a single-use join token; its text is shown once
+    Create {
+        /// What the bearer becomes
+        #[arg(value_enum)]
+        role: Role,
+        /// Name of the host or the person (not for a scheduler)
+        #[arg(default_value = "")]
+        name: String,
+        /// Time until it lapses
+        #[arg(long, default_value = "1h", value_name = "TIME", value_parser = parse_time)]
+        ttl: u64,
+    },
+}
+
+/// What the bearer of a token becomes.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Role {
+    /// A scheduler node
+    Scheduler,
+    /// The agent of the named host
+    Agent,
+    /// An operator
+    Operator,
+    /// A person of the borough of --borough
+    Borough,
+}
+
+/// Events.
+#[derive(Debug, Subcommand)]
+pub enum EventCommand {
+    /// List kept events, oldest first
+    List {
+        /// Only about this WORKLOAD or BOROUGH/WORKLOAD
+        #[arg(long)]
+        workload: Option<String>,
+        /// Only about this instance
+        #[arg(long, default_value = "")]
+        instance: String,
+        /// Only about this host
+        #[arg(long, default_value = "")]
+        host: String,
+        /// At most so many, the latest ones
+        #[arg(long, short = 'n', default_value_t = 50)]
+        limit: u32,
+    },
+    /// Show events as they happen
+    Watch {
+        /// Only about this WORKLOAD or BOROUGH/WORKLOAD
+        #[arg(long)]
+        workload: Option<String>,
+        /// Begin after this log index
+        #[arg(long)]
+        after: Option<u64>,
+    },
+}
+
+/// For `login`.
+#[derive(Debug, Args)]
+pub struct LoginArgs {
+    /// The token's text; better through the environment than in the shell's history
+    #[arg(long, env = "SUPERCLOUD_TOKEN", hide_env_values = true)]
+    pub token: String,
+    /// Where to put the credentials [default: ~/.config/supercloud/credentials.pem]
+    #[arg(long, value_name = "FILE")]
+    pub out: Option<PathBuf>,
+    /// Name of the context to write
+    #[arg(long, default_value = "default")]
+    pub name: String,
+}

@@ -1,0 +1,90 @@
+//! `host list|show|close|open|remove` and `site list`.
+
+use supercloud_proto::v1::{
+    GetHostRequest, ListHostsRequest, ListSitesRequest, RemoveHostRequest, SetSchedulableRequest,
+    host_service_client::HostServiceClient,
+};
+
+use crate::{
+    args::{Format, HostCommand},
+    failure::Failure,
+    output::{self, Shown},
+    session::{Session, request_id},
+    show::host,
+};
+
+pub(super) async fn run(session: &Session, format: Format, command: &HostCommand) -> Result<(), Failure> {
+    match command {
+        HostCommand::List { site } => list(session, format, site).await,
+        HostCommand::Show { name } => show(session, format, name).await,
+        HostCommand::Close { name } => set_schedulable(session, format, name, false).await,
+        HostCommand::Open { name } => set_schedulable(session, format, name, true).await,
+        HostCommand::Remove { name } => remove(session, name).await,
+    }
+}
+
+async fn list(session: &Session, format: Format, site: &str) -> Result<(), Failure> {
+    let mut request =
+        ListHostsRequest { site: site.to_owned(), stale: session.stale, ..ListHostsRequest::default() };
+    let mut shown: Vec<Shown> = Vec::new();
+    loop {
+        let call = |channel| {
+            let request = request.clone();
+            async move { HostServiceClient::new(channel).list(request).await }
+        };
+        let page = session.call(call).await?;
+        shown.extend(page.hosts.iter().map(host::shown));
+        if page.next_page_token.is_empty() {
+            return output::list(format, &host::HEADINGS, &shown);
+        }
+        request.page_token = page.next_page_token;
+    }
+}
+
+async fn show(session: &Session, format: Format, name: &str) -> Result<(), Failure> {
+    let request = GetHostRequest { name: name.to_owned(), stale: session.stale };
+    let call = |channel| {
+        let request = request.clone();
+        async move { HostServiceClient::new(channel).get(request).await }
+    };
+    let answer = session.call(call).await?;
+    let record = answer.host.unwrap_or_default();
+    output::one(format, &host::shown(&record), || {
+        host::text(&record, &answer.instances, format == Format::Wide)
+    })
+}
+
+async fn set_schedulable(
+    session: &Session,
+    format: Format,
+    name: &str,
+    schedulable: bool,
+) -> Result<(), Failure> {
+    let request = SetSchedulableRequest { request_id: request_id()?, name: name.to_owned(), schedulable };
+    let call = |channel| {
+        let request = request.clone();
+        async move { HostServiceClient::new(channel).set_schedulable(request).await }
+    };
+    let record = session.call(call).await?.host.unwrap_or_default();
+    let word = if schedulable { "open" } else { "closed" };
+    output::one(format, &host::shown(&record), || format!("host {name} is {word} to new work"))
+}
+
+async fn remove(session: &Session, name: &str) -> Result<(), Failure> {
+    let request = RemoveHostRequest { request_id: request_id()?, name: name.to_owned() };
+    let call = |channel| {
+        let request = request.clone();
+        async move { HostServiceClient::new(channel).remove(request).await }
+    };
+    let answer = session.call(call).await?;
+    output::line(&format!("host {name} removed; {} instances counted as gone", answer.instances))
+}
+
+/// `site list`.
+pub(super) async fn sites(session: &Session, format: Format) -> Result<(), Failure> {
+    let stale = session.stale;
+    let call =
+        |channel| async move { HostServiceClient::new(channel).list_sites(ListSitesRequest { stale }).await };
+    let shown: Vec<Shown> = session.call(call).await?.sites.iter().map(host::site).collect();
+    output::list(format, &host::SITES, &shown)
+}

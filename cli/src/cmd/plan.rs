@@ -1,0 +1,56 @@
+//! `plan`: what an apply would do. The exit code says it too: 0 nothing, 10 changes, 11 changes that cannot all be placed.
+
+use serde_json::Value;
+use supercloud_proto::v1::{
+    ApplyChange, PlanRequest, WorkloadPlan, workload_service_client::WorkloadServiceClient,
+};
+
+use super::files;
+use crate::{
+    args::{Format, PlanArgs},
+    failure::Failure,
+    output,
+    session::Session,
+    show::plan,
+};
+
+/// Exit code where something would change.
+const CHANGES: u8 = 10;
+/// Exit code where something would change and not all of it finds a host.
+const UNPLACED: u8 = 11;
+
+pub(super) async fn run(session: &Session, format: Format, args: &PlanArgs) -> Result<(), Failure> {
+    let specs = files::specs(&args.files)?;
+    let request = PlanRequest { specs: specs.iter().map(Into::into).collect(), stale: session.stale };
+    let call = |channel| {
+        let request = request.clone();
+        async move { WorkloadServiceClient::new(channel).plan(request).await }
+    };
+    let plans = session.call(call).await?.plans;
+    match format {
+        Format::Json | Format::Yaml => {
+            output::document(
+                format,
+                &Value::Array(plans.iter().map(|one| plan::shown(one).value).collect()),
+            )?;
+        }
+        Format::Name => plans.iter().try_for_each(|one| output::line(&plan::shown(one).name))?,
+        Format::Table | Format::Wide => {
+            plans.iter().try_for_each(|one| output::line(plan::text(one).trim_end()))?
+        }
+    }
+    match code(&plans) {
+        0 => Ok(()),
+        code => Err(Failure::Code(code)),
+    }
+}
+
+fn code(plans: &[WorkloadPlan]) -> u8 {
+    let changes =
+        plans.iter().any(|plan| plan.change() != ApplyChange::Unchanged || !plan.placements.is_empty());
+    match () {
+        () if plans.iter().any(|plan| plan.unplaced > 0) => UNPLACED,
+        () if changes => CHANGES,
+        () => 0,
+    }
+}

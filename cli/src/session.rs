@@ -1,0 +1,119 @@
+//! The way to the cluster: any node will do, and a call that a dead or hanging node swallowed is made again on another one. Every
+//! changing call carries a request id, so that making it again is safe.
+
+use std::{future::Future, time::Duration};
+
+use supercloud_proto::{
+    name::{BoroughName, WorkloadName},
+    pki::{Servers, client::Trust},
+};
+use tonic::{Code, Response, Status, transport::Channel};
+
+use crate::{
+    args::Global,
+    failure::Failure,
+    settings::{self, Context},
+};
+
+/// Deadline of one attempt at a call. A node that cannot find a leader says so before that.
+const ATTEMPT_DEADLINE: Duration = Duration::from_secs(5);
+/// Attempts at a call, over all nodes: enough to meet each of five nodes and one of them again after an election.
+const ATTEMPTS: usize = 6;
+/// Wait before another attempt, so that an election can end.
+const PAUSE: Duration = Duration::from_millis(250);
+
+/// An open way to the cluster.
+pub struct Session {
+    servers: Servers,
+    /// The settings in force.
+    pub context: Context,
+    /// Whether reads may lag behind.
+    pub stale: bool,
+}
+
+impl Session {
+    /// Takes the settings; connects with the first call.
+    pub fn new(global: &Global) -> Result<Self, Failure> {
+        let context = settings::resolve(global)?;
+        if context.servers.is_empty() {
+            return Err(Failure::Usage(
+                "no scheduler address: name one with --server, SUPERCLOUD_SERVER or a context in the settings file"
+                    .to_owned(),
+            ));
+        }
+        let credentials = settings::credentials(&context)?;
+        let trust = credentials.as_ref().map_or(Trust::Plain, Trust::Mutual);
+        let servers =
+            Servers::new(&context.servers, trust).map_err(|error| Failure::Usage(error.to_string()))?;
+        Ok(Self { servers, context, stale: global.stale })
+    }
+
+    /// Makes a call, on another node where one does not answer.
+    pub async fn call<T, F, Fut>(&self, call: F) -> Result<T, Failure>
+    where
+        F: Fn(Channel) -> Fut,
+        Fut: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut last = Failure::Unreachable("no attempt was made".to_owned());
+        for attempt in 0..ATTEMPTS {
+            if attempt > 0 {
+                tokio::time::sleep(PAUSE).await;
+            }
+            let connection = match self.servers.connect().await {
+                Ok(connection) => connection,
+                Err(error) if error.is_distrust() => return Err(error.into()),
+                Err(error) => {
+                    last = error.into();
+                    continue;
+                }
+            };
+            match tokio::time::timeout(ATTEMPT_DEADLINE, call(connection.channel)).await {
+                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Err(status)) if !is_worth_another(&status) => return Err(status.into()),
+                Ok(Err(status)) => last = status.into(),
+                Err(_) => last = Failure::Unreachable(format!("{} does not answer", connection.address)),
+            }
+            self.servers.avoid(&connection.address);
+        }
+        Err(last)
+    }
+
+    /// Opens a stream on the first node that answers; streams are not made again by themselves.
+    pub async fn channel(&self) -> Result<Channel, Failure> {
+        Ok(self.servers.connect().await?.channel)
+    }
+
+    /// The borough that is meant where none is named; empty: all that the caller may see.
+    pub fn borough(&self) -> String {
+        self.context.borough.clone().unwrap_or_default()
+    }
+
+    /// Borough and workload from `WORKLOAD` or `BOROUGH/WORKLOAD`.
+    pub fn workload(&self, text: &str) -> Result<(String, String), Failure> {
+        let (borough, workload) = match text.split_once('/') {
+            Some((borough, workload)) => (borough.to_owned(), workload.to_owned()),
+            None => (self.borough(), text.to_owned()),
+        };
+        if borough.is_empty() {
+            return Err(Failure::Usage(format!(
+                "which borough's {workload:?}? Write BOROUGH/{workload}, or set --borough or SUPERCLOUD_BOROUGH"
+            )));
+        }
+        BoroughName::new(&borough).map_err(|error| Failure::Usage(format!("borough: {error}")))?;
+        WorkloadName::new(&workload).map_err(|error| Failure::Usage(format!("workload: {error}")))?;
+        Ok((borough, workload))
+    }
+}
+
+/// Whether another node, or the same one a little later, may do better.
+fn is_worth_another(status: &Status) -> bool {
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
+        || (status.code() == Code::Unknown && status.message().contains("transport"))
+}
+
+/// A fresh request id.
+pub fn request_id() -> Result<String, Failure> {
+    let mut bytes = [0u8; 16];
+    getrandom::fill(&mut bytes).map_err(|error| Failure::Failed(format!("no random numbers: {error}")))?;
+    Ok(bytes.iter().map(|byte| format!("{byte:02x}")).collect())
+}

@@ -1,0 +1,83 @@
+//! Why something is where it is, or nowhere.
+
+use serde_json::{Value, json};
+use supercloud_proto::v1;
+
+use super::object;
+use crate::output::Shown;
+
+/// Hosts that are shown with their scores.
+const SCORES: usize = 3;
+
+/// One explanation.
+pub fn shown(explanation: &v1::PlacementExplanation) -> Shown {
+    Shown { name: explanation.instance.clone(), value: value(explanation), row: Vec::new() }
+}
+
+/// For programs.
+pub fn value(explanation: &v1::PlacementExplanation) -> Value {
+    let filters = explanation.filters.iter().map(|filter| {
+        let reasons = filter.reasons.iter().map(|one| json!({"reason": one.reason, "hosts": one.hosts}));
+        json!({"filter": filter.filter, "hosts": filter.hosts, "reasons": reasons.collect::<Vec<_>>()})
+    });
+    let scores = explanation.scores.iter().map(|score| {
+        let parts = score.parts.iter().map(|part| json!({"rule": part.rule, "score": part.score}));
+        json!({"host": score.host, "score": score.score, "parts": parts.collect::<Vec<_>>()})
+    });
+    object([
+        ("instance", json!(explanation.instance)),
+        ("host", json!(explanation.host)),
+        ("summary", json!(explanation.summary)),
+        ("hosts", json!(explanation.hosts)),
+        ("fitting", json!(explanation.fitting)),
+        ("filters", Value::Array(filters.collect())),
+        ("nearest", explanation.nearest.as_ref().map_or(Value::Null, nearest)),
+        ("scores", Value::Array(scores.collect())),
+    ])
+}
+
+fn nearest(miss: &v1::NearMiss) -> Value {
+    let shortfalls = miss.shortfalls.iter().map(|short| {
+        json!({"what": short.what, "needed": short.needed, "free": short.free, "reason": short.reason})
+    });
+    json!({"host": miss.host, "shortfalls": shortfalls.collect::<Vec<_>>()})
+}
+
+/// In lines for people.
+pub fn text(explanation: &v1::PlacementExplanation) -> String {
+    let mut text = match explanation.instance.as_str() {
+        "" => format!("{}\n", explanation.summary),
+        id => format!("{id}: {}\n", explanation.summary),
+    };
+    for filter in explanation.filters.iter().filter(|filter| filter.hosts > 0) {
+        text.push_str(&format!(
+            "  {:<15} {:>6} {} ruled out\n",
+            filter.filter,
+            filter.hosts,
+            hosts(filter.hosts)
+        ));
+        for reason in &filter.reasons {
+            text.push_str(&format!("  {:<15} {:>6}   {}\n", "", reason.hosts, reason.reason));
+        }
+    }
+    if let Some(miss) = &explanation.nearest {
+        let short: Vec<&str> = miss.shortfalls.iter().map(|short| short.reason.as_str()).collect();
+        text.push_str(&format!("  nearest: {} ({})\n", miss.host, short.join("; ")));
+    }
+    for (place, score) in explanation.scores.iter().take(SCORES).enumerate() {
+        let parts: Vec<String> =
+            score.parts.iter().map(|part| format!("{} {}", part.rule, part.score)).collect();
+        text.push_str(&format!(
+            "  {}. {} scores {} ({})\n",
+            place + 1,
+            score.host,
+            score.score,
+            parts.join(", ")
+        ));
+    }
+    text
+}
+
+fn hosts(count: u32) -> &'static str {
+    if count == 1 { "host " } else { "hosts" }
+}

@@ -1,0 +1,168 @@
+//! Hosts and sites.
+
+use serde_json::{Value, json};
+use supercloud_proto::{amount::Amounts, host::HostState, v1};
+
+use super::{dash, instance, object};
+use crate::{
+    output::{Headings, Shown, facts, table},
+    time::moment,
+};
+
+/// Headings of the list of hosts.
+pub const HEADINGS: Headings = Headings {
+    usual: &["host", "site", "state", "instances", "cpu", "memory", "disk"],
+    wide: &["rack", "address", "arch", "docker", "libvirt", "kernel", "agent", "reason"],
+};
+
+/// Headings of the list of sites.
+pub const SITES: Headings =
+    Headings { usual: &["site", "hosts", "ready", "instances", "cpu", "memory", "disk"], wide: &[] };
+
+fn amounts(amounts: Option<v1::HostAmounts>) -> Amounts {
+    amounts.map(Amounts::from).unwrap_or_default()
+}
+
+fn amounts_value(amounts: Amounts) -> Value {
+    json!({"cpu": amounts.cpu.to_string(), "memory": amounts.memory.exact(), "disk": amounts.disk.exact()})
+}
+
+/// What may be given away.
+fn allocatable(inventory: &v1::Inventory) -> Amounts {
+    amounts(inventory.capacity).saturating_sub(amounts(inventory.reserved))
+}
+
+/// The verdict and whether it takes work, in one word.
+fn word(host: &v1::Host) -> String {
+    let state = HostState::try_from(host.state)
+        .map_or_else(|_| format!("state {}", host.state), |state| state.as_str().to_owned());
+    if host.schedulable { state } else { format!("{state},closed") }
+}
+
+fn driver(inventory: &v1::Inventory, name: &str) -> String {
+    let found = inventory.drivers.iter().find(|driver| driver.name == name);
+    found.map_or_else(
+        || "-".to_owned(),
+        |driver| match (driver.healthy, driver.acceleration.as_str()) {
+            (false, _) => "silent".to_owned(),
+            (true, "") => driver.version.clone(),
+            (true, acceleration) => format!("{} ({acceleration})", driver.version),
+        },
+    )
+}
+
+/// One host.
+pub fn shown(host: &v1::Host) -> Shown {
+    let inventory = host.inventory.clone().unwrap_or_default();
+    let (used, all) = (amounts(host.used), allocatable(&inventory));
+    Shown {
+        name: host.name.clone(),
+        value: value(host, &inventory),
+        row: vec![
+            host.name.clone(),
+            inventory.site.clone(),
+            word(host),
+            host.instances.to_string(),
+            format!("{}/{}", used.cpu, all.cpu),
+            format!("{}/{}", used.memory, all.memory),
+            format!("{}/{}", used.disk, all.disk),
+            dash(&inventory.rack),
+            inventory.address.clone(),
+            inventory.arch.clone(),
+            driver(&inventory, "docker"),
+            driver(&inventory, "libvirt"),
+            inventory.kernel.clone(),
+            inventory.agent_version.clone(),
+            host.state_reason.clone(),
+        ],
+    }
+}
+
+fn value(host: &v1::Host, inventory: &v1::Inventory) -> Value {
+    let drivers = inventory.drivers.iter().map(|driver| {
+        object([
+            ("name", json!(driver.name)),
+            ("version", json!(driver.version)),
+            ("healthy", json!(driver.healthy)),
+            ("reason", json!(driver.reason)),
+            ("acceleration", json!(driver.acceleration)),
+        ])
+    });
+    object([
+        ("name", json!(host.name)),
+        ("id", json!(host.id)),
+        ("state", json!(HostState::try_from(host.state).map_or("unknown", HostState::as_str))),
+        ("reason", json!(host.state_reason)),
+        ("schedulable", json!(host.schedulable)),
+        ("site", json!(inventory.site)),
+        ("rack", json!(inventory.rack)),
+        ("address", json!(inventory.address)),
+        ("capacity", amounts_value(amounts(inventory.capacity))),
+        ("allocatable", amounts_value(allocatable(inventory))),
+        ("used", amounts_value(amounts(host.used))),
+        ("instances", json!(host.instances)),
+        ("arch", json!(inventory.arch)),
+        ("kernel", json!(inventory.kernel)),
+        ("os", json!(inventory.os)),
+        ("labels", json!(inventory.labels)),
+        ("ports", json!(format!("{}-{}", inventory.port_first, inventory.port_last))),
+        ("drivers", Value::Array(drivers.collect())),
+        ("agent", json!(inventory.agent_version)),
+        ("registered", json!(moment(host.registered_ms))),
+        ("state_since", json!(moment(host.state_since_ms))),
+    ])
+}
+
+/// One host in lines, with its instances as a table.
+pub fn text(host: &v1::Host, instances: &[v1::Instance], wide: bool) -> String {
+    let inventory = host.inventory.clone().unwrap_or_default();
+    let (used, all) = (amounts(host.used), allocatable(&inventory));
+    let labels: Vec<String> = inventory.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let facts = facts(&[
+        ("host", host.name.clone()),
+        ("state", format!("{} since {}", word(host), moment(host.state_since_ms))),
+        ("reason", host.state_reason.clone()),
+        ("site", inventory.site.clone()),
+        ("rack", inventory.rack.clone()),
+        ("address", inventory.address.clone()),
+        ("cpu", format!("{} of {} given away", used.cpu, all.cpu)),
+        ("memory", format!("{} of {} given away", used.memory, all.memory)),
+        ("disk", format!("{} of {} given away", used.disk, all.disk)),
+        ("machine", format!("{}, {}, kernel {}", inventory.arch, inventory.os, inventory.kernel)),
+        ("docker", driver(&inventory, "docker")),
+        ("libvirt", driver(&inventory, "libvirt")),
+        ("labels", labels.join(", ")),
+        ("ports", format!("{}-{}", inventory.port_first, inventory.port_last)),
+        ("registered", moment(host.registered_ms)),
+    ]);
+    if instances.is_empty() {
+        return facts;
+    }
+    let rows: Vec<Shown> = instances.iter().map(instance::shown).collect();
+    format!("{facts}\n{}\n", table(&instance::HEADINGS, &rows, wide))
+}
+
+/// One site.
+pub fn site(site: &v1::Site) -> Shown {
+    let (used, all) = (amounts(site.used), amounts(site.allocatable));
+    Shown {
+        name: site.name.clone(),
+        value: object([
+            ("name", json!(site.name)),
+            ("hosts", json!(site.hosts)),
+            ("ready", json!(site.ready)),
+            ("instances", json!(site.instances)),
+            ("allocatable", amounts_value(all)),
+            ("used", amounts_value(used)),
+        ]),
+        row: vec![
+            site.name.clone(),
+            site.hosts.to_string(),
+            site.ready.to_string(),
+            site.instances.to_string(),
+            format!("{}/{}", used.cpu, all.cpu),
+            format!("{}/{}", used.memory, all.memory),
+            format!("{}/{}", used.disk, all.disk),
+        ],
+    }
+}

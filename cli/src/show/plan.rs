@@ -1,0 +1,70 @@
+//! What an apply would do.
+
+use serde_json::{Value, json};
+use supercloud_proto::v1;
+
+use super::{explanation, object};
+use crate::output::Shown;
+
+/// The word of a change.
+pub fn change_word(change: i32) -> &'static str {
+    match v1::ApplyChange::try_from(change) {
+        Ok(v1::ApplyChange::Created) => "created",
+        Ok(v1::ApplyChange::Updated) => "updated",
+        Ok(v1::ApplyChange::Scaled) => "scaled",
+        Ok(v1::ApplyChange::Unchanged) => "unchanged",
+        Ok(v1::ApplyChange::Unspecified) | Err(_) => "changed in a way that this version does not know",
+    }
+}
+
+/// One plan.
+pub fn shown(plan: &v1::WorkloadPlan) -> Shown {
+    let diffs =
+        plan.diffs.iter().map(|diff| json!({"path": diff.path, "before": diff.before, "after": diff.after}));
+    let placements =
+        plan.placements.iter().map(|placement| json!({"slot": placement.slot, "host": placement.host}));
+    Shown {
+        name: format!("{}/{}", plan.borough, plan.workload),
+        value: object([
+            ("borough", json!(plan.borough)),
+            ("workload", json!(plan.workload)),
+            ("change", json!(change_word(plan.change))),
+            ("revision", json!(plan.revision)),
+            ("diffs", Value::Array(diffs.collect())),
+            ("placements", Value::Array(placements.collect())),
+            ("stops", json!(plan.stops)),
+            ("unplaced", json!(plan.unplaced)),
+            ("unplaced_because", plan.unplaced_because.as_ref().map_or(Value::Null, explanation::value)),
+        ]),
+        row: Vec::new(),
+    }
+}
+
+/// In lines for people.
+pub fn text(plan: &v1::WorkloadPlan) -> String {
+    let word = match change_word(plan.change) {
+        "unchanged" => "would not change".to_owned(),
+        word => format!("would be {word} (revision {})", plan.revision),
+    };
+    let mut text = format!("{}/{} {word}\n", plan.borough, plan.workload);
+    for diff in &plan.diffs {
+        text.push_str(&match (diff.before.as_str(), diff.after.as_str()) {
+            ("", after) => format!("  + {}: {after}\n", diff.path),
+            (before, "") => format!("  - {}: {before}\n", diff.path),
+            (before, after) => format!("  ~ {}: {before} -> {after}\n", diff.path),
+        });
+    }
+    for placement in &plan.placements {
+        text.push_str(&format!("  place slot {} on {}\n", placement.slot, placement.host));
+    }
+    for stop in &plan.stops {
+        text.push_str(&format!("  stop {stop}\n"));
+    }
+    if plan.unplaced > 0 {
+        text.push_str(&format!("  {} could not be placed: ", plan.unplaced));
+        let because = plan.unplaced_because.as_ref().map(explanation::text).unwrap_or_default();
+        text.push_str(&because.trim_end().replace('\n', "\n  "));
+        text.push('\n');
+    }
+    text
+}
