@@ -2,7 +2,9 @@
 //!
 //! From the ground: `reconcile` (pure) · `driver` with `docker` and `libvirt`, `inventory`, `ledger` · `executor` · `session` · `main`.
 
+pub mod agent;
 pub mod clock;
+pub mod config;
 pub mod desired;
 pub mod docker;
 pub mod driver;
@@ -10,6 +12,7 @@ pub mod executor;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod inventory;
+pub mod join;
 pub mod ledger;
 pub mod libvirt;
 pub mod observed;
