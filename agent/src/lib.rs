@@ -18,5 +18,7 @@ pub mod libvirt;
 pub mod observed;
 pub mod reconcile;
 pub mod reports;
+#[cfg(test)]
+mod rig;
 pub mod run;
 pub mod session;
