@@ -24,7 +24,7 @@ use std::{
     path::PathBuf,
     sync::{
         Arc, PoisonError, RwLock,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
         mpsc::{SyncSender, TrySendError},
     },
     time::Duration,
@@ -143,7 +143,9 @@ struct Shared {
     queue: SyncSender<Message>,
     queued: AtomicUsize,
     /// Index of the last batch that was handed over, kept or not.
-    reached: std::sync::atomic::AtomicU64,
+    reached: AtomicU64,
+    /// The last batch did not fit the queue.
+    overflowing: AtomicBool,
 }
 
 /// Where the replica hands over what happened. Never blocks.
@@ -180,8 +182,10 @@ impl Feed {
         let fits = queued == 0 || queued + records <= MAX_QUEUED_RECORDS;
         let refused = if fits { shared.queue.try_send(Message::Batch(batch)).err() } else { None };
         match refused {
-            None if fits => return,
+            None if fits => return shared.overflowing.store(false, Ordering::Release),
             Some(TrySendError::Disconnected(_)) => {}
+            // Told once a burst.
+            _ if shared.overflowing.swap(true, Ordering::AcqRel) => {}
             _ => tracing::warn!("the archive is too slow; what it misses is fetched from another node later"),
         }
         shared.queued.fetch_sub(records, Ordering::AcqRel);
@@ -205,7 +209,8 @@ impl Archive {
             status: watch::channel(Status::default()).0,
             queue,
             queued: AtomicUsize::new(0),
-            reached: std::sync::atomic::AtomicU64::new(0),
+            reached: AtomicU64::new(0),
+            overflowing: AtomicBool::new(false),
         });
         writer::start(settings, shared.clone(), messages);
         (Self { shared: shared.clone() }, Feed { shared })

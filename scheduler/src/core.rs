@@ -354,3 +354,6 @@ fn open(settings: &Settings, start: &Start, peers: &Peers, runtime: Handle) -> R
     })?;
     Ok((log, states, archive))
 }
+
+#[cfg(test)]
+mod tests;

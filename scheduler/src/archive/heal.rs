@@ -19,6 +19,8 @@ const PIECE_DEADLINE: Duration = Duration::from_secs(10);
 const AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// Rounds in which nobody had more before the loss is accepted: half a minute, longer than a restart of the others.
 const MAX_ROUNDS: u32 = 15;
+/// Finished instances that are gathered before they are handed over: they come before anything that moves the index.
+const MAX_GATHERED: usize = 1_000;
 /// How often it is looked whether the archive fell behind at the end of a burst.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
@@ -53,7 +55,8 @@ pub(crate) async fn run(archive: Archive, peers: Peers, nodes: watch::Receiver<r
             continue;
         }
         rounds += 1;
-        let alone = nodes.borrow().members.members.len() <= 1;
+        // A node that has only just joined may not know anybody yet; it is not alone.
+        let alone = nodes.borrow().members.members.len() == 1;
         if alone || rounds >= MAX_ROUNDS {
             rounds = 0;
             archive.tell(Message::GiveUp(end)).await;
@@ -101,6 +104,12 @@ async fn fetch(archive: &Archive, peers: &Peers, member: &Member) -> Result<(), 
             let batch = Batch { after, index: piece.index, ..std::mem::take(&mut gathered) };
             after = piece.index;
             if !archive.tell(Message::Fetched(batch, piece.floor)).await {
+                return Err(FetchError::Stopped);
+            }
+        } else if gathered.finished.len() >= MAX_GATHERED {
+            let finished = std::mem::take(&mut gathered.finished);
+            let batch = Batch { after, index: after, finished, ..Batch::default() };
+            if !archive.tell(Message::Fetched(batch, 0)).await {
                 return Err(FetchError::Stopped);
             }
         }

@@ -24,6 +24,8 @@ use crate::clock::unix_now;
 const MAX_GROUP: usize = 10_000;
 /// Records that wait behind a gap; what comes beyond makes the gap longer.
 const MAX_HELD: usize = 100_000;
+/// Least time between two syncs: events of a busy moment share one, and the log has the disk for itself meanwhile.
+const SYNC_EVERY: Duration = Duration::from_millis(20);
 /// The index of batches that bring nothing is put on disk this late, so that they cost no sync of their own.
 const IDLE_SYNC: Duration = Duration::from_secs(1);
 /// How often a store that the disk refuses is tried again.
@@ -58,6 +60,7 @@ pub(super) fn start(settings: Settings, shared: Arc<Shared>, messages: Receiver<
         behind: 0,
         dirty: None,
         tried: Instant::now(),
+        synced: Instant::now(),
     };
     writer.open();
     let spawned = thread::Builder::new().name("archive".to_owned()).spawn(move || writer.run(&messages));
@@ -84,6 +87,7 @@ struct Writer {
     /// Since when the index in memory is ahead of the disk, and that index.
     dirty: Option<(Instant, LogIndex)>,
     tried: Instant,
+    synced: Instant,
 }
 
 impl Writer {
@@ -97,6 +101,7 @@ impl Writer {
             if matches!(message, Some(Message::Stop)) {
                 break;
             }
+            thread::sleep(SYNC_EVERY.saturating_sub(self.synced.elapsed()));
             if self.open.is_none() && self.tried.elapsed() >= REOPEN_EVERY {
                 self.open();
             }
@@ -190,6 +195,7 @@ impl Writer {
             group.insert(0, Batch { after, index, ..Batch::default() });
         }
         open.store.append(&mut open.meta, group)?;
+        self.synced = Instant::now();
         while open.store.trim(&mut open.meta, keep)? {}
         Ok(())
     }

@@ -183,7 +183,7 @@ fn silent(
     };
     if host.state == HostState::Lost || silence <= timing.suspect_after() {
         None
-    } else if silence > timing.lost_after() && brakes.release(&host.inventory.site) {
+    } else if silence >= timing.lost_after() && brakes.release(&host.inventory.site) {
         verdict(HostState::Lost)
     } else if host.state == HostState::Suspect {
         None

@@ -38,9 +38,9 @@ pub(super) async fn run(core: Core) {
         let began = Instant::now();
         let Some(plan) = pass_aside(state).await else { return };
         let took = began.elapsed();
-        let placed = propose(&core, plan.placements).await;
-        if placed > 0 || plan.more {
-            continue;
+        match propose(&core, plan.placements).await {
+            Proposed::Held | Proposed::Refused => continue,
+            Proposed::Nothing => {}
         }
         tokio::time::sleep((took * FRUITLESS_SHARE).clamp(FRUITLESS_WAIT, MAX_WAIT)).await;
         tokio::select! {
@@ -69,29 +69,38 @@ async fn pass_aside(state: State) -> Option<Plan> {
     }
 }
 
-/// Proposes placements in their order, and counts those that held. Returns once they are applied here.
-async fn propose(core: &Core, placements: Vec<Placement>) -> u32 {
-    let mut held = 0;
+/// What became of a plan.
+enum Proposed {
+    /// Placements held; there may be room for another pass.
+    Held,
+    /// The log did not take them; they have to be decided again.
+    Refused,
+    /// There were none, or apply refused them all.
+    Nothing,
+}
+
+/// Proposes placements in their order. Returns once they are applied here.
+async fn propose(core: &Core, placements: Vec<Placement>) -> Proposed {
+    let mut proposed = Proposed::Nothing;
     for chunk in placements.chunks(MAX_CHUNK) {
-        match core.propose_here(Command::Place(chunk.to_vec())).await {
+        let wait = match core.propose_here(Command::Place(chunk.to_vec())).await {
             Ok(outcome) => {
-                if let Ok(Done::Instances(instances)) = outcome.result {
-                    tracing::info!(index = outcome.index, proposed = chunk.len(), held = instances, "placed");
-                    held += instances;
+                if let Ok(Done::Instances(held)) = outcome.result {
+                    tracing::info!(index = outcome.index, proposed = chunk.len(), held, "placed");
+                    proposed = if held > 0 { Proposed::Held } else { proposed };
                 }
+                continue;
             }
-            Err(ProposeError::Overloaded { retry_after }) => {
-                tokio::time::sleep(retry_after).await;
-                break;
-            }
+            Err(ProposeError::Overloaded { retry_after }) => retry_after,
             Err(error) => {
                 tracing::debug!(%error, "placements are not in the log");
-                tokio::time::sleep(REFUSED_WAIT).await;
-                break;
+                REFUSED_WAIT
             }
-        }
+        };
+        tokio::time::sleep(wait).await;
+        return Proposed::Refused;
     }
-    held
+    proposed
 }
 
 async fn sleep_until(wake: Option<UnixMillis>) {
