@@ -237,5 +237,4 @@ impl Brakes {
 }
 
 #[cfg(test)]
-#[path = "judge_tests.rs"]
 mod tests;

@@ -111,5 +111,4 @@ fn is_available(workload: &Workload, instance: &Instance, now: UnixMillis) -> bo
 }
 
 #[cfg(test)]
-#[path = "rollout_tests.rs"]
 mod tests;
