@@ -2,7 +2,9 @@
 //!
 //! From the ground: `reconcile` (pure) · `driver` with `docker` and `libvirt`, `inventory`, `ledger` · `executor` · `session` · `main`.
 
+pub mod agent;
 pub mod clock;
+pub mod config;
 pub mod desired;
 pub mod docker;
 pub mod driver;
@@ -10,10 +12,13 @@ pub mod executor;
 #[cfg(any(test, feature = "fake"))]
 pub mod fake;
 pub mod inventory;
+pub mod join;
 pub mod ledger;
 pub mod libvirt;
 pub mod observed;
 pub mod reconcile;
 pub mod reports;
+#[cfg(test)]
+mod rig;
 pub mod run;
 pub mod session;

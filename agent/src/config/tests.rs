@@ -1,0 +1,119 @@
+//! Configurations, good and bad.
+
+use super::*;
+
+fn check(text: &str, over: &Overrides) -> Result<Config, Vec<String>> {
+    let table = text.parse().expect("toml");
+    Config::check(table, over).map_err(|problems| problems.0.iter().map(ToString::to_string).collect())
+}
+
+#[test]
+fn a_full_file_is_read() {
+    let text = r#"
+        name = "h1"
+        servers = ["10.0.0.1:7400", "10.0.0.2:7400"]
+        data_dir = "/data"
+        site = "slough"
+        rack = "r1"
+        address = "10.0.0.9"
+        ports = "30000-30099"
+        [labels]
+        tier = "test"
+        [offer]
+        cpu = "1500m"
+        memory = "2GiB"
+        disk = "10GiB"
+        [reserved]
+        memory = "256MiB"
+        [docker]
+        enabled = false
+        socket = "/run/docker.sock"
+        [libvirt]
+        enabled = true
+        uri = "test:///default"
+        acceleration = "tcg"
+        image_dirs = ["/images"]
+        network = "default"
+        [log]
+        format = "json"
+        level = "debug"
+    "#;
+    let config = check(text, &Overrides::default()).expect("good");
+    assert_eq!(config.name, HostName::new("h1").ok());
+    assert_eq!(config.servers.len(), 2);
+    assert_eq!(config.offer.cpu, Some(MilliCpu(1500)));
+    assert_eq!(config.reserved.map(|reserved| reserved.memory), Some(Bytes(256 << 20)));
+    assert_eq!(config.ports, PortRange { first: 30_000, last: 30_099 });
+    assert_eq!(config.docker.enabled, Some(false));
+    assert_eq!(config.libvirt.acceleration, Acceleration::Tcg);
+    assert_eq!(config.libvirt.network.as_deref(), Some("default"));
+    assert_eq!(config.labels["tier"], "test");
+    assert!(config.log.json);
+}
+
+#[test]
+fn flags_go_over_the_file() {
+    let over = Overrides {
+        servers: vec!["127.0.0.1:1".to_owned()],
+        site: Some("hounslow".to_owned()),
+        data_dir: Some("/other".to_owned()),
+        ..Overrides::default()
+    };
+    let config = check("servers = [\"10.0.0.1:7400\"]\nsite = \"slough\"", &over).expect("good");
+    assert_eq!(config.servers, ["127.0.0.1:1"]);
+    assert_eq!((config.site.as_str(), config.data_dir.as_path()), ("hounslow", Path::new("/other")));
+}
+
+#[test]
+fn all_problems_come_at_once_with_their_paths() {
+    let text = r#"
+        name = "Host_1"
+        sever = ["10.0.0.1:7400"]
+        data_dir = "here"
+        ports = "9-1"
+        [offer]
+        cpu = "lots"
+        memory = 5
+        [libvirt]
+        acceleration = "magic"
+        [log]
+        format = "xml"
+        level = "a=b=c"
+        [labels]
+        Tier = "test"
+    "#;
+    let problems = check(text, &Overrides::default()).expect_err("bad");
+    let paths: Vec<_> = problems.iter().filter_map(|line| line.split(':').next()).collect();
+    let expected = [
+        "data_dir",
+        "labels",
+        "libvirt.acceleration",
+        "log.format",
+        "log.level",
+        "name",
+        "offer.cpu",
+        "offer.memory",
+        "ports",
+        "servers",
+        "sever",
+        "site",
+    ];
+    assert_eq!(paths, expected, "{problems:#?}");
+    assert!(problems.iter().any(|line| line.ends_with("(did you mean servers?)")), "{problems:#?}");
+}
+
+#[test]
+fn development_mode_needs_little_and_stays_on_this_machine() {
+    let dev = Overrides { dev: true, servers: vec!["127.0.0.1:7400".to_owned()], ..Overrides::default() };
+    let config = check("", &dev).expect("good");
+    assert_eq!((config.site.as_str(), config.address.as_deref()), ("dev", Some("127.0.0.1")));
+    let away = Overrides { servers: vec!["10.0.0.1:7400".to_owned()], ..dev };
+    let problems = check("", &away).expect_err("bad");
+    assert!(problems[0].starts_with("servers[0]: expected an address of this machine"), "{problems:?}");
+}
+
+#[test]
+fn a_file_that_was_named_must_be_there() {
+    let path = Path::new("/nonexistent/agent.toml");
+    assert!(matches!(Config::load(Some(path), &Overrides::default()), Err(ConfigError::Unreadable { .. })));
+}
