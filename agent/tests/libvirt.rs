@@ -62,12 +62,15 @@ impl Bench {
     }
 
     fn driver_of(&self, owner: Owner) -> LibvirtDriver {
-        let settings = LibvirtSettings {
+        LibvirtDriver::start(self.settings(), owner)
+    }
+
+    fn settings(&self) -> LibvirtSettings {
+        LibvirtSettings {
             acceleration: Acceleration::Tcg,
             data_dir: self.folder.path().to_owned(),
             ..LibvirtSettings::default()
-        };
-        LibvirtDriver::start(settings, owner)
+        }
     }
 
     fn run(&self, vm: Vm, cpu: MilliCpu) -> Fallible<TaskRun> {
@@ -259,7 +262,7 @@ async fn a_disk_image_boots_from_an_overlay_that_lasts() -> Fallible {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn a_guest_that_does_not_listen_is_killed_after_its_grace() -> Fallible {
+async fn a_start_is_finished_later_and_a_guest_that_does_not_listen_is_killed() -> Fallible {
     let bench = Bench::new()?;
     let driver = bench.driver();
     // Without an initramfs the kernel panics, and stands still.
@@ -267,7 +270,15 @@ async fn a_guest_that_does_not_listen_is_killed_after_its_grace() -> Fallible {
     if let Some(boot) = &mut vm.boot {
         boot.initrd = None;
     }
-    let seen = driver.start(&bench.run(vm, MilliCpu(1000))?).await?;
+    let run = bench.run(vm, MilliCpu(1000))?;
+
+    // A start that did not get to its end is seen, and the next one goes on from there.
+    let network = Some("no-such-network".to_owned());
+    let misled = LibvirtDriver::start(LibvirtSettings { network, ..bench.settings() }, bench.owner.clone());
+    assert!(refusal(misled.start(&run).await)?.contains("no-such-network"));
+    assert_eq!(driver.list().await?.iter().map(|seen| &seen.mark).collect::<Vec<_>>(), [&run.mark]);
+
+    let seen = driver.start(&run).await?;
     hear(&driver, &seen, &["Kernel panic"]).await?;
     let begin = std::time::Instant::now();
     driver.stop(&seen, 1500).await?;

@@ -67,21 +67,20 @@ impl Folder {
 
     /// The disks of a VM, in the order of their letters: the root, those of the spec, the seed.
     pub(super) fn disks(&self, vm: &Vm, sources: &Sources) -> Vec<Disk> {
-        let own = |path: PathBuf, serial: &str| Disk {
+        let own = |path: PathBuf| Disk {
             path,
             format: ImageFormat::Qcow2,
             backing: None,
-            serial: Some(serial.to_owned()),
+            serial: None,
             read_only: false,
         };
-        let root =
-            sources.image.clone().map(|image| Disk { backing: Some(image), ..own(self.root_disk(), "root") });
-        let data = vm.disks.iter().map(|disk| own(self.data_disk(disk.name.as_str()), disk.name.as_str()));
-        let seed = vm.cloud_init.as_ref().map(|_| Disk {
-            format: ImageFormat::Raw,
-            read_only: true,
-            ..own(self.seed(), "cidata")
+        let root = sources.image.clone().map(|image| Disk { backing: Some(image), ..own(self.root_disk()) });
+        let data = vm.disks.iter().map(|disk| {
+            let name = disk.name.as_str();
+            Disk { serial: Some(name.to_owned()), ..own(self.data_disk(name)) }
         });
+        let seed = vm.cloud_init.as_ref();
+        let seed = seed.map(|_| Disk { format: ImageFormat::Raw, read_only: true, ..own(self.seed()) });
         root.into_iter().chain(data).chain(seed).collect()
     }
 

@@ -1,6 +1,6 @@
 //! The libvirt driver: a task is a domain with a folder of its own. This file is the order of steps; each step stands in a file
 //! beside it. From the ground: `xml`, `phase`, `command` · `mark`, `domain` · `raw`, `connection`, `images`, `seed`, `folder`,
-//! `acceleration`, `console` · `guests`, `events` · here.
+//! `acceleration`, `settings`, `console` · `guests`, `events` · here.
 //!
 //! Decisions:
 //! - **Define, then make, then boot.** The domain with its mark is there before its files, so that a start that was cut short is seen
@@ -24,11 +24,12 @@ mod mark;
 mod phase;
 mod raw;
 mod seed;
+mod settings;
 mod xml;
 
 use std::{
     fs,
-    path::{Path, PathBuf},
+    path::{self, Path},
     sync::Arc,
     time::Duration,
 };
@@ -37,7 +38,6 @@ use futures::{
     StreamExt, future,
     stream::{self, BoxStream},
 };
-use serde::Deserialize;
 use supercloud_proto::{
     host::DriverInfo,
     id::{InstanceId, Millis},
@@ -49,7 +49,6 @@ use tokio_stream::wrappers::BroadcastStream;
 use tonic::async_trait;
 use virt::connect::Connect;
 
-pub use self::acceleration::Acceleration;
 use self::{
     acceleration::Accelerating,
     connection::{Lane, explain, silent},
@@ -58,6 +57,7 @@ use self::{
     guests::Guests,
     images::{Images, Sources},
 };
+pub use self::{acceleration::Acceleration, settings::LibvirtSettings};
 use crate::driver::{
     ACT_DEADLINE, ASK_DEADLINE, Driver, DriverError, ExecIo, Hint, LogOptions, Owner, PREPARE_DEADLINE, Seen,
     TaskRun,
@@ -71,34 +71,6 @@ const ACTING: usize = 2;
 const LOOK_EVERY: Duration = Duration::from_millis(100);
 /// Time after which the power button is pressed again: a guest that is still booting does not feel the first.
 const PRESS_EVERY: Duration = Duration::from_secs(3);
-
-/// What the operator may set.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct LibvirtSettings {
-    /// Where libvirt answers.
-    pub uri: String,
-    /// Whether guests use KVM.
-    pub acceleration: Acceleration,
-    /// The agent's folder; instances have theirs below `vms` in it. QEMU's user must be able to pass it (mode 0711).
-    pub data_dir: PathBuf,
-    /// Folders below which a VM's image, kernel and initrd must be.
-    pub image_dirs: Vec<PathBuf>,
-    /// The libvirt network that guests are on; none: they have no network.
-    pub network: Option<String>,
-}
-
-impl Default for LibvirtSettings {
-    fn default() -> Self {
-        Self {
-            uri: "qemu:///system".to_owned(),
-            acceleration: Acceleration::Auto,
-            data_dir: "/var/lib/supercloud/agent".into(),
-            image_dirs: vec!["/var/lib/supercloud/images".into()],
-            network: None,
-        }
-    }
-}
 
 /// The driver.
 pub struct LibvirtDriver {
@@ -117,13 +89,15 @@ pub struct LibvirtDriver {
 impl LibvirtDriver {
     /// A driver for this owner's domains. Opens nothing yet: libvirt may be away now, and at any time.
     pub fn start(settings: LibvirtSettings, owner: Owner) -> Self {
+        // libvirt takes absolute paths only. This fails where there is no working folder, and then libvirt says what is wrong.
+        let data_dir = path::absolute(&settings.data_dir).unwrap_or(settings.data_dir);
         let (hints, _) = broadcast::channel(events::MAX_HINTS);
         let prefix = domain::name_prefix(&owner.cluster);
         let watcher = events::watch(settings.uri.clone(), prefix, hints.clone())
             .inspect_err(|error| tracing::error!(%error, "no thread for libvirt's events"))
             .ok();
         let changed = hints.clone();
-        let accelerating = Accelerating::begin(settings.acceleration, settings.data_dir.clone(), move || {
+        let accelerating = Accelerating::begin(settings.acceleration, data_dir.clone(), move || {
             // Nobody listens yet: whoever comes later asks anyway.
             let _ = changed.send(Hint::Anything);
         });
@@ -136,7 +110,7 @@ impl LibvirtDriver {
         Self {
             asking: Lane::start("libvirt-ask", &settings.uri, ASKING),
             acting: Lane::start("libvirt-act", &settings.uri, ACTING),
-            guests: Arc::new(Guests::new(owner, settings.data_dir.join("vms"))),
+            guests: Arc::new(Guests::new(owner, data_dir.join("vms"))),
             images: Arc::new(Images::new(settings.image_dirs)),
             accelerating,
             network: settings.network,
@@ -358,18 +332,5 @@ mod tests {
         assert!(!has_cpu_cgroup(dir.path()));
         fs::write(dir.path().join("cgroup.controllers"), "cpuset cpu io\n").unwrap();
         assert!(has_cpu_cgroup(dir.path()));
-    }
-
-    #[test]
-    fn settings_are_read_with_defaults_and_unknown_ones_refused() {
-        let settings: LibvirtSettings =
-            toml::from_str("acceleration = \"tcg\"\nnetwork = \"default\"").unwrap();
-        let expected = LibvirtSettings {
-            acceleration: Acceleration::Tcg,
-            network: Some("default".to_owned()),
-            ..LibvirtSettings::default()
-        };
-        assert_eq!(settings, expected);
-        assert!(toml::from_str::<LibvirtSettings>("acceleratoin = \"tcg\"").is_err());
     }
 }

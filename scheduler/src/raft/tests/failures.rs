@@ -1,7 +1,11 @@
 //! What holds when nodes die or are cut off.
 
+use std::collections::BTreeSet;
+
+use rand::{Rng as _, SeedableRng as _};
+
 use super::harness::{Cluster, DEADLINE, eventually};
-use crate::raft::{NodeId, ProposeError, ReadError, Role, Start, limits};
+use crate::raft::{Log, NodeId, ProposeError, ReadError, Role, Start, limits};
 use tokio::time::{Instant, timeout};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -140,4 +144,62 @@ async fn a_stopped_node_answers_everybody() {
     );
     assert_eq!(log.propose(b"later".to_vec()).await, Err(ProposeError::Stopped));
     assert_eq!(log.read_index().await, Err(ReadError::Stopped));
+}
+
+/// Proposes until the outcome is known or unknown; a refusal is tried again on the next node, for a while.
+async fn persist(logs: Vec<Log<usize>>, entry: Vec<u8>) -> Option<(u64, Vec<u8>)> {
+    let until = Instant::now() + limits::TICK * 8;
+    for log in logs.iter().cycle() {
+        match timeout(until.saturating_duration_since(Instant::now()), log.propose(entry.clone())).await {
+            Ok(Ok(committed)) => return Some((committed.index, entry)),
+            Ok(Err(ProposeError::NotLeader { .. } | ProposeError::Overloaded { .. })) => {
+                tokio::time::sleep(limits::TICK / 10).await;
+            }
+            Ok(Err(_)) | Err(_) => return None,
+        }
+    }
+    None
+}
+
+/// Whatever happens meanwhile: what was acknowledged is found, at its index, and nothing is found twice.
+async fn survives_disorder(seed: u64) {
+    let mut random = rand::rngs::StdRng::seed_from_u64(seed);
+    let mut cluster = Cluster::found_with(3, super::harness::often(), limits::TICK / 5).await;
+    let mut acknowledged = Vec::new();
+    for round in 0..20 {
+        let logs: Vec<Log<usize>> = cluster.running().into_iter().map(|id| cluster.log(id)).collect();
+        let write = |number: u64| {
+            let entry = format!("{round}-{number}").into_bytes();
+            tokio::spawn(persist(logs.clone(), entry))
+        };
+        let writes: Vec<_> = (0..15).map(write).collect();
+        let victim = NodeId(random.random_range(1..=3));
+        match random.random_range(0..4) {
+            0 => {
+                cluster.kill(victim).await;
+                cluster.start(victim, &Start::Again).unwrap();
+            }
+            1 => cluster.network.cut(victim),
+            _ => cluster.network.heal(),
+        }
+        for write in writes {
+            acknowledged.extend(write.await.unwrap());
+        }
+    }
+    cluster.network.heal();
+    let last = cluster.write("end").await;
+    let view = cluster.agree(last.index).await;
+    let distinct: BTreeSet<&Vec<u8>> = view.entries.iter().map(|(_, entry)| entry).collect();
+    assert_eq!(distinct.len(), view.entries.len(), "seed {seed}: something was applied twice");
+    assert!(acknowledged.len() > 30, "seed {seed}: only {} were acknowledged", acknowledged.len());
+    for found in &acknowledged {
+        assert!(view.entries.contains(found), "seed {seed}: {} was acknowledged and is lost", found.0);
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn no_acknowledged_write_is_lost_in_disorder() {
+    for seed in 1..=3 {
+        survives_disorder(seed).await;
+    }
 }
