@@ -36,12 +36,13 @@ pub struct Timing {
 }
 
 impl Default for Timing {
-    /// Lost after 20 s of silence: seven heartbeats may be missed within the lease.
+    /// Lost after 25 s of silence: seven heartbeats may be missed within the lease. The margin covers an agent's stop at the end of its lease (5 s
+    /// for the task, then the kill) twice over.
     fn default() -> Self {
         Self {
             heartbeat_every: Duration::from_secs(2),
             lease: Duration::from_secs(15),
-            margin: Duration::from_secs(5),
+            margin: Duration::from_secs(10),
             slow_eviction: Duration::from_secs(10),
         }
     }
