@@ -1,0 +1,69 @@
+//! Boroughs: created by operators, seen by all for what is theirs.
+
+use supercloud_proto::{
+    name::BoroughName,
+    problem::{Faults, Problem, quoted},
+    v1::{self, borough_service_server::BoroughService},
+};
+use tonic::{Request, Response, Status};
+
+use super::{Api, input, open, refusals, show};
+use crate::state::Command;
+
+/// Longest title, in characters.
+const MAX_TITLE: usize = 100;
+
+fn new_borough(request: v1::CreateBoroughRequest) -> Result<(String, Command), Status> {
+    let mut faults = Faults::default();
+    let id = input::request_id(&mut faults, request.request_id);
+    let name: Option<BoroughName> = faults.take("name", request.name.parse());
+    let title = if request.title.is_empty() { request.name } else { request.title };
+    if title.chars().count() > MAX_TITLE || title.chars().any(char::is_control) {
+        let expected = format!("up to {MAX_TITLE} characters, none of them a control character");
+        faults.push(Problem::new("title", expected, quoted(&title)));
+    }
+    input::finish(faults, name.map(|name| (id, Command::CreateBorough { name, title })))
+}
+
+#[tonic::async_trait]
+impl BoroughService for Api {
+    async fn create(
+        &self,
+        request: Request<v1::CreateBoroughRequest>,
+    ) -> Result<Response<v1::CreateBoroughResponse>, Status> {
+        let (caller, request) = open(request)?;
+        let name = request.name.clone();
+        let (id, command) = new_borough(request)?;
+        let changed = self.change(&caller.by(), &id, command).await?;
+        let borough = show::boroughs(&changed.state, |known| known.as_str() == name).pop();
+        Ok(Response::new(v1::CreateBoroughResponse { borough, index: changed.index }))
+    }
+
+    async fn list(
+        &self,
+        request: Request<v1::ListBoroughsRequest>,
+    ) -> Result<Response<v1::ListBoroughsResponse>, Status> {
+        let (caller, request) = open(request)?;
+        let state = self.state(request.stale).await?;
+        let index = state.applied();
+        let boroughs = self.heavy(move || show::boroughs(&state, |name| caller.sees(name))).await?;
+        Ok(Response::new(v1::ListBoroughsResponse { boroughs, index }))
+    }
+
+    async fn get(
+        &self,
+        request: Request<v1::GetBoroughRequest>,
+    ) -> Result<Response<v1::GetBoroughResponse>, Status> {
+        let (caller, request) = open(request)?;
+        let mut faults = Faults::default();
+        let name: Option<BoroughName> = faults.take("name", request.name.parse());
+        let name = input::finish(faults, name)?;
+        caller.must_see(&name, format!("borough {name}"))?;
+        let state = self.state(request.stale).await?;
+        let index = state.applied();
+        let wanted = name.clone();
+        let mut found = self.heavy(move || show::boroughs(&state, |known| *known == wanted)).await?;
+        let borough = found.pop().ok_or_else(|| refusals::not_found(format!("borough {name}")))?;
+        Ok(Response::new(v1::GetBoroughResponse { borough: Some(borough), index }))
+    }
+}

@@ -1,0 +1,195 @@
+//! Messages made of what placement says and of what is counted over the state. Pure.
+
+use std::{collections::BTreeMap, sync::Arc};
+
+use supercloud_proto::{
+    amount::Amounts,
+    instance::{Desired, InstanceState},
+    name::{BoroughName, SiteName},
+    spec::diff,
+    v1,
+};
+
+use crate::{
+    placement::{WorkloadPlan, explain},
+    state::{Host, Instance, State, Workload, codec},
+};
+
+/// A workload with its counts.
+pub(super) fn workload(state: &State, workload: &Workload) -> v1::Workload {
+    v1::Workload { counts: Some(counts(state, workload)), ..codec::workload_message(workload) }
+}
+
+/// How the instances of a workload stand.
+fn counts(state: &State, workload: &Workload) -> v1::WorkloadCounts {
+    let current = workload.current().revision;
+    let mut counts = v1::WorkloadCounts { desired: workload.wanted(), ..Default::default() };
+    for instance in state.instances_of(&workload.key) {
+        counts.current += u32::from(instance.desired == Desired::Run && instance.revision == current);
+        *place_of(&mut counts, instance) += 1;
+    }
+    counts
+}
+
+/// The count in which an instance belongs.
+fn place_of<'c>(counts: &'c mut v1::WorkloadCounts, instance: &Instance) -> &'c mut u32 {
+    use InstanceState as S;
+    if instance.desired == Desired::Stop {
+        return &mut counts.stopping;
+    }
+    match instance.state {
+        S::Pending => &mut counts.pending,
+        S::Placed | S::Preparing | S::Starting => &mut counts.starting,
+        S::Running => &mut counts.running,
+        S::Restarting | S::Failed => &mut counts.failing,
+        S::Stopping | S::Stopped => &mut counts.stopping,
+        S::Completed => &mut counts.completed,
+        S::Unknown | S::Lost => &mut counts.unknown,
+    }
+}
+
+/// The instances of a workload by slot and id, the first of them where they would not fit one message.
+pub(super) fn instances_of(state: &State, workload: &Workload, most_bytes: usize) -> Vec<v1::Instance> {
+    let mut instances: Vec<&Arc<Instance>> = state.instances_of(&workload.key).collect();
+    instances.sort_unstable_by_key(|instance| (instance.slot, instance.id));
+    within(instances.into_iter().map(|instance| state.instance_message(instance)), most_bytes)
+}
+
+/// Messages up to a number of bytes.
+pub(super) fn within<M: prost::Message>(messages: impl Iterator<Item = M>, most_bytes: usize) -> Vec<M> {
+    let mut bytes = 0;
+    let fits = |message: &M| {
+        bytes += message.encoded_len();
+        bytes <= most_bytes
+    };
+    messages.take_while(fits).collect()
+}
+
+/// A host with what is given away of it.
+pub(super) fn host(state: &State, host: &Host) -> v1::Host {
+    let used = state.used(host.id);
+    v1::Host {
+        used: Some(used.taken.into()),
+        instances: used.instances.len() as u32,
+        ..codec::host_message(host)
+    }
+}
+
+/// All sites with their sums, by name.
+pub(super) fn sites(state: &State) -> Vec<v1::Site> {
+    #[derive(Default)]
+    struct Sum {
+        site: v1::Site,
+        allocatable: Amounts,
+        used: Amounts,
+    }
+    let mut sums: BTreeMap<SiteName, Sum> = BTreeMap::new();
+    for host in state.hosts().values() {
+        let sum = sums.entry(host.inventory.site.clone()).or_default();
+        let used = state.used(host.id);
+        sum.site.hosts += 1;
+        sum.site.ready += u32::from(host.state == supercloud_proto::host::HostState::Ready);
+        sum.site.instances += used.instances.len() as u32;
+        sum.allocatable += host.inventory.allocatable();
+        sum.used += used.taken;
+    }
+    let site = |(name, sum): (SiteName, Sum)| v1::Site {
+        name: name.into(),
+        allocatable: Some(sum.allocatable.into()),
+        used: Some(sum.used.into()),
+        ..sum.site
+    };
+    sums.into_iter().map(site).collect()
+}
+
+/// The boroughs that `sees` lets through, with what they have, by name.
+pub(super) fn boroughs(state: &State, sees: impl Fn(&BoroughName) -> bool) -> Vec<v1::Borough> {
+    let mut shown: BTreeMap<BoroughName, v1::Borough> = state
+        .boroughs()
+        .iter()
+        .filter(|(name, _)| sees(name))
+        .map(|(name, borough)| (name.clone(), codec::borough_message(borough)))
+        .collect();
+    for key in state.workloads().keys() {
+        let Some(borough) = shown.get_mut(&key.borough) else { continue };
+        borough.workloads += 1;
+        for instance in state.instances_of(key) {
+            borough.instances += 1;
+            if let Some(placed) = instance.takes() {
+                borough.used_cpu_millis += placed.taken.cpu.0;
+                borough.used_memory_bytes += placed.taken.memory.0;
+            }
+        }
+    }
+    shown.into_values().collect()
+}
+
+/// What an apply would do.
+pub(super) fn plan(plan: WorkloadPlan) -> v1::WorkloadPlan {
+    let diffs = plan.before.as_deref().map(|before| diff(before, &plan.after)).unwrap_or_default();
+    v1::WorkloadPlan {
+        borough: (&plan.workload.borough).into(),
+        workload: (&plan.workload.workload).into(),
+        change: codec::change_message(plan.change).into(),
+        revision: plan.revision,
+        diffs: diffs
+            .into_iter()
+            .map(|field| v1::FieldDiff {
+                path: field.path,
+                before: field.before.unwrap_or_default(),
+                after: field.after.unwrap_or_default(),
+            })
+            .collect(),
+        placements: plan
+            .placements
+            .into_iter()
+            .map(|placement| v1::PlannedPlacement { slot: placement.slot, host: placement.host.into() })
+            .collect(),
+        stops: plan.stops.iter().map(ToString::to_string).collect(),
+        unplaced: plan.unplaced,
+        unplaced_because: plan.unplaced_because.map(explanation),
+    }
+}
+
+/// Why an instance is where it is, or is nowhere.
+pub(super) fn explanation(explanation: explain::Explanation) -> v1::PlacementExplanation {
+    v1::PlacementExplanation {
+        instance: explanation.instance.map(|id| id.to_string()).unwrap_or_default(),
+        host: explanation.host.map(String::from).unwrap_or_default(),
+        hosts: explanation.hosts,
+        fitting: explanation.fitting,
+        filters: explanation.filters.into_iter().map(filter).collect(),
+        nearest: explanation.nearest.map(nearest),
+        scores: explanation.scores.into_iter().map(score).collect(),
+        summary: explanation.summary,
+    }
+}
+
+fn filter(result: explain::FilterResult) -> v1::FilterResult {
+    let reason =
+        |reason: explain::FilterReason| v1::FilterReason { reason: reason.reason, hosts: reason.hosts };
+    v1::FilterResult {
+        filter: result.filter.to_owned(),
+        hosts: result.hosts,
+        reasons: result.reasons.into_iter().map(reason).collect(),
+    }
+}
+
+fn nearest(miss: explain::NearMiss) -> v1::NearMiss {
+    let shortfall = |short: explain::Shortfall| v1::Shortfall {
+        what: short.what.to_owned(),
+        needed: short.needed,
+        free: short.free,
+        reason: short.reason,
+    };
+    v1::NearMiss { host: miss.host.into(), shortfalls: miss.shortfalls.into_iter().map(shortfall).collect() }
+}
+
+fn score(score: explain::HostScore) -> v1::HostScore {
+    let part = |part: explain::ScorePart| v1::ScorePart { rule: part.rule.to_owned(), score: part.score };
+    v1::HostScore {
+        host: score.host.into(),
+        score: score.score,
+        parts: score.parts.into_iter().map(part).collect(),
+    }
+}

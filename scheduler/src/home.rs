@@ -1,0 +1,363 @@
+//! A node's directory: who it is, its credentials, and how its log is to be started. Knows files, no network.
+//!
+//! ```text
+//!   lock           held while a process uses the directory
+//!   node.json      cluster, number, addresses; how the log starts
+//!   node.pem       the node's credentials (absent in development)
+//!   ca.pem         the cluster's authority with its key (absent in development)
+//!   raft/          the log and its snapshots
+//!   archive/       events and finished instances
+//! ```
+//!
+//! Decision: `node.json` says whether the log has ever been started. A node whose `raft/` is blank afterwards has lost what it acknowledged and
+//! must not come back under its number; the log refuses it then.
+
+use std::{
+    fs::{self, DirBuilder, File, OpenOptions},
+    io::Write as _,
+    os::unix::fs::{DirBuilderExt as _, OpenOptionsExt as _},
+    path::{Path, PathBuf},
+};
+
+use nix::fcntl::{Flock, FlockArg};
+use serde::{Deserialize, Serialize};
+use supercloud_proto::pki::{Credentials, Identity, credentials, secret_file::SecretFileError};
+
+use crate::{
+    ca::{self, Ca},
+    raft::{self, Member, MemberKind, NodeId, Start, identity::sync_directory},
+};
+
+/// Format of `node.json` that this version writes and reads.
+const FORMAT: u32 = 1;
+
+/// What stands in `node.json`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Record {
+    /// Of this file.
+    format: u32,
+    /// Id of the cluster: 32 hex digits.
+    pub cluster: String,
+    /// Number of the node.
+    pub node: u64,
+    /// Where clients and agents reach it, `host:port`.
+    pub api_address: String,
+    /// Where the other nodes reach it, `host:port`.
+    pub peer_address: String,
+    /// How its log comes to be there.
+    pub origin: Origin,
+    /// Whether the log has been started once.
+    pub started: bool,
+}
+
+/// How a node's log comes to be there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Origin {
+    /// It founded the cluster, alone.
+    Founded,
+    /// It joined.
+    Joined,
+}
+
+/// A node's directory, held by this process.
+#[derive(Debug)]
+pub struct Home {
+    directory: PathBuf,
+    _lock: Flock<File>,
+}
+
+/// Why a directory cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum HomeError {
+    /// Another process uses it.
+    #[error("{directory} is in use by another process")]
+    InUse {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// It belongs to a node already.
+    #[error("{directory} belongs to node {node} of cluster {cluster} already; take an empty directory")]
+    Taken {
+        /// The directory.
+        directory: PathBuf,
+        /// Its node.
+        node: u64,
+        /// Its cluster.
+        cluster: String,
+    },
+    /// It belongs to no node.
+    #[error(
+        "{directory} belongs to no node: run `supercloud-scheduler init` for a new cluster, or `join` for a node of one; \
+         or `run --dev` to try things out on this machine alone"
+    )]
+    Blank {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// It has credentials, and the node is to run without.
+    #[error(
+        "{directory} has credentials: it belongs to a cluster with certificates and does not run with --dev"
+    )]
+    NotDevelopment {
+        /// The directory.
+        directory: PathBuf,
+    },
+    /// The credentials are another node's.
+    #[error("{directory}: the credentials are those of {found}, expected scheduler/{node}")]
+    Foreign {
+        /// The directory.
+        directory: PathBuf,
+        /// The node.
+        node: u64,
+        /// Whose they are.
+        found: Identity,
+    },
+    /// The record cannot be understood.
+    #[error("{path}: {problem}")]
+    Record {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong.
+        problem: String,
+    },
+    /// The credentials cannot be loaded.
+    #[error("{0}; a node without credentials runs with --dev only")]
+    Credentials(#[from] credentials::LoadError),
+    /// The authority cannot be loaded.
+    #[error(transparent)]
+    Authority(#[from] ca::LoadError),
+    /// A file with a key cannot be written.
+    #[error(transparent)]
+    Secret(#[from] SecretFileError),
+    /// The log's marker cannot be read.
+    #[error(transparent)]
+    Marker(#[from] raft::IdentityError),
+    /// The system refused a step.
+    #[error("cannot use {path}: {source}")]
+    Io {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
+}
+
+impl Record {
+    /// Of a node whose log was never started.
+    #[must_use]
+    pub fn new(
+        cluster: String,
+        node: u64,
+        api_address: String,
+        peer_address: String,
+        origin: Origin,
+    ) -> Self {
+        Self { format: FORMAT, cluster, node, api_address, peer_address, origin, started: false }
+    }
+}
+
+impl Home {
+    /// Makes the directory where it is missing, and takes hold of it.
+    ///
+    /// # Errors
+    /// When another process has it.
+    pub fn open(directory: &Path) -> Result<Self, HomeError> {
+        let io = |source| HomeError::Io { path: directory.to_owned(), source };
+        DirBuilder::new().recursive(true).mode(0o700).create(directory).map_err(io)?;
+        let path = directory.join("lock");
+        let file = OpenOptions::new()
+            .create(true)
+            .truncate(false)
+            .write(true)
+            .mode(0o600)
+            .open(&path)
+            .map_err(io)?;
+        let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
+            .map_err(|_| HomeError::InUse { directory: directory.to_owned() })?;
+        Ok(Self { directory: directory.to_owned(), _lock: lock })
+    }
+
+    /// The directory.
+    #[must_use]
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.directory.join(name)
+    }
+
+    /// Whose directory it is; `None`: nobody's.
+    ///
+    /// # Errors
+    /// When the record is there and cannot be understood.
+    pub fn record(&self) -> Result<Option<Record>, HomeError> {
+        let path = self.path("node.json");
+        let bytes = match fs::read(&path) {
+            Ok(bytes) => bytes,
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
+            Err(source) => return Err(HomeError::Io { path, source }),
+        };
+        let record: Record = serde_json::from_slice(&bytes)
+            .map_err(|error| HomeError::Record { path: path.clone(), problem: error.to_string() })?;
+        if record.format > FORMAT {
+            let problem = format!("format {}, this version knows {FORMAT}", record.format);
+            return Err(HomeError::Record { path, problem });
+        }
+        Ok(Some(record))
+    }
+
+    /// The record of a directory that belongs to a node.
+    ///
+    /// # Errors
+    /// [`HomeError::Blank`] when it does not.
+    pub fn known_record(&self) -> Result<Record, HomeError> {
+        self.record()?.ok_or_else(|| HomeError::Blank { directory: self.directory.clone() })
+    }
+
+    /// Refuses a directory that belongs to a node.
+    ///
+    /// # Errors
+    /// [`HomeError::Taken`].
+    pub fn must_be_free(&self) -> Result<(), HomeError> {
+        match self.record()? {
+            None => Ok(()),
+            Some(Record { node, cluster, .. }) => {
+                Err(HomeError::Taken { directory: self.directory.clone(), node, cluster })
+            }
+        }
+    }
+
+    /// Writes the record: beside, synced, renamed, the directory synced.
+    ///
+    /// # Errors
+    /// When a step fails.
+    pub fn save(&self, record: &Record) -> Result<(), HomeError> {
+        let path = self.path("node.json");
+        let beside = self.path("node.json.new");
+        let steps = || -> std::io::Result<()> {
+            let mut file = File::create(&beside)?;
+            file.write_all(&serde_json::to_vec_pretty(record)?)?;
+            file.sync_all()?;
+            fs::rename(&beside, &path)?;
+            sync_directory(&self.directory)
+        };
+        steps().map_err(|source| HomeError::Io { path: path.clone(), source })
+    }
+
+    /// Writes authority and credentials.
+    ///
+    /// # Errors
+    /// When a file cannot be written.
+    pub fn save_keys(&self, ca: &Ca, credentials: &Credentials) -> Result<(), HomeError> {
+        ca.save(&self.path("ca.pem"))?;
+        Ok(credentials.save(&self.path("node.pem"))?)
+    }
+
+    /// Authority and credentials of the node of this record.
+    ///
+    /// # Errors
+    /// When they are missing, damaged, readable for others, or another node's.
+    pub fn keys(&self, record: &Record) -> Result<(Ca, Credentials), HomeError> {
+        let credentials = Credentials::load(&self.path("node.pem"))?;
+        let ca = Ca::load(&self.path("ca.pem"))?;
+        if *credentials.identity() != (Identity::Scheduler { node: record.node }) {
+            let (directory, node) = (self.directory.clone(), record.node);
+            return Err(HomeError::Foreign { directory, node, found: credentials.identity().clone() });
+        }
+        Ok((ca, credentials))
+    }
+
+    /// Refuses to run without certificates in a directory that has them.
+    ///
+    /// # Errors
+    /// [`HomeError::NotDevelopment`].
+    pub fn must_have_no_keys(&self) -> Result<(), HomeError> {
+        if self.path("node.pem").exists() {
+            return Err(HomeError::NotDevelopment { directory: self.directory.clone() });
+        }
+        Ok(())
+    }
+
+    /// How the log is to be started.
+    ///
+    /// # Errors
+    /// When the log's marker cannot be read.
+    pub fn start(&self, record: &Record) -> Result<Start, HomeError> {
+        if record.started || raft::identity::read(&self.path("raft"))?.is_some() {
+            return Ok(Start::Again);
+        }
+        let me = || Member {
+            id: NodeId(record.node),
+            peer_address: record.peer_address.clone(),
+            api_address: record.api_address.clone(),
+            kind: MemberKind::Voter,
+        };
+        Ok(match record.origin {
+            Origin::Founded => Start::Found { members: vec![me()] },
+            Origin::Joined => Start::Join,
+        })
+    }
+
+    /// Notes that the log has been started: from now on it must be there.
+    ///
+    /// # Errors
+    /// When the record cannot be written.
+    pub fn note_started(&self, record: Record) -> Result<(), HomeError> {
+        if record.started { Ok(()) } else { self.save(&Record { started: true, ..record }) }
+    }
+}
+
+/// A new cluster's id: 32 random hex digits.
+///
+/// # Errors
+/// When the system gives no random bytes.
+pub fn new_cluster_id() -> Result<String, getrandom::Error> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random)?;
+    Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn record() -> Record {
+        Record::new("c".to_owned(), 1, "a:1".to_owned(), "p:1".to_owned(), Origin::Founded)
+    }
+
+    #[test]
+    fn a_log_that_was_started_once_is_never_founded_again() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(directory.path()).unwrap();
+        assert!(matches!(home.known_record(), Err(HomeError::Blank { .. })));
+        home.save(&record()).unwrap();
+        let found = home.known_record().unwrap();
+        assert_eq!(found, record());
+        assert!(matches!(home.start(&found).unwrap(), Start::Found { .. }));
+        home.note_started(found).unwrap();
+        assert!(matches!(home.start(&home.known_record().unwrap()).unwrap(), Start::Again));
+        assert!(matches!(home.must_be_free(), Err(HomeError::Taken { node: 1, .. })));
+    }
+
+    #[test]
+    fn one_process_holds_a_directory() {
+        let directory = tempfile::tempdir().unwrap();
+        let held = Home::open(directory.path()).unwrap();
+        assert!(matches!(Home::open(directory.path()), Err(HomeError::InUse { .. })));
+        drop(held);
+        assert!(Home::open(directory.path()).is_ok());
+    }
+
+    #[test]
+    fn a_node_without_credentials_does_not_run_as_one_with() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(directory.path()).unwrap();
+        let error = home.keys(&record()).unwrap_err();
+        assert!(matches!(error, HomeError::Credentials(_)) && error.to_string().contains("--dev"), "{error}");
+        fs::write(directory.path().join("node.pem"), "x").unwrap();
+        assert!(matches!(home.must_have_no_keys(), Err(HomeError::NotDevelopment { .. })));
+    }
+}

@@ -1,0 +1,185 @@
+//! The opening of a session: who calls, whether they may, and the host's record brought up to date. Ends with a welcome or a refusal.
+
+use std::time::Duration;
+
+use supercloud_proto::{
+    host::Inventory,
+    id::HostId,
+    name::HostName,
+    problem::{Faults, Problem, quoted},
+    v1,
+};
+
+use super::{Place, Sessions};
+use crate::{
+    api::caller::Caller,
+    core::Core,
+    state::{Command, Done, State, apply::hosts::verdict_of},
+    watch as states,
+};
+
+/// The protocol that this version speaks.
+const PROTOCOL: u32 = 1;
+/// Longest id of an installation.
+const MAX_INCARNATION: usize = 128;
+/// How long a session waits until this node has applied the registration of its host.
+const CATCH_UP: Duration = Duration::from_secs(5);
+
+/// Why a session is refused, or ended by this node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Refusal {
+    /// In words.
+    pub(super) reason: String,
+    /// Whether trying again is of no use without a change.
+    pub(super) permanent: bool,
+}
+
+impl Refusal {
+    /// Trying again is of no use.
+    pub(super) fn permanent(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), permanent: true }
+    }
+
+    /// It may well work the next time.
+    pub(super) fn passing(reason: impl Into<String>) -> Self {
+        Self { reason: reason.into(), permanent: false }
+    }
+}
+
+/// A hello that was understood.
+#[derive(Debug)]
+pub(super) struct Greeted {
+    pub(super) host: HostName,
+    pub(super) inventory: Inventory,
+    pub(super) incarnation: String,
+}
+
+/// A session that stands.
+pub(super) struct Admitted {
+    pub(super) place: Place,
+    pub(super) host: HostId,
+    /// A state in which the host is registered.
+    pub(super) state: State,
+}
+
+/// Reads a hello, and checks that the caller may say it.
+pub(super) fn greet(hello: v1::Hello, caller: &Caller, cluster_id: &str) -> Result<Greeted, Refusal> {
+    if hello.protocol != PROTOCOL {
+        let spoken = hello.protocol;
+        return Err(Refusal::permanent(format!("expected protocol {PROTOCOL}, the agent speaks {spoken}")));
+    }
+    if !hello.cluster_id.is_empty() && hello.cluster_id != cluster_id {
+        let named = quoted(&hello.cluster_id);
+        return Err(Refusal::permanent(format!(
+            "this is cluster {cluster_id}, the agent belongs to {named}"
+        )));
+    }
+    let mut faults = Faults::default();
+    let host: Option<HostName> = faults.take("host", hello.host.parse());
+    let inventory: Option<Inventory> = faults.required("inventory", hello.inventory);
+    let incarnation = hello.incarnation;
+    let graphic = incarnation.bytes().all(|byte| byte.is_ascii_graphic());
+    if incarnation.is_empty() || incarnation.len() > MAX_INCARNATION || !graphic {
+        let expected = format!("1 to {MAX_INCARNATION} printable characters");
+        faults.push(Problem::new("incarnation", expected, quoted(&incarnation)));
+    }
+    let whole = host.zip(inventory).map(|(host, inventory)| Greeted { host, inventory, incarnation });
+    let greeted = faults.finish(whole).map_err(|problems| Refusal::permanent(problems.to_string()))?;
+    if !caller.speaks_for(&greeted.host) {
+        let (host, by) = (&greeted.host, caller.by());
+        return Err(Refusal::permanent(format!("the certificate is that of {by}, not of host {host}")));
+    }
+    Ok(greeted)
+}
+
+/// Whether a host's record says all that its agent says.
+fn is_registered(state: &State, greeted: &Greeted) -> Option<HostId> {
+    let host = state.host_named(greeted.host.as_str())?;
+    let same = host.incarnation == greeted.incarnation
+        && *host.inventory == greeted.inventory
+        && (host.state, host.state_reason.clone()) == verdict_of(&greeted.inventory);
+    same.then_some(host.id)
+}
+
+/// Takes the session's place and registers the host, where its record is not what the agent says.
+pub(super) async fn admit(sessions: &Sessions, greeted: Greeted, by: &str) -> Result<Admitted, Refusal> {
+    let place = sessions.take_place(&greeted.host, &greeted.incarnation)?;
+    let core = sessions.core();
+    let state = core.view();
+    if let Some(host) = is_registered(&state, &greeted) {
+        return Ok(Admitted { place, host, state });
+    }
+    let Greeted { host: name, inventory, incarnation } = greeted;
+    let command = Command::RegisterHost { name, inventory: Box::new(inventory), incarnation };
+    let outcome = core.propose(by, "", command).await;
+    let outcome =
+        outcome.map_err(|error| Refusal::passing(format!("the host cannot register now: {error}")))?;
+    let host = match outcome.result {
+        Ok(Done::Registered(host)) => host,
+        Ok(_) => return Err(Refusal::passing("the registration was answered with something else")),
+        Err(rejection) => return Err(Refusal::passing(format!("the host was not registered: {rejection}"))),
+    };
+    let state = states::applied(&core.changes(), outcome.index, CATCH_UP).await;
+    let state = state.map_err(|error| Refusal::passing(format!("this node lags behind: {error}")))?;
+    Ok(Admitted { place, host, state })
+}
+
+/// The first message of a session that stands.
+pub(super) fn welcome(core: &Core, host: HostId) -> v1::Welcome {
+    let (members, timing) = (core.status().members, core.timing());
+    let millis = |time: Duration| u64::try_from(time.as_millis()).unwrap_or(u64::MAX);
+    v1::Welcome {
+        host_id: host.0,
+        cluster_id: core.cluster().to_owned(),
+        heartbeat_every_ms: millis(timing.heartbeat_every),
+        lease_ms: millis(timing.lease),
+        servers: members.members.values().map(|member| member.api_address.clone()).collect(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use supercloud_proto::pki::Identity;
+
+    use super::*;
+
+    fn hello() -> v1::Hello {
+        let inventory = v1::Inventory {
+            site: "slough".to_owned(),
+            capacity: Some(v1::HostAmounts::default()),
+            port_first: 20_000,
+            port_last: 20_100,
+            ..Default::default()
+        };
+        v1::Hello {
+            host: "h1".to_owned(),
+            cluster_id: "c".to_owned(),
+            inventory: Some(inventory),
+            protocol: PROTOCOL,
+            incarnation: "one".to_owned(),
+        }
+    }
+
+    fn refused(hello: v1::Hello, host: &str) -> String {
+        let caller = Caller::Known(Identity::Agent { host: host.parse().unwrap() });
+        let refusal = greet(hello, &caller, "c").unwrap_err();
+        assert!(refusal.permanent);
+        refusal.reason
+    }
+
+    #[test]
+    fn a_hello_is_of_this_cluster_protocol_and_certificate() {
+        let agent = Caller::Known(Identity::Agent { host: "h1".parse().unwrap() });
+        assert_eq!(greet(hello(), &agent, "c").unwrap().host.as_str(), "h1");
+        let unnamed = v1::Hello { cluster_id: String::new(), ..hello() };
+        assert!(greet(unnamed, &Caller::Dev, "c").is_ok());
+        assert!(refused(hello(), "h2").contains("agent:h2"));
+        assert!(refused(v1::Hello { protocol: 2, ..hello() }, "h1").contains("protocol"));
+        assert!(refused(v1::Hello { cluster_id: "d".to_owned(), ..hello() }, "h1").contains("cluster c"));
+        let bad = v1::Hello { host: "H1".to_owned(), incarnation: String::new(), inventory: None, ..hello() };
+        let reason = refused(bad, "h1");
+        for field in ["host", "inventory", "incarnation"] {
+            assert!(reason.contains(field), "{reason}");
+        }
+    }
+}
