@@ -9,7 +9,7 @@ use crate::state::{Command, Done};
 /// The leader began to listen here.
 const SINCE: u64 = 1_000;
 /// It has listened for long enough.
-const LISTENED: u64 = SINCE + 201;
+const LISTENED: u64 = SINCE + 251;
 
 fn at(tenths: u64) -> Duration {
     Duration::from_millis(tenths * 100)
@@ -105,11 +105,11 @@ fn one_silent_host_is_suspected_then_lost_then_back() {
 #[test]
 fn nobody_is_judged_before_a_lease_and_a_margin_after_an_election() {
     let mut estate = Estate::new(&[4]);
-    assert_eq!(estate.run(0..3, SINCE..SINCE + 200), [], "not even suspected");
-    assert_eq!(estate.run(0..3, SINCE + 200..SINCE + 220), [(3, Lost)]);
+    assert_eq!(estate.run(0..3, SINCE..SINCE + 250), [], "not even suspected");
+    assert_eq!(estate.run(0..3, SINCE + 250..SINCE + 270), [(3, Lost)]);
     // The next term begins anew, with what the state says.
-    estate.table.lead(2, at(SINCE + 230));
-    assert_eq!(estate.run(0..0, SINCE + 230..SINCE + 430), []);
+    estate.table.lead(2, at(SINCE + 280));
+    assert_eq!(estate.run(0..0, SINCE + 280..SINCE + 530), []);
 }
 
 #[test]
@@ -126,8 +126,8 @@ fn a_leader_that_was_away_listens_anew() {
     let mut estate = Estate::new(&[4]);
     estate.run(0..4, SINCE..LISTENED);
     estate.table.was_away(at(LISTENED + 6_000));
-    assert_eq!(estate.run(0..3, LISTENED + 6_000..LISTENED + 6_200), []);
-    assert_eq!(estate.run(0..3, LISTENED + 6_200..LISTENED + 6_220), [(3, Lost)]);
+    assert_eq!(estate.run(0..3, LISTENED + 6_000..LISTENED + 6_250), []);
+    assert_eq!(estate.run(0..3, LISTENED + 6_250..LISTENED + 6_270), [(3, Lost)]);
 }
 
 #[test]
