@@ -17,6 +17,7 @@ use tokio::sync::{Notify, mpsc, watch};
 use tracing::{error, info, warn};
 
 use crate::{
+    belonging::{self, UnknownCluster},
     clock::{Clock, SystemClock},
     config::Config,
     docker::{DockerDriver, DockerSettings},
@@ -34,8 +35,6 @@ use crate::{
 pub const CREDENTIALS: &str = "credentials.pem";
 /// The ledger's folder in the data directory.
 pub const LEDGER: &str = "ledger";
-/// In development mode, where no certificate names a cluster: a random one of this agent's own.
-const DEV_CLUSTER: &str = "dev-cluster";
 /// Sockets at which libvirt's daemons are known to listen.
 const LIBVIRT_SOCKETS: [&str; 2] = ["/var/run/libvirt/libvirt-sock", "/var/run/libvirt/virtqemud-sock"];
 /// Others may pass the data directory (QEMU's user must reach its disks below it), but not list it.
@@ -60,6 +59,9 @@ pub enum AgentError {
         /// What is wrong with it.
         reason: String,
     },
+    /// It has a certificate and does not know of which cluster.
+    #[error(transparent)]
+    Cluster(#[from] UnknownCluster),
     /// The certificate is not this host's.
     #[error("the certificate is for {found}, and this host is {expected}")]
     WrongIdentity {
@@ -124,7 +126,7 @@ fn standing(config: &Config) -> Result<Standing, AgentError> {
         let (found, expected) = (credentials.identity().to_string(), format!("agent/{name}"));
         return Err(AgentError::WrongIdentity { found, expected });
     }
-    let cluster = credentials.cluster().to_string();
+    let cluster = belonging::read(&config.data_dir)?;
     let owner = Owner { cluster: cluster.clone(), host };
     Ok(Standing { owner, cluster, access: Access::Mutual(Box::new(credentials)) })
 }
@@ -135,20 +137,16 @@ fn dev_standing(config: &Config) -> Result<Standing, AgentError> {
         Some(name) => name.clone(),
         None => machine_name()?,
     };
-    let path = config.data_dir.join(DEV_CLUSTER);
-    let cluster = match fs::read_to_string(&path) {
-        Ok(text) if is_cluster(text.trim()) => text.trim().to_owned(),
-        _ => {
+    // Nobody tells one: a random one of this agent's own, kept for as long as its data.
+    let cluster = match belonging::read(&config.data_dir) {
+        Ok(cluster) => cluster,
+        Err(_) => {
             let cluster = format!("{:032x}", rand::random::<u128>());
-            fs::write(&path, &cluster).map_err(|source| AgentError::DataDir { path, source })?;
+            belonging::write(&config.data_dir, &cluster)?;
             cluster
         }
     };
     Ok(Standing { owner: Owner { cluster, host }, cluster: String::new(), access: Access::Plain })
-}
-
-fn is_cluster(text: &str) -> bool {
-    text.len() == 32 && text.bytes().all(|b| b.is_ascii_digit() || (b'a'..=b'f').contains(&b))
 }
 
 /// The machine's own name, without its domain.

@@ -16,7 +16,7 @@ use supercloud_proto::{
 };
 use tonic::Status;
 
-use crate::agent::CREDENTIALS;
+use crate::{agent::CREDENTIALS, belonging};
 
 /// How long the scheduler may take to sign: the token is marked as used through the log first.
 const SIGN_DEADLINE: Duration = Duration::from_secs(15);
@@ -91,6 +91,8 @@ pub async fn join(token: &str, servers: &[String], data_dir: &Path) -> Result<St
         )));
     };
     let host = host.to_string();
+    // Before the credentials: with them this host counts as joined.
+    belonging::write(data_dir, &answer.cluster_id).map_err(|error| JoinError::Answer(error.to_string()))?;
     credentials
         .save(&path)
         .map_err(|error| JoinError::Disk { path: path.clone(), reason: error.to_string() })?;

@@ -3,6 +3,7 @@
 //! From the ground: `reconcile` (pure) · `driver` with `docker` and `libvirt`, `inventory`, `ledger` · `executor` · `session` · `main`.
 
 pub mod agent;
+pub mod belonging;
 pub mod clock;
 pub mod config;
 pub mod desired;
