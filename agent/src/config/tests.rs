@@ -117,3 +117,24 @@ fn a_file_that_was_named_must_be_there() {
     let path = Path::new("/nonexistent/agent.toml");
     assert!(matches!(Config::load(Some(path), &Overrides::default()), Err(ConfigError::Unreadable { .. })));
 }
+
+/// The published file as it is, and with every setting that it shows as a comment.
+#[test]
+fn the_published_file_is_good() {
+    let published = include_str!("../../../packaging/agent.toml");
+    let plain = check(published, &Overrides::default()).expect("good");
+    let is_setting = |line: &&str| {
+        line.strip_prefix("# ").is_some_and(|rest| rest.contains(" = ") || rest.starts_with('['))
+    };
+    let uncommented: Vec<&str> = published
+        .lines()
+        .map(|line| if is_setting(&line) { line.trim_start_matches("# ") } else { line })
+        .collect();
+    let full = check(&uncommented.join("\n"), &Overrides::default()).expect("good");
+    assert_eq!(
+        (plain.data_dir, plain.ports, plain.docker.socket),
+        (full.data_dir, full.ports, full.docker.socket)
+    );
+    assert_eq!(plain.libvirt.image_dirs, full.libvirt.image_dirs);
+    assert!(full.reserved.is_some() && full.offer.cpu.is_some() && full.labels.contains_key("tier"));
+}
