@@ -1,11 +1,18 @@
 //! Runs the actions of a plan on the drivers: one at a time for an instance (the plan sees to that), a few at a time in all. It makes no
 //! choices: what came of an action goes back to the loop as an event. Deadlines are the drivers'.
+//!
+//! Decisions:
+//! - *A stop waits for nobody.* It is mostly waiting itself, for minutes if its grace is long, and one whose lease has run out must be over
+//!   before another host begins. So stops are bounded by the instances there are, and by nothing else.
+//! - *A start can be broken off until the driver begins it*, also while it waits for its turn.
+//! - *Each borough has preparations of its own*: one whose registry answers by the hour holds up nobody else's start.
 
 use std::{collections::BTreeMap, sync::Arc};
 
 use futures::future::join_all;
 use supercloud_proto::{
     id::{InstanceId, Millis},
+    name::BoroughName,
     spec::DriverKind,
 };
 use tokio::sync::{Semaphore, mpsc, oneshot};
@@ -15,9 +22,9 @@ use crate::{
     reconcile::{Action, Object},
 };
 
-/// Actions at a time: Docker's rate of starts is at its best with four in parallel.
+/// Starts and removals at a time: Docker's rate of starts is at its best with four in parallel.
 pub const ACTS: usize = 4;
-/// Preparations at a time. Apart from the others, so that slow downloads hold up no stop.
+/// Preparations of one borough at a time.
 pub const PREPARATIONS: usize = 4;
 /// Events that may wait for the loop.
 pub const EVENTS: usize = 256;
@@ -54,7 +61,7 @@ pub enum Event {
 /// Why a start did not come about.
 #[derive(Debug, thiserror::Error)]
 pub enum StartError {
-    /// It was broken off while it was being made ready, as asked.
+    /// It was broken off before the driver began it, as asked.
     #[error("broken off")]
     Cancelled,
     /// The driver says.
@@ -66,7 +73,8 @@ pub enum StartError {
 pub struct Executor {
     drivers: Arc<Drivers>,
     acts: Arc<Semaphore>,
-    preparations: Arc<Semaphore>,
+    /// Of boroughs that prepare something now.
+    preparations: BTreeMap<BoroughName, Arc<Semaphore>>,
     events: mpsc::Sender<Event>,
     /// To break off a preparation. An entry outlives its action until the next one of the instance.
     cancels: BTreeMap<InstanceId, oneshot::Sender<()>>,
@@ -79,7 +87,7 @@ impl Executor {
         let executor = Self {
             drivers,
             acts: Arc::new(Semaphore::new(ACTS)),
-            preparations: Arc::new(Semaphore::new(PREPARATIONS)),
+            preparations: BTreeMap::new(),
             events,
             cancels: BTreeMap::new(),
         };
@@ -94,7 +102,7 @@ impl Executor {
         let work = Work {
             drivers: Arc::clone(&self.drivers),
             acts: Arc::clone(&self.acts),
-            preparations: Arc::clone(&self.preparations),
+            preparations: self.preparations_for(&action),
             events: self.events.clone(),
         };
         let events = self.events.clone();
@@ -107,7 +115,21 @@ impl Executor {
         });
     }
 
-    /// Breaks off the instance's preparation, if it is still one.
+    /// The turns of the borough whose action it is. Those of a borough that prepares nothing are dropped.
+    fn preparations_for(&mut self, action: &Action) -> Arc<Semaphore> {
+        self.preparations.retain(|_, turns| Arc::strong_count(turns) > 1);
+        let fresh = || Arc::new(Semaphore::new(PREPARATIONS));
+        match action {
+            Action::Start { run, .. } => {
+                let borough = run.mark.workload.borough.clone();
+                Arc::clone(self.preparations.entry(borough).or_insert_with(fresh))
+            }
+            // They prepare nothing.
+            Action::Stop { .. } | Action::Remove { .. } => fresh(),
+        }
+    }
+
+    /// Breaks off the instance's start, unless the driver has begun it.
     pub fn cancel(&mut self, instance: InstanceId) {
         if let Some(cancel) = self.cancels.remove(&instance) {
             // It was over already.
@@ -145,7 +167,6 @@ impl Work {
                 Event::Started { run: Box::new(run), counted, result }
             }
             Action::Stop { instance, objects, grace } => {
-                let _permit = self.acts.acquire().await;
                 let stops = objects.iter().map(|object| self.stop(object, grace));
                 Event::Cleared { instance, result: join_all(stops).await.into_iter().collect() }
             }
@@ -160,16 +181,18 @@ impl Work {
     async fn start(&self, run: &TaskRun, cancelled: oneshot::Receiver<()>) -> Result<Seen, StartError> {
         let kind = run.order.tasks.get(run.task).map(|task| task.driver.kind());
         let driver = self.driver(kind)?;
-        let prepare = async {
-            let _permit = self.preparations.acquire().await;
-            driver.prepare(run).await
+        let made_ready = async {
+            let turn = self.preparations.acquire().await;
+            driver.prepare(run).await?;
+            drop(turn);
+            Ok::<_, DriverError>(self.acts.acquire().await)
         };
-        tokio::select! {
+        let _permit = tokio::select! {
+            biased;
             // A sender that was dropped means that nobody can break it off any more, not that somebody did.
             Ok(()) = cancelled => return Err(StartError::Cancelled),
-            prepared = prepare => prepared?,
-        }
-        let _permit = self.acts.acquire().await;
+            permit = made_ready => permit?,
+        };
         // The loop is gone when the agent ends; the start is finished all the same.
         let _ = self.events.send(Event::Prepared { instance: run.mark.instance }).await;
         Ok(driver.start(run).await?)
@@ -190,5 +213,176 @@ impl Work {
     fn driver(&self, kind: Option<DriverKind>) -> Result<&Arc<dyn Driver>, DriverError> {
         let missing = || DriverError::Refused("this host has no driver for it".to_owned());
         kind.and_then(|kind| self.drivers.get(&kind)).ok_or_else(missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{collections::BTreeSet, time::Duration};
+
+    use futures::stream::BoxStream;
+    use supercloud_proto::{host::DriverInfo, v1};
+    use tokio::sync::watch;
+    use tonic::async_trait;
+
+    use super::*;
+    use crate::{
+        driver::{ExecIo, Hint, LogOptions, Mark, Owner, Phase},
+        reconcile::world::{instance, service},
+    };
+
+    /// A test that waits longer than this has failed.
+    const DEADLINE: Duration = Duration::from_secs(10);
+
+    /// A driver that counts who has come to each call, and lets through only when told.
+    struct Gate {
+        came: watch::Sender<Vec<String>>,
+        open: watch::Sender<BTreeSet<&'static str>>,
+    }
+
+    impl Gate {
+        fn new() -> Arc<Self> {
+            Arc::new(Self { came: watch::Sender::default(), open: watch::Sender::default() })
+        }
+
+        async fn pass(&self, call: &'static str, mark: &Mark) {
+            self.came.send_modify(|came| came.push(format!("{call} {}", mark.instance)));
+            let mut open = self.open.subscribe();
+            open.wait_for(|open| open.contains(call)).await.expect("the gate lives");
+        }
+
+        async fn until_came(&self, what: &[&str]) {
+            let mut came = self.came.subscribe();
+            let all = came.wait_for(|came| what.iter().all(|what| came.iter().any(|c| c == what)));
+            tokio::time::timeout(DEADLINE, all).await.expect("in time").expect("the gate lives");
+        }
+    }
+
+    #[async_trait]
+    impl Driver for Gate {
+        fn kind(&self) -> DriverKind {
+            DriverKind::Docker
+        }
+
+        async fn probe(&self) -> DriverInfo {
+            DriverInfo::default()
+        }
+
+        async fn list(&self) -> Result<Vec<Seen>, DriverError> {
+            Ok(Vec::new())
+        }
+
+        async fn prepare(&self, run: &TaskRun) -> Result<(), DriverError> {
+            self.pass("prepare", &run.mark).await;
+            Ok(())
+        }
+
+        async fn start(&self, run: &TaskRun) -> Result<Seen, DriverError> {
+            self.pass("start", &run.mark).await;
+            Ok(seen(run.mark.clone()))
+        }
+
+        async fn stop(&self, seen: &Seen, _grace: Millis) -> Result<(), DriverError> {
+            self.pass("stop", &seen.mark).await;
+            Ok(())
+        }
+
+        async fn remove(&self, seen: &Seen) -> Result<(), DriverError> {
+            self.pass("remove", &seen.mark).await;
+            Ok(())
+        }
+
+        async fn logs(
+            &self,
+            _seen: &Seen,
+            _options: LogOptions,
+        ) -> Result<BoxStream<'static, Result<v1::LogsResponse, DriverError>>, DriverError> {
+            Err(DriverError::Missing)
+        }
+
+        async fn exec(&self, _seen: &Seen, _start: v1::ExecStart) -> Result<ExecIo, DriverError> {
+            Err(DriverError::Missing)
+        }
+
+        fn hints(&self) -> BoxStream<'static, Hint> {
+            Box::pin(futures::stream::pending())
+        }
+    }
+
+    fn seen(mark: Mark) -> Seen {
+        Seen { mark, runtime_id: "x".to_owned(), phase: Phase::Running { since: None } }
+    }
+
+    fn mark(number: u64, borough: &str) -> Mark {
+        let order = service(number);
+        let mut workload = order.workload.clone();
+        workload.borough = borough.parse().expect("a name");
+        let task = order.tasks[0].name.clone();
+        let instance = instance(number);
+        let owner = Owner { cluster: "c".to_owned(), host: "h".parse().expect("a name") };
+        Mark { owner, instance, workload, revision: 1, task, order_index: order.index }
+    }
+
+    fn start(number: u64, borough: &str) -> Action {
+        let run = TaskRun { mark: mark(number, borough), order: Arc::new(service(number)), task: 0 };
+        Action::Start { run, counted: false }
+    }
+
+    fn stop(number: u64) -> Action {
+        let object = Object { kind: DriverKind::Docker, seen: seen(mark(number, "camden")) };
+        Action::Stop { instance: instance(number), objects: vec![object], grace: 1 }
+    }
+
+    fn executor(gate: &Arc<Gate>) -> (Executor, mpsc::Receiver<Event>) {
+        let driver: Arc<dyn Driver> = Arc::clone(gate) as _;
+        Executor::new(Arc::new(BTreeMap::from([(DriverKind::Docker, driver)])))
+    }
+
+    #[tokio::test]
+    async fn a_stop_waits_for_no_other_action() {
+        let gate = Gate::new();
+        gate.open.send_modify(|open| _ = open.insert("prepare"));
+        let (mut executor, _events) = executor(&gate);
+        (1..=ACTS as u64).for_each(|number| executor.begin(start(number, "camden")));
+        gate.until_came(&["start i-1-0", "start i-2-0", "start i-3-0", "start i-4-0"]).await;
+        (11..=20).for_each(|number| executor.begin(stop(number)));
+        gate.until_came(&["stop i-b-0", "stop i-14-0"]).await;
+    }
+
+    #[tokio::test]
+    async fn a_start_that_waits_for_its_turn_can_be_broken_off() {
+        let gate = Gate::new();
+        gate.open.send_modify(|open| _ = open.insert("prepare"));
+        let (mut executor, mut events) = executor(&gate);
+        (1..=ACTS as u64).for_each(|number| executor.begin(start(number, "camden")));
+        gate.until_came(&["start i-1-0", "start i-2-0", "start i-3-0", "start i-4-0"]).await;
+        executor.begin(start(9, "hackney"));
+        gate.until_came(&["prepare i-9-0"]).await;
+        executor.cancel(instance(9));
+        let broken_off = async {
+            loop {
+                match events.recv().await.expect("the executor lives") {
+                    Event::Started { run, result: Err(StartError::Cancelled), .. } => {
+                        return run.mark.instance;
+                    }
+                    Event::Prepared { .. } => {}
+                    other => panic!("{other:?}"),
+                }
+            }
+        };
+        let broken_off = tokio::time::timeout(DEADLINE, broken_off).await.expect("in time");
+        assert_eq!(broken_off, instance(9));
+    }
+
+    #[tokio::test]
+    async fn one_boroughs_slow_downloads_hold_up_no_other() {
+        let gate = Gate::new();
+        let (mut executor, _events) = executor(&gate);
+        (1..=2 * PREPARATIONS as u64).for_each(|number| executor.begin(start(number, "camden")));
+        gate.until_came(&["prepare i-1-0"]).await;
+        executor.begin(start(99, "hackney"));
+        gate.until_came(&["prepare i-63-0"]).await;
+        let camdens = gate.came.borrow().len() - 1;
+        assert!(camdens <= PREPARATIONS, "{camdens} at a time");
     }
 }
