@@ -1,4 +1,8 @@
 //! What is there: all containers of the owner, each looked at as seldom as will do.
+//!
+//! Decision: labels alone make no container ours, its name must be the one that they ask for. A container inherits the labels of its image,
+//! and an image is whatever a borough puts into it: run by hand, it would pass for another borough's instance, and be stopped for it. The
+//! price: one that somebody renames is ours no more.
 
 use std::{
     collections::{BTreeMap, BTreeSet, HashMap},
@@ -56,7 +60,7 @@ impl DockerDriver {
             .await
     }
 
-    /// Leaves out and complains about, once, what bears our labels in part; forgets what is gone.
+    /// Leaves out and complains about, once, what bears our labels in part or under another name; forgets what is gone.
     fn sort_out(&self, listed: Vec<ContainerSummary>) -> Vec<(String, Mark, Option<Summary>)> {
         let ids: BTreeSet<String> = listed.iter().filter_map(|container| container.id.clone()).collect();
         self.remember(|remembered| {
@@ -65,8 +69,14 @@ impl DockerDriver {
             let mut marked = Vec::with_capacity(listed.len());
             for container in listed {
                 let Some(id) = container.id else { continue };
+                let names = container.names.unwrap_or_default();
                 match mark::from_labels(&container.labels.unwrap_or_default()) {
-                    Ok(mark) => marked.push((id, mark, container.state)),
+                    Ok(mark) if is_named_for(&mark, &names) => marked.push((id, mark, container.state)),
+                    Ok(mark) if remembered.damaged.insert(id.clone()) => {
+                        let instance = mark.instance;
+                        warn!(container = id, %instance, ?names, "left alone: it bears our labels under a name that is not ours");
+                    }
+                    Ok(_) => {}
                     Err(error) if remembered.damaged.insert(id.clone()) => {
                         warn!(container = id, %error, "left alone: its mark is damaged");
                     }
@@ -96,4 +106,10 @@ impl DockerDriver {
         }
         Ok(Some(Seen { mark, runtime_id: id, phase }))
     }
+}
+
+/// Whether a container bears the name that belongs to the mark. Docker writes names with a slash before.
+fn is_named_for(mark: &Mark, names: &[String]) -> bool {
+    let wanted = mark::container_name(mark);
+    names.iter().any(|name| name.strip_prefix('/').unwrap_or(name) == wanted)
 }

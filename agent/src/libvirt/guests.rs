@@ -90,6 +90,8 @@ impl Guests {
         let mark = match says(domain)? {
             Says::Nothing => return Ok(None),
             Says::Mark(mark) if mark.owner != self.owner => return Ok(None),
+            // A copy that somebody made of our domain, metadata and all: it is theirs.
+            Says::Mark(mark) if uuid != domain::uuid(&self.owner.cluster, mark.instance) => return Ok(None),
             Says::Mark(mark) => mark,
             Says::Damaged(damage) => {
                 let mut reported = lock(&self.reported);
@@ -301,6 +303,10 @@ mod tests {
                 Some(Element::new("sc:instance").with("xmlns:sc", mark::NAMESPACE)),
             ),
         ];
+        let copy = Uuid::from_u128(0x1234);
+        let copy = connection
+            .define_domain_xml(&test_domain("guests-copy", copy, Some(mark::write(&ours))))
+            .unwrap();
         // An attribute or a child more is no damage: a later agent may add one.
         let listed = guests.list(&connection).unwrap();
         assert_eq!(
@@ -322,7 +328,7 @@ mod tests {
         assert!(guests.running(&connection, ours.instance).unwrap().is_some());
         guests.kill(&connection, ours.instance).unwrap();
         assert!(!guests.runs(&connection, ours.instance).unwrap());
-        for domain in domains {
+        for domain in domains.into_iter().chain([copy]) {
             domain.undefine().unwrap();
         }
     }

@@ -102,13 +102,25 @@ async fn what_is_not_ours_is_neither_seen_nor_touched() -> Done {
     let damaged =
         make(format!("damaged-{short}"), &[cluster, host, ("supercloud.instance", "i-2F-0")]).await?;
     let neighbour = make(format!("neighbour-{short}"), &[cluster, ("supercloud.host", "host-2")]).await?;
+    // As a container looks whose image bears our labels.
+    let labels: [(&str, &str); 8] = [
+        cluster,
+        host,
+        ("supercloud.borough", "camden"),
+        ("supercloud.workload", "portal"),
+        ("supercloud.instance", "i-2f-0"),
+        ("supercloud.revision", "1"),
+        ("supercloud.task", "web"),
+        ("supercloud.order-index", "50"),
+    ];
+    let pretender = make(format!("pretender-{short}"), &labels).await?;
 
     assert_eq!(rig.driver.list().await?, []);
     match rig.driver.start(&run).await {
         Err(DriverError::Refused(reason)) => assert!(reason.contains("not ours"), "{reason}"),
         other => panic!("{other:?}"),
     }
-    for id in [squatter.id, damaged.id, neighbour.id] {
+    for id in [squatter.id, damaged.id, neighbour.id, pretender.id] {
         rig.docker.inspect_container(&id, None).await?;
     }
     Ok(())
