@@ -3,8 +3,9 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File},
+    fs::{self, File, Permissions},
     io,
+    os::unix::fs::PermissionsExt,
     panic::{AssertUnwindSafe, catch_unwind},
     path::{Path, PathBuf},
     time::{Duration, Instant},
@@ -26,6 +27,8 @@ const SEGMENT_BYTES: usize = 512 * 1024;
 /// How long an opening waits for a store that someone holds, and how often it tries.
 const LOCK_PATIENCE: Duration = Duration::from_secs(2);
 const LOCK_POLL: Duration = Duration::from_millis(20);
+/// Mode of the folder: orders hold what boroughs put into environments and first-boot settings, passwords among it.
+const FOLDER_MODE: u32 = 0o700;
 /// Written last when a store has been made: a store without it was never used, one with it must have contents.
 const MARKER: &str = "in-use";
 /// Stores set aside that are kept beside the present one, for someone to look at.
@@ -81,6 +84,9 @@ pub(super) fn open(dir: &Path, now: UnixMillis, alarms: &mut Vec<Alarm>) -> Resu
 fn open_existing(dir: &Path, alarms: &mut Vec<Alarm>) -> Result<Option<Loaded>, Unusable> {
     if !dir.try_exists()? {
         return Ok(None);
+    }
+    if dir.is_dir() {
+        fs::set_permissions(dir, Permissions::from_mode(FOLDER_MODE))?;
     }
     if !dir.join(MARKER).try_exists()? {
         let is_empty = fs::read_dir(dir)?.next().is_none();
@@ -214,6 +220,7 @@ fn prune_aside(parent: &Path, prefix: &str) -> io::Result<()> {
 /// Makes a store: its files and folders are synced before the marker says that it may be used.
 fn create(dir: &Path, now: UnixMillis) -> Result<Loaded, Unusable> {
     fs::create_dir_all(dir)?;
+    fs::set_permissions(dir, Permissions::from_mode(FOLDER_MODE))?;
     let db = open_sled(dir)?;
     let (mut loaded, _) = load(dir, db)?;
     let incarnation = format!("{:032x}", rand::random::<u128>());

@@ -1,6 +1,6 @@
 //! The ledger across ends, damage and loss.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use supercloud_proto::{
     instance::{InstanceReport, InstanceState},
@@ -163,6 +163,18 @@ async fn damaged(damage: impl Fn(&Path)) -> (Contents, Vec<Alarm>) {
     assert_eq!(again.contents.orders.len(), 2);
     again.ledger.close();
     (contents, alarms)
+}
+
+#[tokio::test]
+async fn nobody_else_reads_what_orders_hold() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let dir = folder.path().join("ledger");
+    let mode = || fs::metadata(&dir).expect("is there").permissions().mode() & 0o777;
+    written(&dir, everything()).await;
+    assert_eq!(mode(), 0o700);
+    fs::set_permissions(&dir, fs::Permissions::from_mode(0o755)).expect("ours");
+    written(&dir, Batch::default()).await;
+    assert_eq!(mode(), 0o700, "one that an older agent made is closed too");
 }
 
 #[tokio::test]
