@@ -2,7 +2,9 @@
 //! into the ledger before it acts.
 //!
 //! Decisions:
-//! - *An order older than the highest index ever accepted for its instance is refused*, also after the instance was forgotten.
+//! - *An order older than the highest index ever accepted for its instance is refused*, also after the instance was forgotten. Once the
+//!   scheduler no longer knows an instance, the very order that was dropped is refused too: only a node that lags behind still has it, and
+//!   it would begin anew what is over.
 //! - *A full set counts when its last part has come.* Orders that it does not name are dropped, unless they were decided after the index
 //!   at which the set was read: a node that lags behind cannot speak of them. Dropping an order destroys nothing.
 
@@ -159,6 +161,9 @@ impl Orders {
         };
         let dropped: Vec<_> = self.orders.iter().filter_map(unnamed).collect();
         for id in &dropped {
+            let past = self.fences.get(id).map_or(0, |fence| fence.saturating_add(1));
+            self.fences.insert(*id, past);
+            batch.fence(*id, past);
             self.forget(*id, batch);
         }
         dropped
@@ -222,6 +227,19 @@ mod tests {
         let last = orders.take(set(vec![], 20, true, false), &mut batch);
         assert_eq!(last.dropped, [instance(2)], "3 was decided after the set was read");
         assert_eq!(ids(&orders), [1, 3]);
+    }
+
+    #[test]
+    fn what_a_full_set_dropped_does_not_come_back_from_a_node_that_lags() {
+        let mut orders = Orders::default();
+        let mut batch = Batch::default();
+        orders.take(set(vec![order(1, 10)], 10, true, false), &mut batch);
+        orders.take(set(vec![], 20, true, false), &mut batch);
+        let taken = orders.take(set(vec![order(1, 10)], 15, true, false), &mut batch);
+        assert_eq!(taken.refused, [(instance(1), 10, 11)]);
+        assert!(orders.all().is_empty());
+        orders.take(set(vec![order(1, 21)], 21, false, false), &mut batch);
+        assert_eq!(ids(&orders), [1], "a newer decision counts");
     }
 
     #[test]

@@ -136,6 +136,11 @@ impl Batch {
         self.set(record::order_key(order.instance), record::order(order))
     }
 
+    /// Keeps an instance's fence by itself.
+    pub fn fence(&mut self, instance: InstanceId, index: LogIndex) -> &mut Self {
+        self.set(record::fence_key(instance), record::number(index))
+    }
+
     /// Drops an order. Its fence stays.
     pub fn drop_order(&mut self, instance: InstanceId) -> &mut Self {
         self.unset(record::order_key(instance))
