@@ -26,6 +26,9 @@ const HEARTBEAT_BOUNDS: (Millis, Millis) = (100, 60_000);
 /// Heartbeats without an answer before the node is left, and the least time for it: an election must not look like a deaf node.
 const UNANSWERED: u64 = 4;
 const UNANSWERED_AT_LEAST: Millis = 15_000;
+/// It is left while this part of the lease still lasts, whatever else: a node that is cut off must not cost the exclusive instances that
+/// another node would keep alive.
+const LEASE_PART: u64 = 2;
 /// Heartbeats whose time of sending is remembered.
 const REMEMBERED: usize = 64;
 /// Attach streams at a time.
@@ -44,6 +47,7 @@ pub(super) struct Opened {
 /// Heartbeats under way.
 struct Heartbeats {
     every: Millis,
+    lease: Millis,
     sequence: u64,
     /// Boot time of sending, by sequence.
     sent: BTreeMap<u64, Millis>,
@@ -52,7 +56,8 @@ struct Heartbeats {
 
 impl Heartbeats {
     fn patience(&self) -> Millis {
-        (self.every * UNANSWERED).max(UNANSWERED_AT_LEAST)
+        let patience = (self.every * UNANSWERED).max(UNANSWERED_AT_LEAST);
+        patience.min(self.lease / LEASE_PART).max(self.every * 2)
     }
 
     fn begin(&mut self, boot: Millis) -> u64 {
@@ -90,8 +95,13 @@ impl Opened {
     ) -> Result<std::convert::Infallible, Ended> {
         let (least, most) = HEARTBEAT_BOUNDS;
         let every = self.welcome.heartbeat_every_ms.clamp(least, most);
-        let mut heartbeats =
-            Heartbeats { every, sequence: 0, sent: BTreeMap::new(), answered: Instant::now() };
+        let mut heartbeats = Heartbeats {
+            every,
+            lease: self.welcome.lease_ms,
+            sequence: 0,
+            sent: BTreeMap::new(),
+            answered: Instant::now(),
+        };
         let mut ticks = tokio::time::interval(Duration::from_millis(every));
         ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
@@ -169,5 +179,23 @@ impl Opened {
         let drivers = std::sync::Arc::clone(&setup.drivers);
         let view = std::sync::Arc::clone(&setup.view.borrow());
         attached.spawn(attach::serve(self.client.clone(), open, drivers, view, has_room));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_deaf_node_is_left_while_the_lease_still_lasts() {
+        let patience = |every, lease| {
+            let heartbeats =
+                Heartbeats { every, lease, sequence: 0, sent: BTreeMap::new(), answered: Instant::now() };
+            heartbeats.patience()
+        };
+        assert_eq!(patience(2_000, 12_000), 6_000);
+        assert_eq!(patience(2_000, 120_000), 15_000, "an election is no deafness");
+        assert_eq!(patience(10_000, 600_000), 40_000);
+        assert_eq!(patience(2_000, 1_000), 4_000, "an answer has time to come");
     }
 }
