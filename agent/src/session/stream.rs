@@ -193,7 +193,7 @@ mod tests {
                 Heartbeats { every, lease, sequence: 0, sent: BTreeMap::new(), answered: Instant::now() };
             heartbeats.patience()
         };
-        assert_eq!(patience(2_000, 12_000), 6_000);
+        assert_eq!(patience(2_000, 15_000), 7_500);
         assert_eq!(patience(2_000, 120_000), 15_000, "an election is no deafness");
         assert_eq!(patience(10_000, 600_000), 40_000);
         assert_eq!(patience(2_000, 1_000), 4_000, "an answer has time to come");
