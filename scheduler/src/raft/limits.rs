@@ -140,7 +140,8 @@ pub(super) fn config(id: u64, applied: u64) -> ::raft::Config {
         pre_vote: true,
         read_only_option: ::raft::ReadOnlyOption::Safe,
         skip_bcast_commit: false,
-        batch_append: true,
+        // With it raft would put all that a follower lacks into one message, without a limit, and the receiver refuses it.
+        batch_append: false,
         priority: 0,
     }
 }
@@ -153,7 +154,7 @@ mod tests {
     fn every_limit_of_raft_is_set() {
         let config = config(7, 3);
         config.validate().unwrap();
-        assert!(config.pre_vote && config.check_quorum);
+        assert!(config.pre_vote && config.check_quorum && !config.batch_append);
         assert_eq!(config.read_only_option, ::raft::ReadOnlyOption::Safe);
         for limit in
             [config.max_size_per_msg, config.max_uncommitted_size, config.max_committed_size_per_ready]

@@ -89,3 +89,20 @@ async fn leadership_is_handed_over() {
     let after = cluster.write("after").await;
     assert_eq!(cluster.agree(after.index).await.entries.len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_follower_far_behind_is_sent_no_message_that_it_would_refuse() {
+    // The network of these tests panics when a message is refused.
+    let cluster = Cluster::found(3).await;
+    let away = cluster.followers().await[0];
+    cluster.network.cut(away);
+    let log = cluster.log(cluster.leader().await);
+    let mut last = 0;
+    for number in 0..16 {
+        last = log.propose(vec![number; limits::MAX_MESSAGE_BYTES as usize / 2]).await.unwrap().index;
+    }
+    assert!(16 * limits::MAX_MESSAGE_BYTES / 2 > limits::MAX_PEER_MESSAGE_BYTES as u64);
+    cluster.network.heal();
+    assert_eq!(cluster.agree(last).await.entries.len(), 16);
+    assert_eq!(cluster.network.snapshots_sent(), 0);
+}
