@@ -4,15 +4,17 @@
 //! sender is refused here.
 
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use supercloud_proto::v1;
 use tokio::io::AsyncWriteExt as _;
+use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
 use tonic::metadata::MetadataValue;
 
 use super::handle::{Log, StepError};
-use super::limits::MAX_SNAPSHOT_BYTES;
+use super::limits::{MAX_SNAPSHOT_BYTES, SNAPSHOT_STALL};
 use super::members::NodeId;
 
 /// Tells a sender's transport that the sender was removed from the cluster, and nothing milder.
@@ -71,17 +73,27 @@ fn sender(caller: Option<NodeId>, named: u64) -> Result<NodeId, Status> {
 /// message that announced it reaches the log. `caller` as in [`step_stream`].
 ///
 /// # Errors
-/// `RESOURCE_EXHAUSTED` while another one comes in, `DATA_LOSS` when it is not whole, `INTERNAL` when our disk
-/// refuses.
+/// `RESOURCE_EXHAUSTED` while another one comes in, `DATA_LOSS` when it is not whole, `DEADLINE_EXCEEDED` when the
+/// sender falls silent (it may be gone without a word, and others must get their turn), `INTERNAL` when our disk refuses.
 pub async fn install_snapshot<O: Send + 'static>(
     log: &Log<O>,
     caller: Option<NodeId>,
+    pieces: impl Stream<Item = Result<v1::InstallSnapshotRequest, Status>> + Unpin,
+) -> Result<v1::InstallSnapshotResponse, Status> {
+    receive(log, caller, pieces, SNAPSHOT_STALL).await
+}
+
+pub(super) async fn receive<O: Send + 'static>(
+    log: &Log<O>,
+    caller: Option<NodeId>,
     mut pieces: impl Stream<Item = Result<v1::InstallSnapshotRequest, Status>> + Unpin,
+    stall: Duration,
 ) -> Result<v1::InstallSnapshotResponse, Status> {
     let Some(_only) = log.receive_snapshot() else {
         return Err(Status::resource_exhausted("another snapshot is coming in"));
     };
-    let first = pieces.next().await.ok_or_else(|| Status::invalid_argument("the stream is empty"))??;
+    let first =
+        next(&mut pieces, stall).await?.ok_or_else(|| Status::invalid_argument("the stream is empty"))?;
     let from = sender(caller, first.from)?;
     if first.total > MAX_SNAPSHOT_BYTES {
         return Err(Status::invalid_argument("the snapshot is larger than any"));
@@ -89,19 +101,30 @@ pub async fn install_snapshot<O: Send + 'static>(
     let mut file = IncomingFile::create(log.incoming_snapshot(), first.total).await?;
     let message = first.message.clone();
     file.piece(&first).await?;
-    while let Some(piece) = pieces.next().await {
-        file.piece(&piece?).await?;
+    while let Some(piece) = next(&mut pieces, stall).await? {
+        file.piece(&piece).await?;
     }
     let file = file.finish().await?;
     let log = log.clone();
     let stepped = tokio::task::spawn_blocking(move || {
         let stepped = log.step_snapshot(from, &message, file.path());
-        // From here on the log deletes the file when it does not want it.
-        file.keep();
+        if stepped.is_ok() {
+            // From here on the log deletes the file when it does not want it.
+            file.keep();
+        }
         stepped
     });
     stepped.await.map_err(|error| Status::internal(error.to_string()))??;
     Ok(v1::InstallSnapshotResponse {})
+}
+
+/// The next piece, unless the sender has fallen silent.
+async fn next<T>(
+    pieces: &mut (impl Stream<Item = Result<T, Status>> + Unpin),
+    stall: Duration,
+) -> Result<Option<T>, Status> {
+    let silent = |_| Status::deadline_exceeded("the sender of the snapshot has fallen silent");
+    timeout(stall, pieces.next()).await.map_err(silent)?.transpose()
 }
 
 /// A path whose file is deleted unless somebody else has taken it over.

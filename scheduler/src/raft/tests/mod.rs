@@ -4,5 +4,6 @@ mod disk;
 mod failures;
 mod grpc;
 mod harness;
+mod incoming;
 mod membership;
 mod replication;
