@@ -166,6 +166,11 @@ async fn forward(core: &Core, leader: &Member, term: u64, bytes: &[u8], deadline
 
 /// What the leader's `peer_service` said, or what became of the connection.
 fn read_refusal(status: &tonic::Status) -> Attempt {
+    // The leader's own word comes without a cause. A cause means that the connection broke, and some of its faults are
+    // given the very codes of a refusal, although the entry may have been appended.
+    if status.source().is_some() {
+        return if never_sent(status) { Attempt::NotTaken } else { Attempt::Unknown };
+    }
     match status.code() {
         Code::FailedPrecondition => Attempt::NotTaken,
         Code::ResourceExhausted => {
@@ -174,7 +179,6 @@ fn read_refusal(status: &tonic::Status) -> Attempt {
         Code::InvalidArgument | Code::Unauthenticated | Code::PermissionDenied => {
             Attempt::Refused(ProposeError::Unreadable(status.message().to_owned()))
         }
-        _ if never_sent(status) => Attempt::NotTaken,
         _ => Attempt::Unknown,
     }
 }
@@ -189,4 +193,18 @@ fn never_sent(status: &tonic::Status) -> bool {
         cause = error.source();
     }
     false
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_broken_connection_is_not_taken_for_a_refusal() {
+        let refused = tonic::Status::resource_exhausted("too many proposals are under way");
+        assert!(matches!(read_refusal(&refused), Attempt::Refused(ProposeError::Overloaded { .. })));
+        let mut broken = tonic::Status::resource_exhausted("the connection was ended: enhance your calm");
+        broken.set_source(std::sync::Arc::new(std::io::Error::other("reset")));
+        assert!(matches!(read_refusal(&broken), Attempt::Unknown));
+    }
 }
