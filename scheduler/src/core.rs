@@ -157,7 +157,7 @@ impl Core {
         };
         let core = Self { inner: Arc::new(inner) };
         let mut tasks = JoinSet::new();
-        tasks.spawn(heartbeats::run(queue, lead, peers.clone(), nodes.clone()));
+        tasks.spawn(heartbeats::run(queue, lead, peers.clone(), nodes.clone(), core.changes()));
         tasks.spawn(archive::heal::run(archive, peers, nodes));
         tasks.spawn(leader::run(core.clone()));
         *core.tasks() = Some(tasks);
@@ -167,7 +167,7 @@ impl Core {
     /// Proposes a command, on whichever node leads, and waits until it is on disk on a majority and applied.
     ///
     /// `by` is the caller ("operator:alice"), `request_id` the caller's id for this request, by which a repeated one is answered and not
-    /// done again; empty: not remembered. The time is stamped here.
+    /// done again; empty: not remembered. The time is stamped by the clock of the node that leads.
     ///
     /// # Errors
     /// See [`ProposeError`]. A rejection by the state is an [`Outcome`], not an error.

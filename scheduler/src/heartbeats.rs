@@ -3,6 +3,10 @@
 //!
 //! An agent's lease hangs on the answer, so it is given only when the leader has the heartbeat *and* still led after it came: the leader has
 //! that confirmed by a majority in its present term. Whoever leads later then judges no host before a whole lease has passed.
+//!
+//! And it is given only when this node's state holds every decision that the leader had made until then: a host that was given up and is back
+//! must see, before its lease is renewed, the order that tells it to stop. A session therefore sends the orders of the present state first, and
+//! then the answer.
 
 use std::{collections::BTreeMap, time::Duration};
 
@@ -22,6 +26,8 @@ use crate::{
     leader::Lead,
     peers::Peers,
     raft::{self, Role},
+    state::State,
+    watch as waits,
 };
 
 /// Heartbeats that wait to be passed on.
@@ -79,7 +85,8 @@ impl Heartbeats {
         (Self { queue }, Queue(waiting))
     }
 
-    /// Hands in a heartbeat, and waits until the leader has it.
+    /// Hands in a heartbeat, and waits until the leader has it and this node's published state holds all that was decided before. Whoever
+    /// answers the agent sends it the orders of that state first.
     ///
     /// # Errors
     /// See [`BeatError`]; the heartbeat is not to be acknowledged then.
@@ -97,7 +104,13 @@ impl Heartbeats {
 pub(crate) struct Queue(mpsc::Receiver<Waiting>);
 
 /// Passes heartbeats on until the node stops.
-pub(crate) async fn run(mut queue: Queue, lead: Lead, peers: Peers, nodes: watch::Receiver<raft::Status>) {
+pub(crate) async fn run(
+    mut queue: Queue,
+    lead: Lead,
+    peers: Peers,
+    nodes: watch::Receiver<raft::Status>,
+    states: watch::Receiver<State>,
+) {
     let mut waiting = Vec::new();
     loop {
         if queue.0.recv_many(&mut waiting, MAX_BATCH).await == 0 {
@@ -114,8 +127,11 @@ pub(crate) async fn run(mut queue: Queue, lead: Lead, peers: Peers, nodes: watch
         }
         let (beats, replies): (Vec<Beat>, Vec<_>) =
             waiting.drain(..).map(|waiting| (waiting.beat, waiting.reply)).unzip();
-        let answer =
-            if own { lead.take_in(&beats).await.map(drop) } else { pass_on(beats, &peers, &nodes).await };
+        let answer = if own {
+            lead.take_in(&beats).await.map(drop)
+        } else {
+            pass_on(beats, &peers, &nodes, &states).await
+        };
         for reply in replies {
             // A session that has ended needs no answer.
             let _ = reply.send(answer);
@@ -128,6 +144,7 @@ async fn pass_on(
     beats: Vec<Beat>,
     peers: &Peers,
     nodes: &watch::Receiver<raft::Status>,
+    states: &watch::Receiver<State>,
 ) -> Result<(), BeatError> {
     let (from, leader) = {
         let status = nodes.borrow();
@@ -138,17 +155,23 @@ async fn pass_on(
         let mut client = peers.client(&leader).await.map_err(|_| BeatError::NoLeader)?;
         let heartbeats = beats.into_iter().map(to_wire).collect();
         let answer = client.heartbeats(v1::HeartbeatsRequest { from: from.0, heartbeats }).await;
-        answer.map(drop).map_err(|status| match status.code() {
+        answer.map(|answer| answer.into_inner().index).map_err(|status| match status.code() {
             tonic::Code::FailedPrecondition => BeatError::NoLeader,
             _ => BeatError::Unanswered,
         })
     };
     let answer = timeout(ANSWER_DEADLINE, call).await.unwrap_or(Err(BeatError::Unanswered));
-    if let Err(error) = answer {
-        tracing::debug!(leader = %leader.id, %error, "heartbeats are not answered");
-        peers.forget(leader.id);
+    match answer {
+        Ok(index) => waits::applied(states, index, ANSWER_DEADLINE).await.map(drop).map_err(|error| {
+            tracing::debug!(index, %error, "heartbeats are not answered: this node is behind");
+            BeatError::Unanswered
+        }),
+        Err(error) => {
+            tracing::debug!(leader = %leader.id, %error, "heartbeats are not answered");
+            peers.forget(leader.id);
+            Err(error)
+        }
     }
-    answer
 }
 
 fn to_wire(beat: Beat) -> v1::HostHeartbeat {

@@ -8,6 +8,7 @@
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use supercloud_proto::id::LogIndex;
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
@@ -38,6 +39,15 @@ pub struct Lead {
     table: Arc<Mutex<Table>>,
 }
 
+/// That heartbeats were taken in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Taken {
+    /// The term in which this node led after they came.
+    pub(crate) term: u64,
+    /// A log index that holds every decision made before that; applied here.
+    pub(crate) index: LogIndex,
+}
+
 impl Lead {
     pub(crate) fn new(log: Log<Outcome>) -> Self {
         Self { log, table: Arc::default() }
@@ -46,21 +56,26 @@ impl Lead {
     /// Takes in heartbeats, and gives the term in which this node led after they came: a majority has confirmed it since.
     ///
     /// # Errors
-    /// [`BeatError::NoLeader`] when this node does not lead, or could not have it confirmed.
-    pub(crate) async fn take_in(&self, beats: &[Beat]) -> Result<u64, BeatError> {
+    /// [`BeatError::NoLeader`] when this node does not lead, or could not have it confirmed; [`BeatError::Unanswered`] when one of the hosts is
+    /// being given up at this moment.
+    pub(crate) async fn take_in(&self, beats: &[Beat]) -> Result<Taken, BeatError> {
         let came = boot_now();
         let term = self.leading().ok_or(BeatError::NoLeader)?;
-        self.log.read_index().await.map_err(|_| BeatError::NoLeader)?;
+        let index = self.log.read_index().await.map_err(|_| BeatError::NoLeader)?;
         // The confirmation may have come from a later leader; then this node has learned of the later term before it.
         if self.leading() != Some(term) {
             return Err(BeatError::NoLeader);
         }
         let mut table = self.table();
         table.lead(term, came);
+        if beats.iter().any(|beat| table.gives_up(beat.host)) {
+            // Its lease would be renewed while the log hands its work to others.
+            return Err(BeatError::Unanswered);
+        }
         for beat in beats {
             table.heard(beat, came);
         }
-        Ok(term)
+        Ok(Taken { term, index })
     }
 
     fn leading(&self) -> Option<u64> {

@@ -17,8 +17,10 @@ use tonic::{Request, Response, Status, Streaming};
 
 use crate::{
     archive::heal::PIECES_AHEAD,
+    clock::unix_now,
     core::Core,
     heartbeats::{BeatError, from_wire},
+    leader::Taken,
     raft::{self, NodeId},
     state::Entry,
 };
@@ -63,7 +65,8 @@ impl PeerApi {
             }
         };
         if self.core.status().members.was_removed(node) {
-            return Err(Status::failed_precondition(format!("node {node} was removed from the cluster")));
+            // With the mark by which the log of the caller learns that it is out.
+            return Err(raft::StepError::SenderRemoved { id: node }.into());
         }
         Ok(Some(node))
     }
@@ -92,10 +95,13 @@ impl PeerService for PeerApi {
         request: Request<v1::ProposeRequest>,
     ) -> Result<Response<v1::ProposeResponse>, Status> {
         self.caller(&request)?;
-        let entry = request.into_inner().command;
         // What this node cannot read it must not spread: every node that met it in its log would stop.
-        Entry::decode(&entry).map_err(|error| Status::invalid_argument(error.to_string()))?;
-        let committed = self.core.log().propose(entry).await.map_err(refusal)?;
+        let mut entry = Entry::decode(&request.into_inner().command)
+            .map_err(|error| Status::invalid_argument(error.to_string()))?;
+        // One clock stamps the log, the leader's, which the pass reads too: a follower whose clock is wrong would otherwise let
+        // tokens lapse, or hold back the successors of what failed, for as long as it is wrong.
+        entry.time = unix_now();
+        let committed = self.core.log().propose(entry.encode()).await.map_err(refusal)?;
         let outcome = committed.outcome.encode();
         Ok(Response::new(v1::ProposeResponse { index: committed.index, outcome }))
     }
@@ -108,7 +114,7 @@ impl PeerService for PeerApi {
         let beats = from_wire(request.into_inner().heartbeats)
             .map_err(|problems| Status::invalid_argument(problems.to_string()))?;
         match self.core.lead().take_in(&beats).await {
-            Ok(term) => Ok(Response::new(v1::HeartbeatsResponse { term })),
+            Ok(Taken { term, index }) => Ok(Response::new(v1::HeartbeatsResponse { term, index })),
             Err(error @ BeatError::NoLeader) => Err(Status::failed_precondition(error.to_string())),
             Err(error) => Err(Status::unavailable(error.to_string())),
         }

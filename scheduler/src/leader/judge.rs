@@ -8,7 +8,10 @@
 //!   giving up one does not make the others look like a minority.
 //! * **Drivers are judged once a heartbeat**, so that an older heartbeat does not overrule a newer registration.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    time::Duration,
+};
 
 use supercloud_proto::{
     host::{DriverInfo, HostState, Inventory},
@@ -75,6 +78,8 @@ pub struct Table {
     hosts: BTreeMap<HostId, Heard>,
     /// When a host of each site was last given up.
     given_up: BTreeMap<SiteName, Duration>,
+    /// Hosts whose loss was proposed and is not applied yet.
+    giving_up: BTreeSet<HostId>,
 }
 
 #[derive(Debug, Clone)]
@@ -127,10 +132,21 @@ impl Table {
             heard.drivers = None;
         }
         for verdict in verdicts.iter().filter(|verdict| verdict.state == HostState::Lost) {
+            self.giving_up.insert(verdict.host);
             if let Some(host) = state.host(verdict.host) {
                 self.given_up.insert(host.inventory.site.clone(), now);
             }
         }
+    }
+
+    /// What became of the verdicts is in the state.
+    pub fn concluded(&mut self) {
+        self.giving_up.clear();
+    }
+
+    /// Whether this host is being given up: its heartbeat came too late, and an answer would renew a lease that others no longer respect.
+    pub fn gives_up(&self, host: HostId) -> bool {
+        self.giving_up.contains(&host)
     }
 
     fn silence(&self, host: HostId, now: Duration) -> Duration {

@@ -29,6 +29,8 @@ pub(super) async fn run(core: Core, term: u64) {
                 tracing::warn!(%error, verdicts = chunk.len(), "verdicts about hosts are not in the log");
             }
         }
+        // They are applied or refused by now. Where that is not known the leadership is over, and this table with it.
+        core.lead().table().concluded();
     }
 }
 

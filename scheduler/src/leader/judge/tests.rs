@@ -199,3 +199,14 @@ fn the_only_host_is_given_up_like_any() {
     let mut estate = Estate::new(&[1]);
     assert_eq!(estate.run(0..0, SINCE..LISTENED + 10), [(0, Lost)]);
 }
+
+#[test]
+fn a_host_that_is_being_given_up_gets_no_answer_until_that_is_decided() {
+    let mut estate = Estate::new(&[1, 1]);
+    let verdicts = estate.run(1..2, SINCE..LISTENED + 5);
+    assert!(verdicts.contains(&(0, Lost)), "{verdicts:?}");
+    let [lost, well] = [estate.hosts[0], estate.hosts[1]];
+    assert!(estate.table.gives_up(lost) && !estate.table.gives_up(well));
+    estate.table.concluded();
+    assert!(!estate.table.gives_up(lost));
+}

@@ -63,7 +63,7 @@ impl Step<'_> {
             order_index: self.index,
             created: self.time,
             changed: self.time,
-            not_before: if failures == 0 { 0 } else { self.time + wait_after(failures) },
+            not_before: if failures == 0 { 0 } else { self.time.saturating_add(wait_after(failures)) },
             tasks: Vec::new(),
             replaces: follows.map(|before| before.id),
             failures,
