@@ -198,6 +198,8 @@ impl Session<'_> {
     async fn heartbeat_answered(&mut self, answered: Option<u64>) -> Result<(), End> {
         self.work.heartbeat = None;
         let Some(sequence) = answered else { return Ok(()) };
+        // The answer renews the lease: an order to stop that this node knows of goes before it.
+        self.send_changed().await?;
         Ok(self.outbox.send(Down::HeartbeatAck(v1::HeartbeatAck { sequence })).await?)
     }
 
