@@ -35,14 +35,15 @@ async fn one(session: &Session, format: Format, text: &str) -> Result<(), Failur
 }
 
 async fn all(session: &Session, format: Format) -> Result<(), Failure> {
-    let nodes = session
-        .call(async |channel| SchedulerServiceClient::new(channel).list(ListNodesRequest {}).await)
-        .await?;
     let hosts = hosts(session).await?;
     let request =
         ListWorkloadsRequest { borough: session.borough(), stale: session.stale, ..Default::default() };
     let workloads = list_all(session, request).await?;
     let workloads: Vec<Shown> = workloads.iter().map(workload::shown).collect();
+    // Asked last: by then an answer has come through whoever leads now, and an election is over.
+    let nodes = session
+        .call(async |channel| SchedulerServiceClient::new(channel).list(ListNodesRequest {}).await)
+        .await?;
     match format {
         Format::Json | Format::Yaml => output::document(
             format,

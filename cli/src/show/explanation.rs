@@ -45,10 +45,7 @@ fn nearest(miss: &v1::NearMiss) -> Value {
 
 /// In lines for people.
 pub fn text(explanation: &v1::PlacementExplanation) -> String {
-    let mut text = match explanation.instance.as_str() {
-        "" => format!("{}\n", explanation.summary),
-        id => format!("{id}: {}\n", explanation.summary),
-    };
+    let mut text = format!("{}\n", explanation.summary);
     for filter in explanation.filters.iter().filter(|filter| filter.hosts > 0) {
         text.push_str(&format!(
             "  {:<15} {:>6} {} ruled out\n",
