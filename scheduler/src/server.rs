@@ -42,8 +42,8 @@ use crate::{
 const READINESS_PERIOD: Duration = Duration::from_secs(1);
 /// How long calls and streams may take to end when the node does.
 const DRAIN_DEADLINE: Duration = Duration::from_secs(5);
-/// How long handing over the leadership may take then.
-const HAND_OVER_DEADLINE: Duration = Duration::from_secs(4);
+/// How long handing over the leadership may take then: an election, where the other node is well.
+const HAND_OVER_DEADLINE: Duration = Duration::from_millis(1500);
 /// How long the log may take to close.
 const CLOSE_DEADLINE: Duration = Duration::from_secs(15);
 /// How long joining a cluster in development is tried: its first node may be starting too.

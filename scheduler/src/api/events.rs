@@ -2,7 +2,7 @@
 
 use std::pin::Pin;
 
-use futures::{Stream, StreamExt as _, stream};
+use futures::{Stream, stream};
 use supercloud_proto::{
     id::InstanceId,
     name::{BoroughName, HostName, WorkloadName},
@@ -11,7 +11,7 @@ use supercloud_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, caller::Caller, input, open, refusals, show};
+use super::{Api, caller::Caller, ending::cut_off, input, open, refusals, show};
 use crate::archive::{EventBatch, EventFilter, Subscription, WatchError};
 
 /// The borough to filter by: the caller's own where they are confined to one.
@@ -102,6 +102,6 @@ impl EventService for Api {
             let go_on = message.is_ok().then_some((subscription, filter, permit));
             Some((message, go_on))
         });
-        Ok(Response::new(Box::pin(messages.take_until(self.ended()))))
+        Ok(Response::new(Box::pin(cut_off(messages, self.ended()))))
     }
 }

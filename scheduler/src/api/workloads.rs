@@ -11,7 +11,7 @@ use supercloud_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, CATCH_UP, Changed, input, open, refusals, show};
+use super::{Api, CATCH_UP, Changed, ending::cut_off, input, open, refusals, show};
 use crate::{
     clock,
     placement::{self, plan::Refused},
@@ -249,7 +249,7 @@ impl WorkloadService for Api {
             let _held = &permit;
             moment(&state, &key)
         });
-        Ok(Response::new(Box::pin(until_gone(moments).take_until(self.ended()).map(Ok))))
+        Ok(Response::new(Box::pin(cut_off(until_gone(moments).map(Ok), self.ended()))))
     }
 }
 

@@ -8,6 +8,8 @@
 //!   relay ──OpenStream──> session ──> agent ──Attach──> streams ──> relay
 //! ```
 //!
+//! A part of the API's floor: it shares the API's words for callers and refusals, and nothing else of it.
+//!
 //! Files, from the ground: `outbox` (messages to the agent, cut to a size) · `streams` · `hello` · `session` · `relay`.
 //!
 //! Decisions

@@ -23,7 +23,7 @@ use tonic::{Code, Status, Streaming};
 
 use super::{Attached, Sessions};
 use crate::{
-    api::refusals,
+    api::{ending::cut_off, refusals},
     core::Core,
     peer_service::{RelayAnswers, RelayHandler},
     raft::NodeId,
@@ -58,7 +58,7 @@ pub async fn logs(
             Err(status) => Some(Err(broken(&status))),
         })
     });
-    Ok(Box::pin(until_error(pieces).take_until(ended(sessions))))
+    Ok(Box::pin(cut_off(until_error(pieces), ended(sessions))))
 }
 
 /// The first message of an exec.
@@ -98,7 +98,7 @@ pub async fn exec(
             Err(status) => Some(Err(broken(&status))),
         })
     });
-    Ok(Box::pin(until_error(pieces).take_until(ended(sessions))))
+    Ok(Box::pin(cut_off(until_error(pieces), ended(sessions))))
 }
 
 /// Ends with whoever holds it.
@@ -262,7 +262,7 @@ impl RelayHandler for Relays {
             let _held = (&down, &pump);
             message.map(|up| v1::RelayResponse { up: Some(up) })
         });
-        Ok(Box::pin(responses.take_until(ended(&self.0))))
+        Ok(Box::pin(cut_off(responses, ended(&self.0))))
     }
 }
 

@@ -121,8 +121,10 @@ struct Work {
     reports: VecDeque<InstanceReport>,
     /// The command with reports that is under way, and their highest sequence.
     reporting: Option<(u64, BoxFuture<'static, Result<Outcome, ProposeError>>)>,
-    /// The latest heartbeat that the leader has not answered; an older one need not be.
+    /// The heartbeat that the leader has not answered yet.
     heartbeat: Option<BoxFuture<'static, Option<u64>>>,
+    /// The latest one that came meanwhile; those in between need no answer.
+    next_heartbeat: Option<Beat>,
     registering: Option<BoxFuture<'static, Result<Outcome, ProposeError>>>,
 }
 
@@ -187,9 +189,19 @@ impl Session<'_> {
                 return;
             }
         };
-        let (heartbeats, beat) =
-            (self.core.heartbeats().clone(), Beat { host: self.host, sequence, drivers });
+        let beat = Beat { host: self.host, sequence, drivers };
+        if self.work.heartbeat.is_some() {
+            // Dropping the one under way for it would starve both where answers take longer than the next heartbeat.
+            self.work.next_heartbeat = Some(beat);
+        } else {
+            self.pass_on(beat);
+        }
+    }
+
+    fn pass_on(&mut self, beat: Beat) {
+        let heartbeats = self.core.heartbeats().clone();
         self.work.heartbeat = Some(Box::pin(async move {
+            let sequence = beat.sequence;
             // What is not answered the agent notices by itself, and the next one is soon to come.
             heartbeats.beat(beat).await.ok().map(|()| sequence)
         }));
@@ -197,6 +209,9 @@ impl Session<'_> {
 
     async fn heartbeat_answered(&mut self, answered: Option<u64>) -> Result<(), End> {
         self.work.heartbeat = None;
+        if let Some(next) = self.work.next_heartbeat.take() {
+            self.pass_on(next);
+        }
         let Some(sequence) = answered else { return Ok(()) };
         // The answer renews the lease: an order to stop that this node knows of goes before it.
         self.send_changed().await?;
