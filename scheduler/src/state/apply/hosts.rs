@@ -36,6 +36,7 @@ impl Step<'_> {
                 name,
                 format!("registered in site {}{again}", inventory.site),
             );
+            self.forget_sequences(host.id);
         }
         host.inventory = Arc::new(inventory.clone());
         host.incarnation = incarnation.to_owned();
@@ -45,6 +46,16 @@ impl Step<'_> {
         let (state, reason) = verdict_of(inventory);
         self.judge(&HostVerdict { host: id, state, reason });
         Ok(Done::Registered(id))
+    }
+
+    /// A new installation counts its reports from its own clock, which may stand behind the one that the last installation had: what it
+    /// says must not be passed over as old.
+    fn forget_sequences(&mut self, host: HostId) {
+        let heard: Vec<Arc<Instance>> =
+            self.state.instances_on(host).filter(|instance| instance.report_sequence > 0).cloned().collect();
+        for instance in heard {
+            self.put(Instance { report_sequence: 0, ..Instance::clone(&instance) });
+        }
     }
 
     fn new_host(&mut self, name: &HostName, inventory: &Inventory, incarnation: &str) -> Host {

@@ -225,6 +225,33 @@ fn old_and_foreign_reports_change_nothing() {
 }
 
 #[test]
+fn a_new_installation_of_an_agent_is_heard_though_its_clock_stands_behind() {
+    let mut world = World::with_hosts(&["h1"]);
+    let h1 = world.state.host_named("h1").unwrap().id;
+    world.apply_spec(&service("web", 1));
+    world.place_all(&[h1]);
+    let id = world.live("web")[0];
+    world.sequence = 1_000_000;
+    world.report(id, InstanceState::Running);
+    let register = |incarnation: &str| Command::RegisterHost {
+        name: "h1".parse().unwrap(),
+        inventory: Arc::unwrap_or_clone(world.state.host(h1).unwrap().inventory.clone()).into(),
+        incarnation: incarnation.to_owned(),
+    };
+    let (again, anew) = (register("inc-h1"), register("inc-anew"));
+    let mut late = world.clone();
+    late.must(again);
+    late.sequence = 5;
+    late.report(id, InstanceState::Failed);
+    assert_eq!(late.shape("web"), ["0:running:run"], "the same installation never goes back");
+    world.must(anew);
+    world.sequence = 5;
+    world.report(id, InstanceState::Restarting);
+    assert_eq!(world.shape("web"), ["0:restarting:run"]);
+    check(&world.state);
+}
+
+#[test]
 fn restarts_are_told_once_each() {
     let mut world = World::with_hosts(&["h1"]);
     let host = world.state.host_named("h1").unwrap().id;
