@@ -350,7 +350,12 @@ impl Agent {
     fn settle(&mut self, instance: InstanceId, not_before: Option<Instant>) {
         let now = Instant::now();
         self.in_flight.insert(instance, Doing::Settling);
-        self.settling.insert(instance, Settling { listings: self.observed.next_numbers(), not_before });
+        let mut listings = self.observed.next_numbers();
+        if let Some(order) = self.orders.all().get(&instance).filter(|order| !order.tasks.is_empty()) {
+            // A VM does not wait for a Docker that hangs.
+            listings.retain(|kind, _| order.tasks.iter().any(|task| task.driver.kind() == *kind));
+        }
+        self.settling.insert(instance, Settling { listings, not_before });
         for kind in self.drivers.keys() {
             self.observed.look_now(*kind, now);
         }
