@@ -105,7 +105,10 @@ fn is_registered(state: &State, greeted: &Greeted) -> Option<HostId> {
 pub(super) async fn admit(sessions: &Sessions, greeted: Greeted, by: &str) -> Result<Admitted, Refusal> {
     let place = sessions.take_place(&greeted.host, &greeted.incarnation)?;
     let core = sessions.core();
-    let state = core.view();
+    // A full set of orders that is behind would have an agent without a memory begin anew what was stopped long ago.
+    let state = core.read().await;
+    let state = state
+        .map_err(|error| Refusal::passing(format!("this node cannot say what is wanted now: {error}")))?;
     if let Some(host) = is_registered(&state, &greeted) {
         return Ok(Admitted { place, host, state });
     }
