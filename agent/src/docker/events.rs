@@ -1,5 +1,9 @@
 //! Hints from Docker's events. A hint says "look again", never what is there: events may come twice, and while the stream is down they
 //! are lost. So each new stream begins with "anything may have changed", and asks for the events since just before that was said.
+//!
+//! Docker tells of a container's end before its own lists show it: in between it takes down the network, which lasts a third of a
+//! second where a port is published. Whoever looks at once sees the container running and looks no more. An inspection waits for the
+//! lock that Docker holds meanwhile, so an end is passed on after one.
 
 use std::{
     collections::HashMap,
@@ -57,6 +61,7 @@ impl Listener {
             match events.next().await {
                 Some(Ok(event)) => {
                     self.wait = FIRST_WAIT;
+                    let_it_end(&self.client, &event).await;
                     return hint(&event);
                 }
                 Some(Err(error)) => warn!(%error, "Docker's events broke off"),
@@ -64,6 +69,16 @@ impl Listener {
             }
             self.events = None;
         }
+    }
+}
+
+/// After the event of an end: returns when lists show it. It waits in vain only where Docker hangs, and not for long.
+async fn let_it_end(client: &Client, event: &EventMessage) {
+    let id = event.actor.as_ref().and_then(|actor| actor.id.as_ref());
+    if let (Some("die"), Some(id)) = (event.action.as_deref(), id)
+        && let Err(error) = client.inspect(id).await
+    {
+        debug!(%error, "an end may be told before it is seen");
     }
 }
 

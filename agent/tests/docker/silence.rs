@@ -3,7 +3,7 @@
 use std::path::Path;
 
 use futures::{StreamExt, stream::BoxStream};
-use supercloud_agent::driver::{Driver, DriverError, Hint};
+use supercloud_agent::driver::{Driver, DriverError, Hint, Phase};
 use tokio::{
     io::copy_bidirectional,
     net::{UnixListener, UnixStream},
@@ -11,7 +11,7 @@ use tokio::{
     time::timeout,
 };
 
-use crate::rig::{Done, Rig, SOCKET, SOON, socket_path};
+use crate::rig::{Done, Rig, SOCKET, SOON, container, free_port, published, socket_path, with};
 
 fn is_silent<T: std::fmt::Debug>(answer: Result<T, DriverError>) {
     assert!(matches!(answer, Err(DriverError::Silent { runtime: "docker", .. })), "{answer:?}");
@@ -115,5 +115,34 @@ async fn hints_come_and_a_gap_is_told() -> Done {
     await_hint(&mut hints, &Hint::Anything).await?;
     rig.driver.start(&run).await?;
     await_hint(&mut hints, &about_it).await?;
+    Ok(())
+}
+
+/// Taking down a published port takes Docker a while, and its lists show the end only after that.
+#[tokio::test]
+async fn once_an_end_is_told_it_can_be_seen() -> Done {
+    let rig = Rig::new().await?;
+    let port = free_port()?;
+    let run =
+        with(rig.run_of(vec![("web", container(&[]))]), |order| order.ports = vec![published(8080, port)]);
+    let mut hints = rig.driver.hints();
+    await_hint(&mut hints, &Hint::Anything).await?;
+    let seen = rig.driver.start(&run).await?;
+    let about_it = Hint::Instance(run.mark.instance);
+    // Its create and its start.
+    for _ in 0..2 {
+        await_hint(&mut hints, &about_it).await?;
+    }
+    // What was seen running is not looked at closely any more.
+    rig.only().await?;
+    let told = async {
+        await_hint(&mut hints, &about_it).await?;
+        rig.only().await
+    };
+    // At the same time: a kill is answered only when all is over.
+    let (killed, told) = tokio::join!(rig.kill(&seen), told);
+    killed?;
+    let phase = told?.phase;
+    assert!(matches!(phase, Phase::Ended { .. }), "{phase:?}");
     Ok(())
 }
