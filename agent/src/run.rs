@@ -42,8 +42,9 @@ mod tests;
 
 pub use link::{FromSession, Link};
 
-/// A lease's length until a scheduler has told it, in milliseconds.
-pub const ASSUMED_LEASE: Millis = 30_000;
+/// A lease's length until a scheduler has told it, in milliseconds. An agent that lost its ledger does not know how much of its lease is left; no
+/// more than the scheduler's usual margin, then.
+pub const ASSUMED_LEASE: Millis = 10_000;
 /// How long an agent that just started waits for the scheduler before it begins what never ran here, in milliseconds.
 pub const BEGIN_PATIENCE: Millis = 15_000;
 /// An action that came to nothing is tried again after this long.

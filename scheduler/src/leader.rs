@@ -6,7 +6,10 @@
 //!
 //! From the ground: `judge` (pure), `rollout` (pure) · `liveness`, `rolling`, `passing` (loops).
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::{
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    time::Duration,
+};
 
 use supercloud_proto::id::LogIndex;
 use tokio::{sync::watch, task::JoinSet};
@@ -30,7 +33,7 @@ pub use judge::{Timing, judge};
 use judge::Table;
 
 /// Wait before the cluster's id is proposed again.
-const AGAIN_AFTER: std::time::Duration = std::time::Duration::from_millis(200);
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
 
 /// The leader's memory of heartbeats, and the question whether this node leads. Cheap to clone; there on every node.
 #[derive(Clone)]
@@ -95,6 +98,9 @@ fn leading(status: &Status) -> Option<u64> {
     (status.role == Role::Leader).then_some(status.term)
 }
 
+/// Wait before the leader's loops begin anew after one of them broke: long enough not to fill the log.
+const AFTER_A_BREAK: Duration = Duration::from_secs(2);
+
 /// Runs the loops whenever this node leads, until the node stops.
 pub(crate) async fn run(core: Core) {
     let mut nodes = core.nodes();
@@ -109,14 +115,29 @@ pub(crate) async fn run(core: Core) {
         loops.spawn(passing::run(core.clone()));
         loops.spawn(rolling::run(core.clone()));
         loops.spawn(liveness::run(core.clone(), term));
-        let over = until_over(&mut nodes, term).await;
+        let goes_on = tokio::select! {
+            goes_on = until_over(&mut nodes, term) => goes_on,
+            () = until_broken(&mut loops) => true,
+        };
         // Dropping the loops ends them too, when this very task is ended.
         loops.shutdown().await;
         tracing::info!(term, node = %core.node(), "this node leads no more");
-        if !over {
+        if !goes_on {
             return;
         }
     }
+}
+
+/// Waits until one of the loops has panicked, and a little longer: the others end with it and all begin anew, since a leader that judges
+/// and does not place is worse than one that stumbles. What broke it may be gone by then, or is told again and again.
+async fn until_broken(loops: &mut JoinSet<()>) {
+    while let Some(ended) = loops.join_next().await {
+        if let Err(error) = ended {
+            tracing::error!(%error, "a loop of the leader broke; all begin anew");
+            return tokio::time::sleep(AFTER_A_BREAK).await;
+        }
+    }
+    std::future::pending().await
 }
 
 /// Waits for the end of a leadership; `false` when the node has stopped.

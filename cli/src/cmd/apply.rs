@@ -1,11 +1,12 @@
 //! `apply`: hands specs in, one after the other, and with `--wait` watches until all of them run.
 
 use serde_json::{Value, json};
-use supercloud_proto::v1::{
-    ApplyWorkloadRequest, ApplyWorkloadResponse, workload_service_client::WorkloadServiceClient,
+use supercloud_proto::{
+    spec::WorkloadSpec,
+    v1::{ApplyWorkloadRequest, ApplyWorkloadResponse, workload_service_client::WorkloadServiceClient},
 };
 
-use super::{files, progress};
+use super::progress;
 use crate::{
     args::{ApplyArgs, Format},
     failure::Failure,
@@ -14,10 +15,14 @@ use crate::{
     show::{plan::change_word, workload},
 };
 
-pub(super) async fn run(session: &Session, format: Format, args: &ApplyArgs) -> Result<(), Failure> {
-    let specs = files::specs(&args.files)?;
+pub(super) async fn run(
+    session: &Session,
+    format: Format,
+    args: &ApplyArgs,
+    specs: &[WorkloadSpec],
+) -> Result<(), Failure> {
     let mut answers = Vec::with_capacity(specs.len());
-    for spec in &specs {
+    for spec in specs {
         let request = ApplyWorkloadRequest {
             request_id: request_id()?,
             spec: Some(spec.into()),

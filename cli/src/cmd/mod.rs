@@ -29,8 +29,14 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
     let format = cli.global.output;
     let open = || Session::new(&cli.global);
     match &cli.command {
-        Command::Apply(args) => apply::run(&open()?, format, args).await,
-        Command::Plan(args) => plan::run(&open()?, format, args).await,
+        Command::Apply(args) => {
+            let specs = files::specs(&args.files)?;
+            apply::run(&open()?, format, args, &specs).await
+        }
+        Command::Plan(args) => {
+            let specs = files::specs(&args.files)?;
+            plan::run(&open()?, format, &specs).await
+        }
         Command::Status(args) => status::run(&open()?, format, args).await,
         Command::Stop(args) => workload::stop(&open()?, format, args).await,
         Command::Logs(args) => logs::run(&open()?, args).await,

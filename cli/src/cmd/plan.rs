@@ -1,26 +1,19 @@
 //! `plan`: what an apply would do. The exit code says it too: 0 nothing, 10 changes, 11 changes that cannot all be placed.
 
 use serde_json::Value;
-use supercloud_proto::v1::{
-    ApplyChange, PlanRequest, WorkloadPlan, workload_service_client::WorkloadServiceClient,
+use supercloud_proto::{
+    spec::WorkloadSpec,
+    v1::{ApplyChange, PlanRequest, WorkloadPlan, workload_service_client::WorkloadServiceClient},
 };
 
-use super::files;
-use crate::{
-    args::{Format, PlanArgs},
-    failure::Failure,
-    output,
-    session::Session,
-    show::plan,
-};
+use crate::{args::Format, failure::Failure, output, session::Session, show::plan};
 
 /// Exit code where something would change.
 const CHANGES: u8 = 10;
 /// Exit code where something would change and not all of it finds a host.
 const UNPLACED: u8 = 11;
 
-pub(super) async fn run(session: &Session, format: Format, args: &PlanArgs) -> Result<(), Failure> {
-    let specs = files::specs(&args.files)?;
+pub(super) async fn run(session: &Session, format: Format, specs: &[WorkloadSpec]) -> Result<(), Failure> {
     let request = PlanRequest { specs: specs.iter().map(Into::into).collect(), stale: session.stale };
     let call = |channel| {
         let request = request.clone();

@@ -61,9 +61,10 @@ async fn pass_aside(state: State) -> Option<Plan> {
             tracing::debug!(placed, unplaced, took = ?began.elapsed(), "a pass");
             Some(plan)
         }
+        // It goes on in this loop, whose end is noticed; all begin anew then.
+        Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),
         Err(error) => {
-            // Either the runtime ends, or the pass panicked; it would do so again on the same state.
-            tracing::error!(%error, "the scheduling pass did not end well; nothing is placed until the next leader");
+            tracing::debug!(%error, "the scheduling pass was broken off: the node ends");
             None
         }
     }
