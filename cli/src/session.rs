@@ -1,7 +1,7 @@
 //! The way to the cluster: any node will do, and a call that a dead or hanging node swallowed is made again on another one. Every
 //! changing call carries a request id, so that making it again is safe.
 
-use std::{future::Future, time::Duration};
+use std::time::Duration;
 
 use supercloud_proto::{
     name::{BoroughName, WorkloadName},
@@ -49,10 +49,13 @@ impl Session {
     }
 
     /// Makes a call, on another node where one does not answer.
-    pub async fn call<T, F, Fut>(&self, call: F) -> Result<T, Failure>
+    pub async fn call<R, T>(
+        &self,
+        request: R,
+        call: impl AsyncFn(Channel, R) -> Result<Response<T>, Status>,
+    ) -> Result<T, Failure>
     where
-        F: Fn(Channel) -> Fut,
-        Fut: Future<Output = Result<Response<T>, Status>>,
+        R: Clone,
     {
         let mut last = Failure::Unreachable("no attempt was made".to_owned());
         for attempt in 0..ATTEMPTS {
@@ -67,7 +70,7 @@ impl Session {
                     continue;
                 }
             };
-            match tokio::time::timeout(ATTEMPT_DEADLINE, call(connection.channel)).await {
+            match tokio::time::timeout(ATTEMPT_DEADLINE, call(connection.channel, request.clone())).await {
                 Ok(Ok(response)) => return Ok(response.into_inner()),
                 Ok(Err(status)) if !is_worth_another(&status) => return Err(status.into()),
                 Ok(Err(status)) => last = status.into(),

@@ -28,11 +28,9 @@ pub(super) async fn run(
             spec: Some(spec.into()),
             expect_revision: args.expect_revision,
         };
-        let call = |channel| {
-            let request = request.clone();
-            async move { WorkloadServiceClient::new(channel).apply(request).await }
-        };
-        let answer = session.call(call).await?;
+        let answer = session
+            .call(request, async |channel, request| WorkloadServiceClient::new(channel).apply(request).await)
+            .await?;
         if !matches!(format, Format::Json | Format::Yaml) {
             output::line(&line(format, &answer))?;
         }

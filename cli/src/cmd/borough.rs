@@ -24,28 +24,32 @@ pub(super) async fn run(session: &Session, format: Format, command: &BoroughComm
 async fn create(session: &Session, format: Format, name: &str, title: &str) -> Result<(), Failure> {
     let request =
         CreateBoroughRequest { request_id: request_id()?, name: name.to_owned(), title: title.to_owned() };
-    let call = |channel| {
-        let request = request.clone();
-        async move { BoroughServiceClient::new(channel).create(request).await }
-    };
-    let record = session.call(call).await?.borough.unwrap_or_default();
+    let record = session
+        .call(request, async |channel, request| BoroughServiceClient::new(channel).create(request).await)
+        .await?
+        .borough
+        .unwrap_or_default();
     output::one(format, &borough::shown(&record), || format!("borough {} created", record.name))
 }
 
 async fn list(session: &Session, format: Format) -> Result<(), Failure> {
-    let stale = session.stale;
-    let call =
-        |channel| async move { BoroughServiceClient::new(channel).list(ListBoroughsRequest { stale }).await };
-    let shown: Vec<Shown> = session.call(call).await?.boroughs.iter().map(borough::shown).collect();
+    let request = ListBoroughsRequest { stale: session.stale };
+    let shown: Vec<Shown> = session
+        .call(request, async |channel, request| BoroughServiceClient::new(channel).list(request).await)
+        .await?
+        .boroughs
+        .iter()
+        .map(borough::shown)
+        .collect();
     output::list(format, &borough::HEADINGS, &shown)
 }
 
 async fn show(session: &Session, format: Format, name: &str) -> Result<(), Failure> {
     let request = GetBoroughRequest { name: name.to_owned(), stale: session.stale };
-    let call = |channel| {
-        let request = request.clone();
-        async move { BoroughServiceClient::new(channel).get(request).await }
-    };
-    let record = session.call(call).await?.borough.unwrap_or_default();
+    let record = session
+        .call(request, async |channel, request| BoroughServiceClient::new(channel).get(request).await)
+        .await?
+        .borough
+        .unwrap_or_default();
     output::one(format, &borough::shown(&record), || borough::text(&record))
 }

@@ -42,21 +42,23 @@ fn subject(session: &Session, workload: Option<&str>) -> Result<(String, String)
 }
 
 async fn list(session: &Session, format: Format, request: ListEventsRequest) -> Result<(), Failure> {
-    let call = |channel| {
-        let request = request.clone();
-        async move { EventServiceClient::new(channel).list(request).await }
-    };
-    let shown: Vec<Shown> = session.call(call).await?.events.iter().map(event::shown).collect();
+    let shown: Vec<Shown> = session
+        .call(request, async |channel, request| EventServiceClient::new(channel).list(request).await)
+        .await?
+        .events
+        .iter()
+        .map(event::shown)
+        .collect();
     output::list(format, &event::HEADINGS, &shown)
 }
 
 async fn watch(session: &Session, format: Format, mut request: WatchEventsRequest) -> Result<(), Failure> {
     loop {
-        let call = |channel| {
-            let request = request.clone();
-            async move { EventServiceClient::new(channel).watch(request).await }
-        };
-        let mut stream = session.call(call).await?;
+        let mut stream = session
+            .call(request.clone(), async |channel, request| {
+                EventServiceClient::new(channel).watch(request).await
+            })
+            .await?;
         let broken = loop {
             match stream.message().await {
                 Ok(Some(answer)) => {

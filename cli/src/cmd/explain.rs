@@ -18,11 +18,10 @@ pub(super) async fn run(session: &Session, format: Format, args: &TargetArgs) ->
         Some(id) => request.id = id,
         None => (request.borough, request.workload) = session.workload(&args.target)?,
     }
-    let call = |channel| {
-        let request = request.clone();
-        async move { InstanceServiceClient::new(channel).explain(request).await }
-    };
-    let explanations = session.call(call).await?.explanations;
+    let explanations = session
+        .call(request, async |channel, request| InstanceServiceClient::new(channel).explain(request).await)
+        .await?
+        .explanations;
     match format {
         Format::Json | Format::Yaml => {
             output::document(format, &Value::Array(explanations.iter().map(explanation::value).collect()))

@@ -28,11 +28,11 @@ async fn list(session: &Session, format: Format, site: &str) -> Result<(), Failu
         ListHostsRequest { site: site.to_owned(), stale: session.stale, ..ListHostsRequest::default() };
     let mut shown: Vec<Shown> = Vec::new();
     loop {
-        let call = |channel| {
-            let request = request.clone();
-            async move { HostServiceClient::new(channel).list(request).await }
-        };
-        let page = session.call(call).await?;
+        let page = session
+            .call(request.clone(), async |channel, request| {
+                HostServiceClient::new(channel).list(request).await
+            })
+            .await?;
         shown.extend(page.hosts.iter().map(host::shown));
         if page.next_page_token.is_empty() {
             return output::list(format, &host::HEADINGS, &shown);
@@ -43,11 +43,9 @@ async fn list(session: &Session, format: Format, site: &str) -> Result<(), Failu
 
 async fn show(session: &Session, format: Format, name: &str) -> Result<(), Failure> {
     let request = GetHostRequest { name: name.to_owned(), stale: session.stale };
-    let call = |channel| {
-        let request = request.clone();
-        async move { HostServiceClient::new(channel).get(request).await }
-    };
-    let answer = session.call(call).await?;
+    let answer = session
+        .call(request, async |channel, request| HostServiceClient::new(channel).get(request).await)
+        .await?;
     let record = answer.host.unwrap_or_default();
     output::one(format, &host::shown(&record), || {
         host::text(&record, &answer.instances, format == Format::Wide)
@@ -61,30 +59,34 @@ async fn set_schedulable(
     schedulable: bool,
 ) -> Result<(), Failure> {
     let request = SetSchedulableRequest { request_id: request_id()?, name: name.to_owned(), schedulable };
-    let call = |channel| {
-        let request = request.clone();
-        async move { HostServiceClient::new(channel).set_schedulable(request).await }
-    };
-    let record = session.call(call).await?.host.unwrap_or_default();
+    let record = session
+        .call(request, async |channel, request| {
+            HostServiceClient::new(channel).set_schedulable(request).await
+        })
+        .await?
+        .host
+        .unwrap_or_default();
     let word = if schedulable { "open" } else { "closed" };
     output::one(format, &host::shown(&record), || format!("host {name} is {word} to new work"))
 }
 
 async fn remove(session: &Session, name: &str) -> Result<(), Failure> {
     let request = RemoveHostRequest { request_id: request_id()?, name: name.to_owned() };
-    let call = |channel| {
-        let request = request.clone();
-        async move { HostServiceClient::new(channel).remove(request).await }
-    };
-    let answer = session.call(call).await?;
+    let answer = session
+        .call(request, async |channel, request| HostServiceClient::new(channel).remove(request).await)
+        .await?;
     output::line(&format!("host {name} removed; {} instances counted as gone", answer.instances))
 }
 
 /// `site list`.
 pub(super) async fn sites(session: &Session, format: Format) -> Result<(), Failure> {
-    let stale = session.stale;
-    let call =
-        |channel| async move { HostServiceClient::new(channel).list_sites(ListSitesRequest { stale }).await };
-    let shown: Vec<Shown> = session.call(call).await?.sites.iter().map(host::site).collect();
+    let request = ListSitesRequest { stale: session.stale };
+    let shown: Vec<Shown> = session
+        .call(request, async |channel, request| HostServiceClient::new(channel).list_sites(request).await)
+        .await?
+        .sites
+        .iter()
+        .map(host::site)
+        .collect();
     output::list(format, &host::SITES, &shown)
 }

@@ -38,11 +38,11 @@ async fn list(session: &Session, format: Format, workload: Option<&str>, host: &
 async fn list_all(session: &Session, mut request: ListInstancesRequest) -> Result<Vec<Instance>, Failure> {
     let mut instances = Vec::new();
     loop {
-        let call = |channel| {
-            let request = request.clone();
-            async move { InstanceServiceClient::new(channel).list(request).await }
-        };
-        let page = session.call(call).await?;
+        let page = session
+            .call(request.clone(), async |channel, request| {
+                InstanceServiceClient::new(channel).list(request).await
+            })
+            .await?;
         instances.extend(page.instances);
         if page.next_page_token.is_empty() {
             return Ok(instances);
@@ -53,11 +53,9 @@ async fn list_all(session: &Session, mut request: ListInstancesRequest) -> Resul
 
 async fn show(session: &Session, format: Format, id: &str) -> Result<(), Failure> {
     let request = GetInstanceRequest { id: id.to_owned(), stale: session.stale };
-    let call = |channel| {
-        let request = request.clone();
-        async move { InstanceServiceClient::new(channel).get(request).await }
-    };
-    let answer = session.call(call).await?;
+    let answer = session
+        .call(request, async |channel, request| InstanceServiceClient::new(channel).get(request).await)
+        .await?;
     let record = answer.instance.unwrap_or_default();
     output::one(format, &instance::shown(&record), || instance::text(&record, answer.archived))
 }

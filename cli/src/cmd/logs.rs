@@ -14,11 +14,9 @@ pub(super) async fn run(session: &Session, args: &LogsArgs) -> Result<(), Failur
         follow: args.follow,
         tail: args.tail,
     };
-    let call = |channel| {
-        let request = request.clone();
-        async move { InstanceServiceClient::new(channel).logs(request).await }
-    };
-    let mut stream = session.call(call).await?;
+    let mut stream = session
+        .call(request, async |channel, request| InstanceServiceClient::new(channel).logs(request).await)
+        .await?;
     while let Some(piece) = stream.message().await? {
         if piece.stderr {
             write(&mut io::stderr().lock(), &piece.data)?;

@@ -15,11 +15,10 @@ const UNPLACED: u8 = 11;
 
 pub(super) async fn run(session: &Session, format: Format, specs: &[WorkloadSpec]) -> Result<(), Failure> {
     let request = PlanRequest { specs: specs.iter().map(Into::into).collect(), stale: session.stale };
-    let call = |channel| {
-        let request = request.clone();
-        async move { WorkloadServiceClient::new(channel).plan(request).await }
-    };
-    let plans = session.call(call).await?.plans;
+    let plans = session
+        .call(request, async |channel, request| WorkloadServiceClient::new(channel).plan(request).await)
+        .await?
+        .plans;
     match format {
         Format::Json | Format::Yaml => {
             output::document(

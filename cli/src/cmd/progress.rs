@@ -136,11 +136,9 @@ async fn watch(
         workload: waited.workload.clone(),
         after_index: waited.after_index.saturating_sub(1),
     };
-    let call = |channel| {
-        let request = request.clone();
-        async move { WorkloadServiceClient::new(channel).watch(request).await }
-    };
-    let mut stream = session.call(call).await?;
+    let mut stream = session
+        .call(request, async |channel, request| WorkloadServiceClient::new(channel).watch(request).await)
+        .await?;
     loop {
         match stream.message().await {
             Ok(Some(answer)) => match judge(&answer)? {

@@ -12,7 +12,9 @@ use crate::{
 
 pub(super) async fn list(session: &Session, format: Format) -> Result<(), Failure> {
     let answer = session
-        .call(async |channel| SchedulerServiceClient::new(channel).list(ListNodesRequest {}).await)
+        .call(ListNodesRequest {}, async |channel, request| {
+            SchedulerServiceClient::new(channel).list(request).await
+        })
         .await?;
     if matches!(format, Format::Json | Format::Yaml) {
         return output::document(format, &node::cluster(&answer));

@@ -42,7 +42,9 @@ async fn all(session: &Session, format: Format) -> Result<(), Failure> {
     let workloads: Vec<Shown> = workloads.iter().map(workload::shown).collect();
     // Asked last: by then an answer has come through whoever leads now, and an election is over.
     let nodes = session
-        .call(async |channel| SchedulerServiceClient::new(channel).list(ListNodesRequest {}).await)
+        .call(ListNodesRequest {}, async |channel, request| {
+            SchedulerServiceClient::new(channel).list(request).await
+        })
         .await?;
     match format {
         Format::Json | Format::Yaml => output::document(
@@ -68,18 +70,13 @@ async fn all(session: &Session, format: Format) -> Result<(), Failure> {
 /// The hosts; a borough's people may not see them, and then there are none to show.
 async fn hosts(session: &Session) -> Result<Vec<Shown>, Failure> {
     let request = ListHostsRequest { page_size: 10_000, stale: session.stale, ..Default::default() };
-    let call = |channel| {
-        let request = request.clone();
-        async move {
-            match HostServiceClient::new(channel).list(request).await {
-                Err(status) if status.code() == Code::PermissionDenied => {
-                    Ok(tonic::Response::new(Default::default()))
-                }
-                answer => answer,
-            }
+    let visible = async |channel, request| match HostServiceClient::new(channel).list(request).await {
+        Err(status) if status.code() == Code::PermissionDenied => {
+            Ok(tonic::Response::new(Default::default()))
         }
+        answer => answer,
     };
-    Ok(session.call(call).await?.hosts.iter().map(host::shown).collect())
+    Ok(session.call(request, visible).await?.hosts.iter().map(host::shown).collect())
 }
 
 fn cluster_line(answer: &ListNodesResponse) -> String {

@@ -16,11 +16,9 @@ pub(super) fn instance_id(text: &str) -> Option<String> {
 pub(super) async fn workload(session: &Session, text: &str) -> Result<GetWorkloadResponse, Failure> {
     let (borough, workload) = session.workload(text)?;
     let request = GetWorkloadRequest { borough, workload, stale: session.stale };
-    let call = |channel| {
-        let request = request.clone();
-        async move { WorkloadServiceClient::new(channel).get(request).await }
-    };
-    session.call(call).await
+    session
+        .call(request, async |channel, request| WorkloadServiceClient::new(channel).get(request).await)
+        .await
 }
 
 /// The instance that is meant: by its id, or the workload's newest one, a running one before others.

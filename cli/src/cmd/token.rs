@@ -26,11 +26,11 @@ pub(super) async fn run(session: &Session, format: Format, command: &TokenComman
         borough,
         ttl_ms: *ttl,
     };
-    let call = |channel| {
-        let request = request.clone();
-        async move { SchedulerServiceClient::new(channel).create_token(request).await }
-    };
-    let answer = session.call(call).await?;
+    let answer = session
+        .call(request, async |channel, request| {
+            SchedulerServiceClient::new(channel).create_token(request).await
+        })
+        .await?;
     let expires = moment(answer.expires_ms);
     say(&format!("good for one join until {expires}; shown only now"));
     let shown = Shown {

@@ -33,11 +33,11 @@ pub(super) async fn list_all(
 ) -> Result<Vec<Workload>, Failure> {
     let mut workloads = Vec::new();
     loop {
-        let call = |channel| {
-            let request = request.clone();
-            async move { WorkloadServiceClient::new(channel).list(request).await }
-        };
-        let page = session.call(call).await?;
+        let page = session
+            .call(request.clone(), async |channel, request| {
+                WorkloadServiceClient::new(channel).list(request).await
+            })
+            .await?;
         workloads.extend(page.workloads);
         if page.next_page_token.is_empty() {
             return Ok(workloads);
@@ -90,11 +90,9 @@ async fn scale(
         workload: name.clone(),
         count,
     };
-    let call = |channel| {
-        let request = request.clone();
-        async move { WorkloadServiceClient::new(channel).scale(request).await }
-    };
-    let answer = session.call(call).await?;
+    let answer = session
+        .call(request, async |channel, request| WorkloadServiceClient::new(channel).scale(request).await)
+        .await?;
     let record = answer.workload.unwrap_or_default();
     output::one(format, &workload::shown(&record), || {
         format!("{} scaled from {} to {count}", workload::full_name(&record), answer.before)
@@ -114,11 +112,9 @@ pub(super) async fn stop(session: &Session, format: Format, args: &StopArgs) -> 
         workload: name.clone(),
         purge: args.purge,
     };
-    let call = |channel| {
-        let request = request.clone();
-        async move { WorkloadServiceClient::new(channel).stop(request).await }
-    };
-    let answer = session.call(call).await?;
+    let answer = session
+        .call(request, async |channel, request| WorkloadServiceClient::new(channel).stop(request).await)
+        .await?;
     let shown = answer.workload.as_ref().map(workload::shown).unwrap_or_else(|| Shown {
         name: format!("{borough}/{name}"),
         value: serde_json::json!({ "forgotten": true }),
@@ -144,10 +140,12 @@ pub(super) async fn stop(session: &Session, format: Format, args: &StopArgs) -> 
 async fn history(session: &Session, format: Format, text: &str) -> Result<(), Failure> {
     let (borough, name) = session.workload(text)?;
     let request = WorkloadHistoryRequest { borough, workload: name, stale: session.stale };
-    let call = |channel| {
-        let request = request.clone();
-        async move { WorkloadServiceClient::new(channel).history(request).await }
-    };
-    let shown: Vec<Shown> = session.call(call).await?.revisions.iter().map(workload::revision).collect();
+    let shown: Vec<Shown> = session
+        .call(request, async |channel, request| WorkloadServiceClient::new(channel).history(request).await)
+        .await?
+        .revisions
+        .iter()
+        .map(workload::revision)
+        .collect();
     output::list(format, &workload::REVISIONS, &shown)
 }
