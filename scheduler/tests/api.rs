@@ -223,6 +223,18 @@ async fn one_host_has_one_session() -> Outcome {
     let mut again = Agent::open(channel.clone(), hello("h1", "one")).await?;
     again.welcomed().await?;
     assert!(first.next().await.is_err(), "the older session goes on");
+    // A copied machine has the same installation and another boot; the first one goes on.
+    let mut copied = hello("h1", "one");
+    if let Some(inventory) = &mut copied.inventory {
+        inventory.boot_id = "another".to_owned();
+    }
+    let mut copied = Agent::open(channel.clone(), copied).await?;
+    let Down::Refused(refused) = copied.next().await? else {
+        return Err("a copied machine was let in".into());
+    };
+    assert!(!refused.permanent && refused.reason.contains("copied"), "{}", refused.reason);
+    again.say(Up::Heartbeat(v1::Heartbeat { sequence: 1, ..Default::default() })).await?;
+    while !matches!(again.next().await?, Down::HeartbeatAck(_)) {}
     let odd = v1::Hello { protocol: 9, ..hello("h2", "one") };
     let mut odd = Agent::open(channel, odd).await?;
     assert!(matches!(odd.next().await?, Down::Refused(refused) if refused.permanent));

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use supercloud_proto::{
-    host::Inventory,
+    host::{HostState, Inventory},
     id::HostId,
     name::HostName,
     problem::{Faults, Problem, quoted},
@@ -101,14 +101,31 @@ fn is_registered(state: &State, greeted: &Greeted) -> Option<HostId> {
     same.then_some(host.id)
 }
 
+/// Refuses a machine that speaks as a host while another machine is heard as that host: one of the two is a copy of the other, with its ledger
+/// and its certificate, and would do all its work a second time. They are told apart by their boots. A host that truly booted anew was silent for
+/// long enough to be suspected, or soon is, and is let in then.
+fn refuse_copies(state: &State, greeted: &Greeted) -> Result<(), Refusal> {
+    let Some(host) = state.host_named(greeted.host.as_str()) else { return Ok(()) };
+    let heard = matches!(host.state, HostState::Ready | HostState::Degraded);
+    if !heard || host.inventory.boot_id == greeted.inventory.boot_id {
+        return Ok(());
+    }
+    tracing::error!(host = %greeted.host, "two machines speak as one host, or it booted this very moment; the second is refused");
+    Err(Refusal::passing(format!(
+        "host {} is heard from another boot of a machine: was it copied? After a true restart the next attempts are let in",
+        greeted.host
+    )))
+}
+
 /// Takes the session's place and registers the host, where its record is not what the agent says.
 pub(super) async fn admit(sessions: &Sessions, greeted: Greeted, by: &str) -> Result<Admitted, Refusal> {
-    let place = sessions.take_place(&greeted.host, &greeted.incarnation)?;
     let core = sessions.core();
     // A full set of orders that is behind would have an agent without a memory begin anew what was stopped long ago.
     let state = core.read().await;
     let state = state
         .map_err(|error| Refusal::passing(format!("this node cannot say what is wanted now: {error}")))?;
+    refuse_copies(&state, &greeted)?;
+    let place = sessions.take_place(&greeted.host, &greeted.incarnation)?;
     if let Some(host) = is_registered(&state, &greeted) {
         return Ok(Admitted { place, host, state });
     }
