@@ -56,7 +56,9 @@ impl fmt::Display for Failure {
         match self {
             Self::Refused { message, problems } => {
                 f.write_str(message)?;
-                problems.iter().try_for_each(|problem| write!(f, "\n  {problem}"))
+                // A message that must stand alone tells a single problem itself.
+                let untold = problems.iter().map(ToString::to_string).filter(|problem| problem != message);
+                untold.into_iter().try_for_each(|problem| write!(f, "\n  {problem}"))
             }
             Self::Failed(text) | Self::Usage(text) | Self::Unreachable(text) => f.write_str(text),
             Self::Output(error) => write!(f, "output cannot be written: {error}"),

@@ -5,7 +5,10 @@
 
 #![allow(unreachable_pub, reason = "a program has no outside; here `pub` means: for the other modules")]
 
-use std::{io, process::ExitCode};
+use std::{
+    io::{self, Write},
+    process::ExitCode,
+};
 
 use clap::{CommandFactory, Parser};
 
@@ -34,9 +37,11 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Prints the completion script of a shell.
-fn completion(shell: clap_complete::Shell) {
-    clap_complete::generate(shell, &mut Cli::command(), "supercloud", &mut io::stdout());
+/// Prints the completion script of a shell. By way of a buffer: the generator would break down over a closed pipe.
+fn completion(shell: clap_complete::Shell) -> Result<(), failure::Failure> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Cli::command(), "supercloud", &mut script);
+    Ok(io::stdout().lock().write_all(&script)?)
 }
 
 #[cfg(test)]

@@ -51,9 +51,6 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Token(command) => token::run(&open()?, format, command).await,
         Command::Event(command) => event::run(&open()?, format, command).await,
         Command::Login(args) => login::run(&cli.global, args).await,
-        Command::Completion { shell } => {
-            crate::completion(*shell);
-            Ok(())
-        }
+        Command::Completion { shell } => crate::completion(*shell),
     }
 }
