@@ -1,0 +1,61 @@
+//! What a test that was killed left behind: a process that is ended by force cannot clean up, so the next world does it for it.
+//!
+//! Each world's folder holds the number of its process and, as soon as it is known, the id of its cluster. A folder whose process is no
+//! more is a leftover; nothing else is ever touched.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use crate::{Outcome, docker, libvirt, process::write};
+
+/// Where worlds are. Under /var/tmp, since QEMU's user must be able to pass.
+pub const PLACE: &str = "/var/tmp";
+/// How their folders' names begin.
+pub const PREFIX: &str = "supercloud-tests.";
+const PROCESS: &str = "process";
+const CLUSTER: &str = "cluster";
+
+/// Notes whose folder this is.
+pub fn claim(folder: &Path) -> Outcome {
+    write(&folder.join(PROCESS), &std::process::id().to_string())
+}
+
+/// Notes the cluster.
+pub fn note_cluster(folder: &Path, cluster: &str) -> Outcome {
+    write(&folder.join(CLUSTER), cluster)
+}
+
+/// Clears away what tests that are no more have left.
+pub fn clear() -> Outcome {
+    for entry in fs::read_dir(PLACE)? {
+        let entry = entry?;
+        if entry.file_name().to_string_lossy().starts_with(PREFIX) {
+            clear_folder(&entry.path())?;
+        }
+    }
+    Ok(())
+}
+
+fn clear_folder(folder: &Path) -> Outcome {
+    let Some(process) = read(&folder.join(PROCESS)).and_then(|text| text.parse::<u32>().ok()) else {
+        // It is being made this moment, or is nobody's; the latter does no harm.
+        return Ok(());
+    };
+    if PathBuf::from(format!("/proc/{process}")).exists() {
+        return Ok(());
+    }
+    eprintln!("clearing away what test process {process} left");
+    docker::clear_foreign(process)?;
+    libvirt::clear_foreign(process)?;
+    if let Some(cluster) = read(&folder.join(CLUSTER)).filter(|cluster| !cluster.is_empty()) {
+        docker::clear(&cluster)?;
+        libvirt::clear(&cluster)?;
+    }
+    Ok(fs::remove_dir_all(folder)?)
+}
+
+fn read(path: &Path) -> Option<String> {
+    fs::read_to_string(path).ok().map(|text| text.trim().to_owned())
+}
