@@ -9,6 +9,7 @@ use supercloud_proto::{
     spec::{MAX_COUNT, WorkloadSpec},
     v1::{self, workload_service_server::WorkloadService},
 };
+use tokio::time::Instant;
 use tonic::{Request, Response, Status};
 
 use super::{Api, CATCH_UP, Changed, ending::cut_off, input, open, refusals, show};
@@ -21,8 +22,10 @@ use crate::{
 
 /// Most specs of one plan: they are tried together, and a pass over all that waits follows.
 const MAX_PLANNED: usize = 100;
-/// Least time between two messages of a watch. What changes in between arrives with the next one.
+/// Time between two messages of a watch in the long run. What changes in between arrives with the next one.
 const WATCH_PACE: Duration = Duration::from_millis(20);
+/// Messages that go out at once after a quiet time: a start or a stop of an instance makes about five, and somebody waits for the last.
+const WATCH_BURST: u32 = 8;
 
 /// Checks a borough and a workload.
 fn key(faults: &mut Faults, borough: &str, workload: &str) -> Option<WorkloadKey> {
@@ -263,12 +266,36 @@ fn until_gone(
     })
 }
 
-/// Takes the next state only after a moment, so that a workload in turmoil costs a message now and then and not one for each change.
-fn paced(states: impl Stream<Item = State> + Send + 'static) -> impl Stream<Item = State> + Send + 'static {
-    stream::unfold((Box::pin(states), true), |(mut states, first)| async move {
-        if !first {
-            tokio::time::sleep(WATCH_PACE).await;
+/// Takes the next state only after a moment once a burst is used up, so that a workload in turmoil costs a message now and then and not
+/// one for each change.
+fn paced<T: Send + 'static>(
+    states: impl Stream<Item = T> + Send + 'static,
+) -> impl Stream<Item = T> + Send + 'static {
+    let saved = WATCH_PACE * (WATCH_BURST - 1);
+    // `paid`: the time up to which messages were sent, at the pace.
+    stream::unfold((Box::pin(states), Instant::now()), move |(mut states, paid)| async move {
+        if let Some(earliest) = paid.checked_sub(saved).filter(|earliest| *earliest > Instant::now()) {
+            tokio::time::sleep_until(earliest).await;
         }
-        states.next().await.map(|state| (state, (states, false)))
+        let state = states.next().await?;
+        Some((state, (states, paid.max(Instant::now()) + WATCH_PACE)))
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use futures::FutureExt as _;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_watch_tells_a_start_at_once_and_a_turmoil_at_its_pace() {
+        let begun = Instant::now();
+        let mut all = Box::pin(paced(stream::iter(0..WATCH_BURST + 4)));
+        for number in 0..WATCH_BURST {
+            assert_eq!(all.next().now_or_never(), Some(Some(number)));
+        }
+        assert_eq!(all.count().await, 4);
+        assert!(begun.elapsed() >= 4 * WATCH_PACE);
+    }
 }
