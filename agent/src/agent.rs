@@ -160,7 +160,8 @@ fn machine_name() -> Result<HostName, AgentError> {
 fn drivers(config: &Config, owner: &Owner) -> Drivers {
     let mut drivers = Drivers::new();
     if config.docker.enabled.unwrap_or_else(|| config.docker.socket.exists()) {
-        let driver = DockerDriver::connect(&config.docker.socket, owner.clone(), DockerSettings::default());
+        let settings = DockerSettings { networks: config.docker.networks, ..DockerSettings::default() };
+        let driver = DockerDriver::connect(&config.docker.socket, owner.clone(), settings);
         drivers.insert(DriverKind::Docker, Arc::new(driver) as Arc<dyn Driver>);
     }
     let is_there = || LIBVIRT_SOCKETS.iter().any(|socket| Path::new(socket).exists());

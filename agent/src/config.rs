@@ -16,7 +16,7 @@ use supercloud_proto::{
     problem::{Problem, Problems},
 };
 
-use crate::libvirt::Acceleration;
+use crate::{docker::Pool, libvirt::Acceleration};
 
 mod table;
 #[cfg(test)]
@@ -85,6 +85,8 @@ pub struct Docker {
     pub enabled: Option<bool>,
     /// Its socket.
     pub socket: PathBuf,
+    /// Addresses of the boroughs' networks.
+    pub networks: Pool,
 }
 
 /// libvirt.
@@ -338,11 +340,20 @@ fn amounts(root: &mut Table, problems: &mut Vec<Problem>) -> (Offer, Option<Amou
 }
 
 fn docker(root: &mut Table, problems: &mut Vec<Problem>) -> Docker {
-    let mut docker = Docker { enabled: None, socket: "/var/run/docker.sock".into() };
+    let mut docker =
+        Docker { enabled: None, socket: "/var/run/docker.sock".into(), networks: Pool::default() };
     if let Some(mut table) = root.table("docker", problems) {
         docker.enabled = table.flag("enabled", problems);
         if let Some(socket) = table.text("socket", problems) {
             docker.socket = absolute("docker.socket", socket, problems);
+        }
+        if let Some(text) = table.text("networks", problems) {
+            match text.parse() {
+                Ok(pool) => docker.networks = pool,
+                Err(expected) => {
+                    problems.push(Problem::new("docker.networks", expected.to_string(), format!("{text:?}")))
+                }
+            }
         }
         table.finish(problems);
     }

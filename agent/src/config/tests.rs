@@ -28,6 +28,7 @@ fn a_full_file_is_read() {
         [docker]
         enabled = false
         socket = "/run/docker.sock"
+        networks = "10.99.0.0/20"
         [libvirt]
         enabled = true
         uri = "test:///default"
@@ -45,6 +46,7 @@ fn a_full_file_is_read() {
     assert_eq!(config.reserved.map(|reserved| reserved.memory), Some(Bytes(256 << 20)));
     assert_eq!(config.ports, PortRange { first: 30_000, last: 30_099 });
     assert_eq!(config.docker.enabled, Some(false));
+    assert_eq!(config.docker.networks.to_string(), "10.99.0.0/20");
     assert_eq!(config.libvirt.acceleration, Acceleration::Tcg);
     assert_eq!(config.libvirt.network.as_deref(), Some("default"));
     assert_eq!(config.labels["tier"], "test");
@@ -74,6 +76,8 @@ fn all_problems_come_at_once_with_their_paths() {
         [offer]
         cpu = "lots"
         memory = 5
+        [docker]
+        networks = "10.99.0.0"
         [libvirt]
         acceleration = "magic"
         [log]
@@ -86,6 +90,7 @@ fn all_problems_come_at_once_with_their_paths() {
     let paths: Vec<_> = problems.iter().filter_map(|line| line.split(':').next()).collect();
     let expected = [
         "data_dir",
+        "docker.networks",
         "labels",
         "libvirt.acceleration",
         "log.format",
@@ -132,8 +137,8 @@ fn the_published_file_is_good() {
         .collect();
     let full = check(&uncommented.join("\n"), &Overrides::default()).expect("good");
     assert_eq!(
-        (plain.data_dir, plain.ports, plain.docker.socket),
-        (full.data_dir, full.ports, full.docker.socket)
+        (plain.data_dir, plain.ports, plain.docker.socket, plain.docker.networks),
+        (full.data_dir, full.ports, full.docker.socket, full.docker.networks)
     );
     assert_eq!(plain.libvirt.image_dirs, full.libvirt.image_dirs);
     assert!(full.reserved.is_some() && full.offer.cpu.is_some() && full.labels.contains_key("tier"));

@@ -8,7 +8,7 @@ use bollard::{
 };
 use supercloud_proto::{id::Millis, name::VolumeName};
 use tokio::time::{Instant, sleep, timeout};
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 
 use super::{
     DockerDriver,
@@ -24,6 +24,10 @@ const REMOVAL_POLL: Duration = Duration::from_millis(100);
 
 /// Time between two attempts to make a container whose name is taken and which is not there yet.
 const NAME_POLL: Duration = Duration::from_millis(50);
+
+/// Times that a start may lose its network to the removal of the borough's last container. Once the container is there, no removal
+/// takes the network; the second time is for one that was under way.
+const NETWORK_LOSSES: u32 = 2;
 
 /// One container that is there, and what was needed to judge a start.
 pub(super) struct Found {
@@ -64,6 +68,7 @@ impl DockerDriver {
         for mount in &request::container(run)?.mounts {
             self.have_volume(run, &mount.volume).await?;
         }
+        self.have_network(run).await?;
         let body = request::body(run, self.settings.bind, self.has_init().await?)?;
         let name = mark::container_name(&run.mark);
         let options = CreateContainerOptions { name: Some(name.clone()), platform: String::new() };
@@ -86,14 +91,32 @@ impl DockerDriver {
                 return Ok(found);
             }
             // Docker takes the name before the container can be found: an earlier call, dropped, may still be at work.
-            if !matches!(failure, Failure::Answer { status: 409, .. }) || Instant::now() > patience {
+            let taken = matches!(failure, Failure::Answer { status: 409, .. });
+            let network_gone =
+                matches!(&failure, Failure::Answer { message, .. } if is_network_gone(run, message));
+            if !(taken || network_gone) || Instant::now() > patience {
                 return Err(failure.of_act());
             }
             sleep(NAME_POLL).await;
+            self.have_network(run).await?;
         }
     }
 
+    /// Starts a container that is there, and gives it its network again when that has gone meanwhile.
     async fn set_going(&self, run: &TaskRun, before: Found) -> Result<Seen, DriverError> {
+        for _ in 0..NETWORK_LOSSES {
+            match self.start_once(run, &before).await {
+                Err(DriverError::Refused(reason)) if is_network_gone(run, &reason) => {
+                    info!(instance = %run.mark.instance, reason, "the network of its borough is gone and made again");
+                    self.attach_anew(run, &before.seen.runtime_id).await?;
+                }
+                answer => return answer,
+            }
+        }
+        self.start_once(run, &before).await
+    }
+
+    async fn start_once(&self, run: &TaskRun, before: &Found) -> Result<Seen, DriverError> {
         let id = before.seen.runtime_id.as_str();
         let docker = self.client.docker().await?;
         self.forget(id);
@@ -172,7 +195,14 @@ impl DockerDriver {
         }
     }
 
+    /// Removes a container, and the network of its borough after the borough's last.
     pub(super) async fn take_away(&self, seen: &Seen) -> Result<(), DriverError> {
+        self.remove_container(seen).await?;
+        self.drop_network(&seen.mark.workload.borough).await;
+        Ok(())
+    }
+
+    async fn remove_container(&self, seen: &Seen) -> Result<(), DriverError> {
         let id = id_of(seen)?;
         let docker = self.client.docker().await?;
         // `v`: the anonymous volumes that the image asked for; named ones stay.
@@ -203,6 +233,11 @@ impl DockerDriver {
             .await
             .unwrap_or_else(|_| Err(silent(format!("the removal of {id} does not end"))))
     }
+}
+
+/// Whether Docker's words say that the network of a run's borough is not there. They name it, or an id that it had.
+fn is_network_gone(run: &TaskRun, words: &str) -> bool {
+    request::holder(run).is_none() && words.contains("network ") && words.contains("not found")
 }
 
 fn ours(run: &TaskRun, found: ContainerInspectResponse) -> Result<Found, DriverError> {

@@ -1,11 +1,11 @@
-//! Names and labels: how a container or a volume says whose it is. Pure; knows nothing of Docker's API.
+//! Names and labels: how a container, a volume or a network says whose it is. Pure; knows nothing of Docker's API.
 //!
-//! Decision: the parts of a volume's name are joined by dots. Borough and workload may hold hyphens, so with hyphens the volume `v` of
+//! Decision: the parts of a volume's and of a network's name are joined by dots. Borough and workload may hold hyphens, so with hyphens the volume `v` of
 //! `a/b-c` and that of `a-b/c` would be one, and one borough would read what belongs to another. No name holds a dot.
 
 use std::collections::{BTreeMap, HashMap};
 
-use supercloud_proto::name::{VolumeName, WorkloadKey};
+use supercloud_proto::name::{BoroughName, VolumeName, WorkloadKey};
 
 use crate::driver::{Mark, Owner};
 
@@ -60,6 +60,25 @@ pub(super) fn volume_labels(
     ]
     .map(|(label, value)| (label.to_owned(), value))
     .into()
+}
+
+/// The one name of a borough's network on a host.
+pub(super) fn network_name(owner: &Owner, borough: &BoroughName) -> String {
+    format!("sc-{}-{}.{borough}", short(&owner.cluster), owner.host)
+}
+
+/// What a borough's network bears.
+pub(super) fn network_labels(owner: &Owner, borough: &BoroughName) -> HashMap<String, String> {
+    [(CLUSTER, owner.cluster.clone()), (HOST, owner.host.to_string()), (BOROUGH, borough.to_string())]
+        .map(|(label, value)| (label.to_owned(), value))
+        .into()
+}
+
+/// The label conditions that choose what an owner has of one borough, in Docker's words.
+pub(super) fn borough_filters(owner: &Owner, borough: &BoroughName) -> Vec<String> {
+    let mut all = filters(owner);
+    all.push(format!("{BOROUGH}={borough}"));
+    all
 }
 
 /// The label conditions that choose an owner's containers, in Docker's words.
@@ -137,6 +156,21 @@ mod tests {
     #[test]
     fn a_mark_comes_back_from_its_labels() {
         assert_eq!(from_labels(&labels()), Ok(mark()));
+    }
+
+    #[test]
+    fn a_network_is_one_boroughs_on_one_host() {
+        let owner = |host: &str| Owner { host: HostName::new(host).unwrap(), ..mark().owner };
+        let name =
+            |host: &str, borough: &str| network_name(&owner(host), &BoroughName::new(borough).unwrap());
+        assert_eq!(name("host-1", "camden"), "sc-01234567-host-1.camden");
+        assert_ne!(name("a", "b-c"), name("a-b", "c"));
+        let labels = network_labels(&owner("host-1"), &BoroughName::new("camden").unwrap());
+        let chosen = borough_filters(&owner("host-1"), &BoroughName::new("camden").unwrap());
+        assert!(chosen.iter().all(|filter| {
+            filter.split_once('=').is_some_and(|(key, value)| labels.get(key).is_some_and(|has| has == value))
+        }));
+        assert_eq!(chosen.len(), labels.len());
     }
 
     #[test]

@@ -12,7 +12,7 @@
 //! - **At most [`PARALLEL_STARTS`] containers are made or started at a time**: more only makes each slower. Waiting for one's turn is
 //!   outside the deadline, since a queue is no silence of Docker's.
 //!
-//! From the ground: `mark`, `phase`, `request` (pure), `failure` · `client` · `list` · `life`, `network`, `image`, `logs`, `exec`, `events`, `usage`.
+//! From the ground: `mark`, `phase`, `request`, `subnet` (pure), `failure` · `client` · `list` · `bridge` · `life`, `network`, `image`, `logs`, `exec`, `events`, `usage`.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -22,12 +22,13 @@ use std::{
 
 use futures::stream::BoxStream;
 use supercloud_proto::{host::DriverInfo, id::Millis, spec::DriverKind, v1};
-use tokio::sync::{OnceCell, Semaphore};
+use tokio::sync::{Mutex as Turn, OnceCell, Semaphore};
 use tonic::async_trait;
 
 use self::{client::Client, list::Remembered};
 use crate::driver::{Driver, DriverError, ExecIo, Hint, LogOptions, Owner, Seen, TaskRun};
 
+mod bridge;
 mod client;
 mod events;
 mod exec;
@@ -40,8 +41,10 @@ mod mark;
 mod network;
 mod phase;
 mod request;
+mod subnet;
 mod usage;
 
+pub use subnet::{NoRange, Pool};
 pub use usage::Usage;
 
 /// Most containers made or started at a time. Measured: two cores are busy with four; eight start no more a second.
@@ -52,11 +55,13 @@ pub const PARALLEL_STARTS: usize = 4;
 pub struct DockerSettings {
     /// Address on which published ports listen.
     pub bind: IpAddr,
+    /// Addresses of the boroughs' networks. Agents that share a Docker may share them.
+    pub networks: Pool,
 }
 
 impl Default for DockerSettings {
     fn default() -> Self {
-        Self { bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED) }
+        Self { bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED), networks: Pool::default() }
     }
 }
 
@@ -65,6 +70,8 @@ pub struct DockerDriver {
     client: Arc<Client>,
     settings: DockerSettings,
     starts: Semaphore,
+    /// Held by whoever makes or takes away a borough's network.
+    networks: Turn<()>,
     /// Whether Docker has an init to put in front of a task.
     init: OnceCell<bool>,
     remembered: Mutex<Remembered>,
@@ -77,6 +84,7 @@ impl DockerDriver {
             client: Arc::new(Client::new(socket.to_owned(), owner)),
             settings,
             starts: Semaphore::new(PARALLEL_STARTS),
+            networks: Turn::default(),
             init: OnceCell::new(),
             remembered: Mutex::default(),
         }

@@ -8,6 +8,7 @@
 //! - **One network namespace.** The first container of an instance holds it, with the host name and all published ports; the others
 //!   join it. No further image is needed for that. While the holder does not run, the others have no network; see `network`.
 //! - **Docker restarts nothing** by itself; the agent does, by its orders.
+//! - **A container is on its borough's network** (see `bridge`) and has the few capabilities of [`CAPABILITIES`].
 
 use std::{
     collections::{BTreeMap, HashMap},
@@ -25,7 +26,7 @@ use supercloud_proto::{
     spec::{Container, DEFAULT_PIDS, Driver, Protocol},
 };
 
-use super::mark::{container_name, to_labels, volume_name};
+use super::mark::{container_name, network_name, to_labels, volume_name};
 use crate::driver::{DriverError, TaskRun};
 
 /// Size of one log file; with [`LOG_FILES`] it bounds what a task can write to the host's disk.
@@ -39,6 +40,13 @@ const SHARES: (u64, u64) = (2, 262_144);
 /// The least quota the kernel takes: 1 ms in every 100 ms.
 const LEAST_CPU: MilliCpu = MilliCpu(10);
 const NANOS_PER_MILLI: u64 = 1_000_000;
+/// All that root in a container may do beyond what anybody may; every other capability is dropped. Images of servers commonly begin
+/// as root, make their data directory their user's (CHOWN, FOWNER, DAC_OVERRIDE), listen on a port below 1024 (NET_BIND_SERVICE), become
+/// that user (SETUID, SETGID) and send signals to what runs as it (KILL).
+/// Of Docker's own list these are left out: NET_RAW, with which one forges a neighbour's address; MKNOD, SYS_CHROOT, AUDIT_WRITE, SETFCAP,
+/// SETPCAP and FSETID, which servers have no use for.
+const CAPABILITIES: [&str; 7] =
+    ["CHOWN", "DAC_OVERRIDE", "FOWNER", "KILL", "NET_BIND_SERVICE", "SETGID", "SETUID"];
 
 /// The container that the run is about.
 pub(super) fn container(run: &TaskRun) -> Result<&Container, DriverError> {
@@ -84,7 +92,10 @@ pub(super) fn body(run: &TaskRun, bind: IpAddr, init: bool) -> Result<ContainerC
         // Used when Docker itself goes down; our own stop says its grace again.
         stop_timeout: i64::try_from(run.order.stop_grace.div_ceil(1000)).ok(),
         host_config: Some(HostConfig {
-            network_mode: holder.map(|holder| format!("container:{}", container_name(&holder.mark))),
+            network_mode: Some(match holder {
+                Some(holder) => format!("container:{}", container_name(&holder.mark)),
+                None => network_name(&run.mark.owner, &run.mark.workload.borough),
+            }),
             port_bindings: (!ports.is_empty())
                 .then(|| ports.into_iter().map(|(port, hosts)| (port, Some(hosts))).collect()),
             mounts: Some(mounts(run, container)),
@@ -137,6 +148,8 @@ fn limits(run: &TaskRun) -> HostConfig {
         memory_swap: memory,
         pids_limit: Some(i64::from(resources.pids.unwrap_or(DEFAULT_PIDS))),
         security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        cap_add: Some(CAPABILITIES.map(str::to_owned).to_vec()),
         restart_policy: Some(RestartPolicy {
             name: Some(RestartPolicyNameEnum::NO),
             maximum_retry_count: None,

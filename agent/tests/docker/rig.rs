@@ -137,7 +137,9 @@ impl Drop for Rig {
         let script = format!(
             "docker ps -aq --filter label=supercloud.cluster={cluster} | xargs -r docker rm -fv
              docker ps -aq --filter label={FOREIGN}={cluster} | xargs -r docker rm -fv
-             docker volume ls -q --filter label=supercloud.cluster={cluster} | xargs -r docker volume rm"
+             docker volume ls -q --filter label=supercloud.cluster={cluster} | xargs -r docker volume rm
+             docker network ls -q --filter label=supercloud.cluster={cluster} | xargs -r docker network rm
+             docker network ls -q --filter label={FOREIGN}={cluster} | xargs -r docker network rm"
         );
         match Command::new("sh").args(["-c", &script]).output() {
             Ok(output) if output.stderr.is_empty() => {}

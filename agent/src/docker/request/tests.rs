@@ -94,7 +94,9 @@ fn one_container_has_it_all() {
     assert_eq!(host.security_opt, Some(vec!["no-new-privileges".to_owned()]));
     assert_eq!(host.restart_policy.unwrap().name, Some(RestartPolicyNameEnum::NO));
     assert_eq!(host.log_config.unwrap().config.unwrap()["max-size"], LOG_SIZE);
-    assert_eq!(host.network_mode, None);
+    assert_eq!(host.network_mode.as_deref(), Some("sc-abababab-h.camden"));
+    assert_eq!(host.cap_drop, Some(vec!["ALL".to_owned()]));
+    assert_eq!(host.cap_add, Some(CAPABILITIES.map(str::to_owned).to_vec()));
     let tcp = host.port_bindings.unwrap()["80/tcp"].clone().unwrap();
     assert_eq!((tcp[0].host_ip.as_deref(), tcp[0].host_port.as_deref()), (Some("0.0.0.0"), Some("20000")));
     let mount = &host.mounts.unwrap()[0];
