@@ -1,11 +1,17 @@
 //! What a test that was killed left behind: a process that is ended by force cannot clean up, so the next world does it for it.
 //!
 //! Each world's folder holds the number of its process and, as soon as it is known, the id of its cluster. A folder whose process is no
-//! more is a leftover; nothing else is ever touched.
+//! more is a leftover; nothing else is ever touched. Its processes are those that were started with the folder's path, which is like no
+//! other, among their arguments or in their environment.
 
 use std::{
     fs,
     path::{Path, PathBuf},
+};
+
+use nix::{
+    sys::signal::{Signal, kill},
+    unistd::Pid,
 };
 
 use crate::{Outcome, docker, libvirt, process::write};
@@ -47,6 +53,7 @@ fn clear_folder(folder: &Path) -> Outcome {
         return Ok(());
     }
     eprintln!("clearing away what test process {process} left");
+    end_processes(folder)?;
     docker::clear_foreign(process)?;
     libvirt::clear_foreign(process)?;
     if let Some(cluster) = read(&folder.join(CLUSTER)).filter(|cluster| !cluster.is_empty()) {
@@ -54,6 +61,28 @@ fn clear_folder(folder: &Path) -> Outcome {
         libvirt::clear(&cluster)?;
     }
     Ok(fs::remove_dir_all(folder)?)
+}
+
+/// Ends the nodes, agents and commands that outlived their test.
+fn end_processes(folder: &Path) -> Outcome {
+    let place = folder.as_os_str().as_encoded_bytes();
+    for entry in fs::read_dir("/proc")? {
+        let entry = entry?;
+        let Ok(process) = entry.file_name().to_string_lossy().parse::<i32>() else { continue };
+        let started_there = ["cmdline", "environ"].iter().any(|file| {
+            // One that has ended meanwhile, or is somebody else's, cannot be read.
+            let text = fs::read(entry.path().join(file)).unwrap_or_default();
+            text.windows(place.len()).any(|part| part == place)
+        });
+        // libvirt's QEMU has the folder among its arguments as well; its domain is cleared by libvirt.
+        let ours =
+            fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.starts_with("supercloud"));
+        if started_there && ours {
+            // It may end by itself this very moment.
+            let _ = kill(Pid::from_raw(process), Signal::SIGKILL);
+        }
+    }
+    Ok(())
 }
 
 fn read(path: &Path) -> Option<String> {
