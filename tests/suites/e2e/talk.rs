@@ -88,8 +88,9 @@ fn exec_gives_a_terminal_to_who_has_one() -> Outcome {
         assert!(without.stderr.contains("needs a terminal"), "{without}");
 
         // `script` gives the command a terminal, and passes on its exit code.
-        // Docker takes the terminal's size only once the command runs, so the command waits for it.
-        let asks = "'tty; n=0; until stty size 2>/dev/null || [ $n -ge 100 ]; do n=$((n+1)); sleep 0.1; done; exit 9'";
+        // Docker takes the terminal's size only once the command runs, so the command waits for it. (Without one, busybox's
+        // stty says nothing and ends with 0.)
+        let asks = "'tty; n=0; until stty size 2>/dev/null | grep . || [ $n -ge 100 ]; do n=$((n+1)); sleep 0.1; done; exit 9'";
         let inner = cli.command(&["exec", "-it", WEB, "sh", "-c", asks]);
         let words: Vec<String> = std::iter::once(inner.get_program())
             .chain(inner.get_args())
