@@ -11,7 +11,7 @@ use crate::{
     Outcome, Wrong,
     cli::text,
     ports::Ports,
-    process::{Process, complete, write},
+    process::{Answer, Process, complete, write},
     programs,
     scheduler::Cluster,
     wait, wrong,
@@ -80,13 +80,8 @@ impl Agent {
     }
 
     /// Trades a token for credentials.
-    pub fn join(&self, token: &str, servers: &[String]) -> Outcome<crate::process::Answer> {
-        let mut command = program()?;
-        command.args(["join", "--token", token, "--data-dir", &self.data.to_string_lossy()]);
-        for server in servers {
-            command.args(["--server", server]);
-        }
-        complete(&mut command, b"", PATIENCE)
+    pub fn join(&self, token: &str, servers: &[String]) -> Outcome<Answer> {
+        join(&self.data, token, servers)
     }
 
     /// Starts its process.
@@ -154,6 +149,16 @@ pub fn program() -> Outcome<Command> {
         }
     }
     Ok(command)
+}
+
+/// Trades a token for credentials in a folder.
+pub fn join(data: &Path, token: &str, servers: &[String]) -> Outcome<Answer> {
+    let mut command = program()?;
+    command.args(["join", "--token", token, "--data-dir", &data.to_string_lossy()]);
+    for server in servers {
+        command.args(["--server", server]);
+    }
+    complete(&mut command, b"", PATIENCE)
 }
 
 fn files_below(folder: &Path, files: &mut Vec<(u64, PathBuf)>) -> Outcome {

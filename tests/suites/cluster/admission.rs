@@ -1,7 +1,7 @@
 //! Who may come in: single-use tokens, certificates of this cluster, and each role within its bounds.
 
 use supercloud_tests::{
-    Outcome, World,
+    Outcome, World, agent,
     cli::Cli,
     hold, listeners,
     ports::Ports,
@@ -45,15 +45,18 @@ fn a_token_is_good_once() -> Outcome {
 }
 
 #[test]
-fn an_agent_token_makes_one_agent_and_a_second_one_is_refused() -> Outcome {
+fn an_agents_token_is_good_once_and_its_agent_listens_on_nothing() -> Outcome {
     World::with(SMALL, |world| {
         let token = world.cluster.token(&["agent", "h9"])?;
-        let agent = &world.agents[0];
         let servers = world.cluster.servers();
-        // Where there are credentials already, a join must not replace them unasked, and the token must stay good.
-        let refused = agent.join(&token, &servers)?;
+        // A join does not replace credentials that are there, and does not spend the token on it.
+        let refused = world.agents[0].join(&token, &servers)?;
         assert!(refused.code != Some(0), "{refused}");
-        // An agent listens on nothing.
+        let (first, second) = (world.folder().join("h9"), world.folder().join("h9-again"));
+        agent::join(&first, &token, &servers)?.with_code(0)?;
+        let refused = agent::join(&second, &token, &servers)?;
+        assert!(refused.code != Some(0) && !second.join("credentials.pem").exists(), "{refused}");
+
         let pid = world.agents[0].process()?.pid();
         let listens = listeners::of(pid)?;
         hold(listens.is_empty(), || format!("the agent listens at {listens:?}"))
