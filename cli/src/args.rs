@@ -339,6 +339,18 @@ pub enum SiteCommand {
 pub enum SchedulerCommand {
     /// List the nodes as the answering one sees them
     List,
+    /// Remove a node for good; a leader hands the leadership over first
+    Remove {
+        /// Its number, as `scheduler list` shows it
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        node: u64,
+    },
+    /// Hand the leadership to another node
+    TransferLeader {
+        /// Its number; without one, the voter that has most of the log
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        node: Option<u64>,
+    },
 }
 
 /// Join tokens.

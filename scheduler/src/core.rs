@@ -31,8 +31,10 @@ use crate::{
     watch as waits,
 };
 
+pub(crate) mod membership;
 mod propose;
 
+pub use membership::{MemberChange, MemberError};
 pub use propose::{PROPOSE_DEADLINE, ProposeError};
 
 /// Longest wait of a read for this node to apply what the leader confirmed; the confirmation has a deadline of its own.
@@ -265,15 +267,15 @@ impl Core {
         self.inner.log.add_learner(peer_address, api_address).await
     }
 
-    /// Removes a node for good.
+    /// Changes the membership or the leadership, on whichever node leads. Gives the node it was about; for a transfer the new leader.
     ///
     /// # Errors
-    /// See [`ChangeError`].
-    pub async fn remove_node(&self, id: NodeId) -> Result<(), ChangeError> {
-        self.inner.log.remove(id).await
+    /// See [`MemberError`].
+    pub async fn change_members(&self, change: MemberChange) -> Result<NodeId, MemberError> {
+        membership::anywhere(self, change).await
     }
 
-    /// Hands the leadership to another node.
+    /// Hands the leadership to another node, if this one leads.
     ///
     /// # Errors
     /// See [`ChangeError`].

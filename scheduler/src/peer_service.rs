@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     archive::heal::PIECES_AHEAD,
     clock::unix_now,
-    core::Core,
+    core::{Core, membership},
     heartbeats::{BeatError, from_wire},
     leader::Taken,
     raft::{self, NodeId},
@@ -142,6 +142,14 @@ impl PeerService for PeerApi {
         // Ends with the stream: it notices that nobody takes its pieces.
         tokio::spawn(async move { archive.serve_fetch(request.into_inner().after_index, pieces).await });
         Ok(Response::new(ReceiverStream::new(stream)))
+    }
+
+    async fn change_members(
+        &self,
+        request: Request<v1::ChangeMembersRequest>,
+    ) -> Result<Response<v1::ChangeMembersResponse>, Status> {
+        self.caller(&request)?;
+        Ok(Response::new(membership::serve(&self.core, &request.into_inner()).await))
     }
 }
 

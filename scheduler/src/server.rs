@@ -351,8 +351,7 @@ async fn hand_over(core: &Core) {
     if status.role != Role::Leader {
         return;
     }
-    let others = status.members.voters().map(|member| member.id).filter(|id| *id != status.id);
-    let Some(next) = others.max_by_key(|id| status.matched.get(id).copied()) else { return };
+    let Some(next) = status.successor() else { return };
     match timeout(HAND_OVER_DEADLINE, core.transfer_leadership(next)).await {
         Ok(Ok(())) => tracing::info!(%next, "the leadership is handed over"),
         Ok(Err(error)) => tracing::warn!(%next, %error, "the leadership could not be handed over"),

@@ -47,7 +47,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Instance(command) => instance::run(&open()?, format, command).await,
         Command::Host(command) => host::run(&open()?, format, command).await,
         Command::Site(_) => host::sites(&open()?, format).await,
-        Command::Scheduler(_) => scheduler::list(&open()?, format).await,
+        Command::Scheduler(command) => scheduler::run(&open()?, format, command).await,
         Command::Token(command) => token::run(&open()?, format, command).await,
         Command::Event(command) => event::run(&open()?, format, command).await,
         Command::Login(args) => login::run(&cli.global, args).await,

@@ -1,16 +1,32 @@
-//! `scheduler list`: answered by any node, with or without a leader.
+//! `scheduler list`, answered by any node with or without a leader; `scheduler remove` and `scheduler transfer-leader`, which any node passes on
+//! to the leader.
 
-use supercloud_proto::v1::{ListNodesRequest, scheduler_service_client::SchedulerServiceClient};
+use supercloud_proto::v1::{
+    ListNodesRequest, RemoveNodeRequest, TransferLeadershipRequest,
+    scheduler_service_client::SchedulerServiceClient,
+};
 
 use crate::{
-    args::Format,
+    args::{Format, SchedulerCommand},
     failure::Failure,
     output::{self, Shown},
-    session::Session,
+    session::{Session, request_id},
     show::node,
 };
 
-pub(super) async fn list(session: &Session, format: Format) -> Result<(), Failure> {
+pub(super) async fn run(
+    session: &Session,
+    format: Format,
+    command: &SchedulerCommand,
+) -> Result<(), Failure> {
+    match command {
+        SchedulerCommand::List => list(session, format).await,
+        SchedulerCommand::Remove { node } => remove(session, *node).await,
+        SchedulerCommand::TransferLeader { node } => transfer(session, *node).await,
+    }
+}
+
+async fn list(session: &Session, format: Format) -> Result<(), Failure> {
     let answer = session
         .call(ListNodesRequest {}, async |channel, request| {
             SchedulerServiceClient::new(channel).list(request).await
@@ -21,4 +37,22 @@ pub(super) async fn list(session: &Session, format: Format) -> Result<(), Failur
     }
     let shown: Vec<Shown> = answer.nodes.iter().map(node::shown).collect();
     output::list(format, &node::HEADINGS, &shown)
+}
+
+async fn remove(session: &Session, node: u64) -> Result<(), Failure> {
+    let request = RemoveNodeRequest { request_id: request_id()?, node_id: node };
+    session
+        .call(request, async |channel, request| SchedulerServiceClient::new(channel).remove(request).await)
+        .await?;
+    output::line(&format!("node {node} removed; where it still runs, stop it: it cannot come back"))
+}
+
+async fn transfer(session: &Session, node: Option<u64>) -> Result<(), Failure> {
+    let request = TransferLeadershipRequest { request_id: request_id()?, node_id: node.unwrap_or_default() };
+    let answer = session
+        .call(request, async |channel, request| {
+            SchedulerServiceClient::new(channel).transfer_leadership(request).await
+        })
+        .await?;
+    output::line(&format!("node {} leads", answer.leader))
 }

@@ -30,7 +30,7 @@ pub enum Who {
 use Who::{Agents, Anyone, Certified, Operators, People, Schedulers};
 
 /// Every call there is, by its path.
-pub const TABLE: [(&str, Who); 39] = [
+pub const TABLE: [(&str, Who); 42] = [
     ("/supercloud.v1.WorkloadService/Apply", People),
     ("/supercloud.v1.WorkloadService/Plan", People),
     ("/supercloud.v1.WorkloadService/Scale", People),
@@ -57,6 +57,8 @@ pub const TABLE: [(&str, Who); 39] = [
     ("/supercloud.v1.SchedulerService/List", People),
     ("/supercloud.v1.SchedulerService/CreateToken", Operators),
     ("/supercloud.v1.SchedulerService/Join", Anyone),
+    ("/supercloud.v1.SchedulerService/Remove", Operators),
+    ("/supercloud.v1.SchedulerService/TransferLeadership", Operators),
     ("/supercloud.v1.AgentService/Session", Agents),
     ("/supercloud.v1.AgentService/Attach", Agents),
     ("/supercloud.v1.PeerService/Step", Schedulers),
@@ -65,6 +67,7 @@ pub const TABLE: [(&str, Who); 39] = [
     ("/supercloud.v1.PeerService/Heartbeats", Schedulers),
     ("/supercloud.v1.PeerService/Relay", Schedulers),
     ("/supercloud.v1.PeerService/FetchArchive", Schedulers),
+    ("/supercloud.v1.PeerService/ChangeMembers", Schedulers),
     ("/grpc.health.v1.Health/Check", Anyone),
     ("/grpc.health.v1.Health/Watch", Anyone),
     ("/grpc.health.v1.Health/List", Anyone),

@@ -12,7 +12,8 @@ use tonic::{Request, Response, Status};
 use super::{Api, input, joining::PASSED_ON, open, refusals};
 use crate::{
     clock,
-    raft::{self, MemberKind, Role},
+    core::MemberChange,
+    raft::{self, MemberKind, NodeId, Role},
     state::{Command, Grant},
 };
 
@@ -81,12 +82,23 @@ fn node_message(status: &raft::Status, member: &raft::Member) -> v1::Node {
         role: role.into(),
         voter: member.kind == MemberKind::Voter,
         matched_index: status.matched.get(&member.id).copied().unwrap_or(0),
-        reachable: None,
+        reachable: (status.role == Role::Leader).then(|| status.reachable.contains(&member.id)),
     }
 }
 
 pub(super) fn nodes(status: &raft::Status) -> Vec<v1::Node> {
     status.members.members.values().map(|member| node_message(status, member)).collect()
+}
+
+impl Api {
+    async fn change_members(&self, by: &str, change: MemberChange) -> Result<NodeId, Status> {
+        let answer = self.core.change_members(change).await;
+        match &answer {
+            Ok(node) => tracing::info!(by, ?change, %node, "the membership was changed"),
+            Err(error) => tracing::warn!(by, ?change, %error, "the membership was not changed"),
+        }
+        answer.map_err(|error| refusals::members(&error))
+    }
 }
 
 #[tonic::async_trait]
@@ -145,6 +157,34 @@ impl SchedulerService for Api {
         };
         tracing::info!(node = joined.node_id, "somebody joined the cluster");
         Ok(Response::new(joined))
+    }
+
+    async fn remove(
+        &self,
+        request: Request<v1::RemoveNodeRequest>,
+    ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
+        let (caller, request) = open(request)?;
+        let mut faults = Faults::default();
+        input::request_id(&mut faults, request.request_id);
+        if request.node_id == 0 {
+            faults.push(Problem::new("node_id", "the number of a node", "0"));
+        }
+        let node = input::finish(faults, Some(NodeId(request.node_id)))?;
+        self.change_members(&caller.by(), MemberChange::Remove(node)).await?;
+        Ok(Response::new(v1::RemoveNodeResponse {}))
+    }
+
+    async fn transfer_leadership(
+        &self,
+        request: Request<v1::TransferLeadershipRequest>,
+    ) -> Result<Response<v1::TransferLeadershipResponse>, Status> {
+        let (caller, request) = open(request)?;
+        let mut faults = Faults::default();
+        input::request_id(&mut faults, request.request_id);
+        let to = input::finish(faults, Some(request.node_id))?;
+        let to = (to != 0).then_some(NodeId(to));
+        let leader = self.change_members(&caller.by(), MemberChange::Transfer(to)).await?;
+        Ok(Response::new(v1::TransferLeadershipResponse { leader: leader.0 }))
     }
 }
 

@@ -13,7 +13,7 @@ use tonic::{Code, Status};
 use crate::{
     archive::WatchError,
     ca::SignError,
-    core::{ProposeError, ReadError},
+    core::{MemberError, ProposeError, ReadError},
     raft::ChangeError,
     state::Rejection,
     watch::WaitError,
@@ -122,6 +122,19 @@ pub fn change(error: &ChangeError) -> Status {
     }
 }
 
+/// Why an operator's change of the membership was not made.
+#[must_use]
+pub fn members(error: &MemberError) -> Status {
+    let message = error.to_string();
+    match error {
+        MemberError::NoLeader => try_again(Code::Unavailable, message, RETRY_ELECTION),
+        MemberError::Busy => try_again(Code::Unavailable, message, RETRY_BUSY),
+        MemberError::NotMember { .. } => Status::not_found(message),
+        MemberError::Refused { .. } => Status::failed_precondition(message),
+        MemberError::OutcomeUnknown => unknown(message),
+    }
+}
+
 /// Why events are not listed or followed.
 #[must_use]
 pub fn watch(error: &WatchError) -> Status {
@@ -185,6 +198,9 @@ mod tests {
             (read(&ReadError::NoLeader), Code::Unavailable),
             (read(&ReadError::Overloaded), Code::ResourceExhausted),
             (change(&ChangeError::Busy), Code::Unavailable),
+            (members(&MemberError::Busy), Code::Unavailable),
+            (members(&MemberError::NotMember { why: text() }), Code::NotFound),
+            (members(&MemberError::Refused { why: text() }), Code::FailedPrecondition),
             (change(&ChangeError::NotMember { id: crate::raft::NodeId(4) }), Code::FailedPrecondition),
         ];
         for (status, code) in cases {

@@ -43,6 +43,18 @@ pub enum ChangeError {
         /// The node.
         id: NodeId,
     },
+    /// The member does not vote yet.
+    #[error("node {id} does not vote yet; wait until it has caught up")]
+    NotVoter {
+        /// The member.
+        id: NodeId,
+    },
+    /// The member was not heard of lately.
+    #[error("node {id} was not heard of in the last second")]
+    Unreachable {
+        /// The member.
+        id: NodeId,
+    },
     /// There are already as many members of that kind as there may be.
     #[error("there are already {limit} {kind}")]
     TooMany {
@@ -157,9 +169,6 @@ impl Judge<'_> {
         if !self.membership.contains(id.0) {
             return Err(ChangeError::NotMember { id });
         }
-        if id.0 == self.leader {
-            return Err(ChangeError::Leads { id });
-        }
         if self.membership.is_voter(id.0) {
             let left: Vec<u64> =
                 self.membership.conf().voters.iter().copied().filter(|voter| *voter != id.0).collect();
@@ -169,10 +178,28 @@ impl Judge<'_> {
                 return Err(ChangeError::NoQuorum { id, reachable, needed });
             }
         }
+        // Last, so that a leadership is not handed over for a removal that is refused then.
+        if id.0 == self.leader {
+            return Err(ChangeError::Leads { id });
+        }
         Ok(Permitted::Remove(id.0))
     }
 
-    fn reachable(&self, id: u64) -> bool {
+    /// Whether the leadership may be handed to this node: a voter that was heard of lately.
+    pub(super) fn may_lead(&self, id: NodeId) -> Result<(), ChangeError> {
+        if !self.membership.contains(id.0) {
+            Err(ChangeError::NotMember { id })
+        } else if !self.membership.is_voter(id.0) {
+            Err(ChangeError::NotVoter { id })
+        } else if !self.reachable(id.0) {
+            Err(ChangeError::Unreachable { id })
+        } else {
+            Ok(())
+        }
+    }
+
+    /// Whether it was heard of in the last [`REACHABLE_TICKS`]; of use while leading.
+    pub(super) fn reachable(&self, id: u64) -> bool {
         id == self.leader || self.heard.get(&id).is_some_and(|at| at + REACHABLE_TICKS > self.now)
     }
 
@@ -217,6 +244,9 @@ mod tests {
         check(2, &[], Change::Remove(two), Ok(Permitted::Remove(2)));
         check(2, &[], Change::Remove(three), Err(ChangeError::NotMember { id: three }));
         check(3, &[2, 3], Change::Remove(NodeId(1)), Err(ChangeError::Leads { id: NodeId(1) }));
+        let one = NodeId(1);
+        check(3, &[2], Change::Remove(one), Err(ChangeError::NoQuorum { id: one, reachable: 1, needed: 2 }));
+        check(1, &[], Change::Remove(one), Err(ChangeError::NoQuorum { id: one, reachable: 0, needed: 1 }));
     }
 
     #[test]

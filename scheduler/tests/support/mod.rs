@@ -76,6 +76,19 @@ pub(crate) async fn dev_node(directory: &Path) -> Outcome<(Node, Channel)> {
     Ok((node, channel))
 }
 
+/// A further node without certificates, of the cluster of the node at `api`; one that was there before where the directory is not blank.
+pub(crate) async fn dev_join(directory: &Path, api: &str) -> Outcome<Node> {
+    let directory = directory.display().to_string();
+    let config = config(&[
+        ("dev", "true"),
+        ("join", api),
+        ("data_dir", &directory),
+        ("api_listen", "127.0.0.1:0"),
+        ("peer_listen", "127.0.0.1:0"),
+    ])?;
+    Ok(server::start(&config).await?)
+}
+
 /// Founds a cluster with certificates in `directory`; its first node, and an operator.
 pub(crate) async fn tls_node(directory: &Path) -> Outcome<(Node, Credentials)> {
     let (api, peer) = free_addresses().await?;

@@ -1,6 +1,6 @@
 //! Changes of the membership and of the leadership, as the leader proposes them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use ::raft::StateRole;
 use ::raft::eraftpb::{ConfChangeSingle, ConfChangeType, ConfChangeV2, Entry};
@@ -56,6 +56,14 @@ impl<M: Machine, L: LogStore> Node<M, L> {
                 tracing::debug!(%error, "promotion put off");
             }
         }
+    }
+
+    /// Members that were heard of lately, itself among them; of use while leading.
+    pub(super) fn reachable(&self) -> BTreeSet<NodeId> {
+        self.judge(|judge| {
+            let heard = |id: &NodeId| judge.reachable(id.0);
+            self.members.members.keys().copied().filter(heard).collect()
+        })
     }
 
     fn judge<T>(&self, judgement: impl FnOnce(&Judge<'_>) -> T) -> T {
@@ -118,8 +126,8 @@ impl<M: Machine, L: LogStore> Node<M, L> {
     pub(super) fn begin_transfer(&mut self, to: NodeId, reply: ChangeReply) {
         let refusal = if self.raw.raft.state != StateRole::Leader || self.removed {
             Some(ChangeError::NotLeader { leader: self.leader() })
-        } else if !self.membership.is_voter(to.0) {
-            Some(ChangeError::NotMember { id: to })
+        } else if let Err(error) = self.judge(|judge| judge.may_lead(to)) {
+            Some(error)
         } else if self.transfer.is_some() {
             Some(ChangeError::Busy)
         } else {

@@ -1,6 +1,6 @@
 //! What a node tells about itself.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use ::raft::StateRole;
@@ -45,6 +45,18 @@ pub struct Status {
     pub members: Arc<Members>,
     /// Highest index known to be on each member's disk. Empty while it does not lead.
     pub matched: BTreeMap<NodeId, u64>,
+    /// Members that were heard of in the last second, itself among them. Empty while it does not lead.
+    pub reachable: BTreeSet<NodeId>,
+}
+
+impl Status {
+    /// Who should lead instead of this leader: of the other voters that are reachable, the one with most of the log.
+    #[must_use]
+    pub fn successor(&self) -> Option<NodeId> {
+        let others = self.members.voters().map(|member| member.id);
+        let reachable = others.filter(|id| *id != self.id && self.reachable.contains(id));
+        reachable.max_by_key(|id| self.matched.get(id).copied())
+    }
 }
 
 impl<M: Machine, L: LogStore> Node<M, L> {
@@ -70,6 +82,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
             snapshot: raft.store().snapshot_position().index,
             members: self.members.clone(),
             matched: if role == Role::Leader { self.matched() } else { BTreeMap::new() },
+            reachable: if role == Role::Leader { self.reachable() } else { BTreeSet::new() },
         }
     }
 }

@@ -69,6 +69,13 @@ impl PeerService for Peer {
     ) -> Result<Response<Self::FetchArchiveStream>, Status> {
         Err(Status::unimplemented("not part of this test"))
     }
+
+    async fn change_members(
+        &self,
+        _: Request<v1::ChangeMembersRequest>,
+    ) -> Result<Response<v1::ChangeMembersResponse>, Status> {
+        Err(Status::unimplemented("not part of this test"))
+    }
 }
 
 struct Node {
