@@ -30,10 +30,11 @@ pub const DEFAULT_LOG_LEVEL: &str = "info,raft=warn";
 const MAX_FILE: u64 = 64 << 10;
 
 /// The settings there are.
-pub const KEYS: [&str; 10] = [
+pub const KEYS: [&str; 11] = [
     "data_dir",
     "api_listen",
     "peer_listen",
+    "http_listen",
     "dev",
     "join",
     "log_level",
@@ -61,6 +62,8 @@ pub struct Config {
     pub api_listen: SocketAddr,
     /// Where it listens for the other nodes.
     pub peer_listen: SocketAddr,
+    /// Where it answers who looks on: health and metrics, plain HTTP. `None`: nowhere.
+    pub http_listen: Option<SocketAddr>,
     /// Without certificates, on loopback only.
     pub dev: bool,
     /// In development: the API address of a node to join, where the directory is blank.
@@ -168,6 +171,14 @@ impl Config {
             }),
             api_listen: texts.take(&mut faults, "api_listen", (any, 7400).into(), address, listen),
             peer_listen: texts.take(&mut faults, "peer_listen", (any, 7401).into(), address, listen),
+            // In development several nodes share a machine, and none is to be in another's way.
+            http_listen: texts.take(
+                &mut faults,
+                "http_listen",
+                (!dev).then(|| ([127, 0, 0, 1], 7402).into()),
+                "an address and a port such as 127.0.0.1:7402, or off",
+                |text| if text == "off" { Some(None) } else { listen(text).map(Some) },
+            ),
             join: texts.take(
                 &mut faults,
                 "join",
@@ -202,7 +213,18 @@ impl Config {
 
     /// What no setting can tell alone.
     fn check_whole(&self, faults: &mut Faults) {
-        let Self { api_listen, peer_listen, dev, .. } = self;
+        let Self { api_listen, peer_listen, http_listen, dev, .. } = self;
+        let taken = |at: &SocketAddr| at.port() != 0 && (at == api_listen || at == peer_listen);
+        if let Some(http) = http_listen {
+            if taken(http) {
+                let expected = "another address than api_listen and peer_listen";
+                faults.push(Problem::new("http_listen", expected, http.to_string()));
+            }
+            if *dev && !http.ip().is_loopback() {
+                let expected = "a loopback address: with --dev there are no certificates";
+                faults.push(Problem::new("http_listen", expected, http.to_string()));
+            }
+        }
         if api_listen == peer_listen && api_listen.port() != 0 {
             let found = format!("both {api_listen}");
             faults.push(Problem::new("peer_listen", "another address than api_listen", found));
@@ -265,6 +287,7 @@ mod tests {
         let config = check(&[]).unwrap();
         assert_eq!(config.api_listen.to_string(), "0.0.0.0:7400");
         assert_eq!((config.dev, config.timing), (false, Timing::default()));
+        assert_eq!(config.http_listen.map(|at| at.to_string()).as_deref(), Some("127.0.0.1:7402"));
         let dev = check(&[("dev", "true"), ("join", "127.0.0.1:7400")]).unwrap();
         assert_eq!(
             (dev.peer_listen.to_string().as_str(), dev.join.as_deref()),
@@ -300,6 +323,11 @@ mod tests {
         ];
         assert_eq!(found, expected);
         assert_eq!(check(&[("dev", "true"), ("api_listen", "0.0.0.0:7400")]).unwrap_err(), ["api_listen"]);
+        assert_eq!(check(&[("dev", "true"), ("http_listen", "0.0.0.0:7402")]).unwrap_err(), ["http_listen"]);
+        assert_eq!(check(&[("http_listen", "0.0.0.0:7400")]).unwrap_err(), ["http_listen"]);
+        assert_eq!(check(&[("http_listen", "on")]).unwrap_err(), ["http_listen"]);
+        assert_eq!(check(&[("http_listen", "off")]).unwrap().http_listen, None);
+        assert_eq!(check(&[("dev", "true")]).unwrap().http_listen, None);
         assert_eq!(check(&[("join", "127.0.0.1:7400")]).unwrap_err(), ["join"]);
         assert_eq!(check(&[("peer_listen", "0.0.0.0:7400")]).unwrap_err(), ["peer_listen"]);
     }

@@ -9,7 +9,11 @@
 //!   state answer instead of doing it again. Otherwise the answer is [`ProposeError::OutcomeUnknown`].
 //! * **Nothing unreadable is proposed.** An entry that some node cannot decode would stop that node for good, so it is read back before.
 
-use std::{path::PathBuf, sync::Arc, sync::Mutex, sync::PoisonError, time::Duration};
+use std::{
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant},
+};
 
 use supercloud_proto::{
     id::{LogIndex, UnixMillis},
@@ -23,6 +27,7 @@ use crate::{
     clock,
     heartbeats::{self, Heartbeats},
     leader::{self, Lead, Timing},
+    metrics::Metrics,
     peer_service::{PeerApi, RelayHandler, Service},
     peers::{PeerError, PeerTrust, Peers},
     raft::{self, ChangeError, GrpcTransport, Log, NodeId, OpenError, SnapshotPolicy, Start, Status},
@@ -125,6 +130,7 @@ struct Inner {
     peers: Peers,
     heartbeats: Heartbeats,
     lead: Lead,
+    metrics: Metrics,
     tasks: Mutex<Option<JoinSet<()>>>,
 }
 
@@ -155,6 +161,7 @@ impl Core {
             peers: peers.clone(),
             heartbeats,
             lead: lead.clone(),
+            metrics: Metrics::new(),
             tasks: Mutex::new(None),
         };
         let core = Self { inner: Arc::new(inner) };
@@ -162,6 +169,7 @@ impl Core {
         tasks.spawn(heartbeats::run(queue, lead, peers.clone(), nodes.clone(), core.changes()));
         tasks.spawn(archive::heal::run(archive, peers, nodes));
         tasks.spawn(leader::run(core.clone()));
+        tasks.spawn(Metrics::count_leaders(core.clone(), core.nodes()));
         *core.tasks() = Some(tasks);
         Ok(core)
     }
@@ -180,7 +188,10 @@ impl Core {
         command: Command,
     ) -> Result<Outcome, ProposeError> {
         let entry = Entry { time: now(), by: by.to_owned(), request_id: request_id.to_owned(), command };
-        propose::anywhere(self, &entry).await
+        let began = Instant::now();
+        let answer = propose::anywhere(self, &entry).await;
+        self.inner.metrics.proposed(&answer, began.elapsed());
+        answer
     }
 
     /// Proposes a command if this node leads; for the loops that run while it does.
@@ -307,6 +318,12 @@ impl Core {
         }
         self.inner.log.clone().shutdown().await;
         self.inner.archive.stop().await;
+    }
+
+    /// What this node counts and measures.
+    #[must_use]
+    pub fn metrics(&self) -> &Metrics {
+        &self.inner.metrics
     }
 
     pub(crate) fn log(&self) -> &Log<Outcome> {

@@ -14,6 +14,7 @@ pub mod heartbeats;
 pub mod home;
 pub mod leader;
 pub mod logging;
+pub mod metrics;
 pub mod peer_service;
 pub mod peers;
 pub mod placement;

@@ -91,6 +91,9 @@ struct Run {
     /// Address to listen on for the other nodes.
     #[arg(long, env = "SUPERCLOUD_SCHEDULER_PEER_LISTEN", value_name = "IP:PORT")]
     peer_listen: Option<String>,
+    /// Address to listen on for health and metrics (plain HTTP), or "off".
+    #[arg(long, env = "SUPERCLOUD_SCHEDULER_HTTP_LISTEN", value_name = "IP:PORT")]
+    http_listen: Option<String>,
     /// Without certificates, on loopback addresses only.
     #[arg(long, env = "SUPERCLOUD_SCHEDULER_DEV", value_parser = FalseyValueParser::new())]
     dev: bool,
@@ -185,6 +188,7 @@ fn settings(run: Run) -> Result<Config, Problems> {
     texts.set_given("data_dir", run.data_dir);
     texts.set_given("api_listen", run.api_listen);
     texts.set_given("peer_listen", run.peer_listen);
+    texts.set_given("http_listen", run.http_listen);
     texts.set_given("join", run.join);
     texts.set_given("log_level", run.log_level);
     texts.set_given("log_format", run.log_format);

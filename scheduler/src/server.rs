@@ -5,6 +5,7 @@
 //!   not serving -> leadership handed over -> streams ended, calls drained (with a deadline) -> log closed
 //! ```
 
+mod http;
 mod limits;
 
 use std::{
@@ -102,6 +103,7 @@ pub struct Node {
     readiness: JoinHandle<()>,
     api: Server,
     peers: Server,
+    http: Option<(SocketAddr, JoinHandle<()>)>,
     _home: Home,
 }
 
@@ -112,6 +114,8 @@ struct Person {
     admission: Admission,
     recognition: Recognition,
     tls: Option<(ServerTlsConfig, ServerTlsConfig)>,
+    /// When its certificate expires.
+    expires: Option<SystemTime>,
 }
 
 /// Starts a node. It serves when this returns; whether it is ready is told by the health service.
@@ -122,6 +126,10 @@ pub async fn start(config: &Config) -> Result<Node, StartError> {
     let home = Home::open(&config.data_dir)?;
     let (api_port, api_address) = listen(config.api_listen).await?;
     let (peer_port, peer_address) = listen(config.peer_listen).await?;
+    let http_port = match config.http_listen {
+        Some(address) => Some(listen(address).await?),
+        None => None,
+    };
     let person = if config.dev {
         development(&home, config, api_address, peer_address).await?
     } else {
@@ -162,6 +170,16 @@ pub async fn start(config: &Config) -> Result<Node, StartError> {
         .add_service(health_service)
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
+    let http = http_port.map(|(port, address)| {
+        let onlooker = http::Onlooker {
+            core: core.clone(),
+            sessions: sessions.clone(),
+            expires: person.expires,
+            ending: ended.clone(),
+        };
+        tracing::info!(%address, "health and metrics by HTTP");
+        (address, tokio::spawn(http::serve(port, onlooker)))
+    });
     let peer_routes = tonic::service::Routes::new(core.peer_service(Arc::new(Relays(sessions))));
     let api_server = with_tls(limits::API.server(), api_tls)?;
     let peer_server = with_tls(limits::PEERS.server(), peer_tls)?;
@@ -171,7 +189,7 @@ pub async fn start(config: &Config) -> Result<Node, StartError> {
     let peer_server = peer_server.serve_with_incoming(gate, incoming(peer_port));
     let (api, peers) = (tokio::spawn(api_server), tokio::spawn(peer_server));
     let readiness = tokio::spawn(tell_readiness(core.clone(), health.clone()));
-    Ok(Node { core, api_address, ending, health, readiness, api, peers, _home: home })
+    Ok(Node { core, api_address, ending, health, readiness, api, peers, http, _home: home })
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -209,6 +227,7 @@ fn certified(home: &Home) -> Result<Person, StartError> {
     warn_of_expiry(&credentials);
     Ok(Person {
         record,
+        expires: Some(credentials.expires_at()),
         recognition: Recognition::Certificates(credentials.cluster().clone()),
         tls: Some((credentials.api_server_tls()?, credentials.peer_server_tls()?)),
         trust: PeerTrust::Mutual(Box::new(credentials.clone())),
@@ -248,6 +267,7 @@ async fn development(
         record,
         recognition: Recognition::Dev,
         tls: None,
+        expires: None,
         trust: PeerTrust::Plain,
         admission: Admission::development(),
     })
@@ -306,6 +326,12 @@ impl Node {
         self.api_address
     }
 
+    /// Where it answers who looks on; the real port where port 0 was asked for.
+    #[must_use]
+    pub fn http_address(&self) -> Option<SocketAddr> {
+        self.http.as_ref().map(|(address, _)| *address)
+    }
+
     /// The handle on log and state.
     #[must_use]
     pub fn core(&self) -> &Core {
@@ -338,6 +364,11 @@ impl Node {
         }
         // The others' streams end when they do, not before; they find another leader, or know one already.
         self.peers.abort();
+        if let Some((_, http)) = self.http.take() {
+            http.abort();
+            // Until the port is closed; an error says that it was aborted.
+            let _ = http.await;
+        }
         if timeout(CLOSE_DEADLINE, self.core.shutdown()).await.is_err() {
             tracing::error!("the log did not close in time");
         }

@@ -67,7 +67,7 @@ impl Node {
     pub fn start(&mut self) -> Outcome {
         let mut command = program()?;
         command.arg("run").arg("--data-dir").arg(&self.data);
-        command.args(["--api-listen", &self.api, "--peer-listen", &self.peer]);
+        command.args(["--api-listen", &self.api, "--peer-listen", &self.peer, "--http-listen", "off"]);
         self.process = Some(Process::start(&self.name, &mut command, &self.log)?);
         Ok(())
     }

@@ -38,6 +38,7 @@ pub(super) async fn run(core: Core) {
         let began = Instant::now();
         let Some(plan) = pass_aside(state).await else { return };
         let took = began.elapsed();
+        core.metrics().passed(took);
         match propose(&core, plan.placements).await {
             Proposed::Held | Proposed::Refused => continue,
             Proposed::Nothing => {}

@@ -95,6 +95,10 @@ impl Derived {
         self.uses.get(&host).into_iter().flat_map(|used| &used.instances)
     }
 
+    pub(super) fn pending_count(&self) -> usize {
+        self.pending.len()
+    }
+
     pub(super) fn pending(&self) -> impl Iterator<Item = InstanceId> {
         self.pending.iter().map(|(_, id)| *id)
     }

@@ -104,6 +104,12 @@ impl State {
         self.derived.pending().filter_map(|id| self.instances.get(&id))
     }
 
+    /// How many they are; costs nothing.
+    #[must_use]
+    pub fn pending_count(&self) -> usize {
+        self.derived.pending_count()
+    }
+
     /// All hosts, by number.
     pub fn hosts(&self) -> &OrdMap<HostId, Arc<Host>> {
         &self.hosts

@@ -69,6 +69,7 @@ pub(crate) async fn dev_node(directory: &Path) -> Outcome<(Node, Channel)> {
         ("data_dir", &directory),
         ("api_listen", "127.0.0.1:0"),
         ("peer_listen", "127.0.0.1:0"),
+        ("http_listen", "127.0.0.1:0"),
     ])?;
     let node = server::start(&config).await?;
     ready(&node).await?;
@@ -85,6 +86,7 @@ pub(crate) async fn dev_join(directory: &Path, api: &str) -> Outcome<Node> {
         ("data_dir", &directory),
         ("api_listen", "127.0.0.1:0"),
         ("peer_listen", "127.0.0.1:0"),
+        ("http_listen", "127.0.0.1:0"),
     ])?;
     Ok(server::start(&config).await?)
 }
@@ -103,7 +105,13 @@ pub(crate) async fn tls_node(directory: &Path) -> Outcome<(Node, Credentials)> {
 /// Runs a node whose directory is made.
 pub(crate) async fn run(data: &Path, api: &str, peer: &str) -> Outcome<Node> {
     let data = data.display().to_string();
-    Ok(server::start(&config(&[("data_dir", &data), ("api_listen", api), ("peer_listen", peer)])?).await?)
+    Ok(server::start(&config(&[
+        ("data_dir", &data),
+        ("api_listen", api),
+        ("peer_listen", peer),
+        ("http_listen", "127.0.0.1:0"),
+    ])?)
+    .await?)
 }
 
 /// Waits until the cluster is founded and the node answers reads.

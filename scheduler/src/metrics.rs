@@ -1,0 +1,202 @@
+//! What a node counts and measures about itself, in the text that Prometheus reads. Knows no port: `server::http` serves it.
+//!
+//! Decisions. *Needs no leader and waits for nobody*: whoever looks on while the cluster is sick must not be made to wait for it. *Only what is
+//! cheap*: gauges are read off what the node holds anyway, when they are asked for; nothing walks over the estate.
+//!
+//! To add one: a field, its name and help in [`Metrics::new`], and where it is counted, or a line in [`Metrics::text`].
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::{Duration, SystemTime},
+};
+
+use prometheus_client::{
+    encoding::text::encode,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::Registry,
+};
+use tokio::sync::watch;
+
+use crate::{
+    core::{Core, ProposeError},
+    raft::{Role, Status},
+    state::Outcome,
+};
+
+/// Of what `text` answers.
+pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+/// Before every name.
+const PREFIX: &str = "supercloud_scheduler";
+/// Shortest time told apart, in seconds; each of the buckets is twice as long as the one before, up to half a minute.
+const SHORTEST: f64 = 0.000_5;
+/// How many.
+const BUCKETS: u16 = 17;
+
+/// What became of a proposal, as a label.
+type ByOutcome = Family<[(&'static str, &'static str); 1], Counter>;
+
+/// See the head of the module.
+pub struct Metrics {
+    registry: Registry,
+    proposals: ByOutcome,
+    proposal_seconds: Histogram,
+    pass_seconds: Histogram,
+    leader_changes: Counter,
+    gauges: Mutex<Gauges>,
+}
+
+/// What is read off when it is asked for.
+#[derive(Default)]
+struct Gauges {
+    commit: Gauge,
+    applied: Gauge,
+    last: Gauge,
+    snapshot: Gauge,
+    term: Gauge,
+    leads: Gauge,
+    has_leader: Gauge,
+    voters: Gauge,
+    archived: Gauge,
+    archive_broken: Gauge,
+    hosts: Gauge,
+    workloads: Gauge,
+    instances: Gauge,
+    pending: Gauge,
+    sessions: Gauge,
+    certificate: Gauge,
+}
+
+impl Gauges {
+    fn register(&self, registry: &mut Registry) {
+        let all = [
+            ("log_commit_index", "Highest committed log index known here", &self.commit),
+            ("log_applied_index", "Highest log index applied here", &self.applied),
+            ("log_last_index", "Last log index on this node's disk", &self.last),
+            ("snapshot_index", "Log index of the newest snapshot", &self.snapshot),
+            ("term", "Term", &self.term),
+            ("is_leader", "1 where this node leads", &self.leads),
+            ("has_leader", "1 where this node knows a leader", &self.has_leader),
+            ("voters", "Nodes that vote", &self.voters),
+            ("archive_index", "Log index up to which events are archived", &self.archived),
+            ("archive_broken", "1 while nothing can be archived", &self.archive_broken),
+            ("hosts", "Hosts in the state", &self.hosts),
+            ("workloads", "Workloads in the state", &self.workloads),
+            ("instances", "Instances in the state", &self.instances),
+            ("pending_instances", "Instances that wait for a host", &self.pending),
+            ("sessions", "Agents with a session on this node", &self.sessions),
+        ];
+        for (name, help, gauge) in all {
+            registry.register(name, help, gauge.clone());
+        }
+    }
+}
+
+/// A number as Prometheus takes it; none of ours comes near the end of its range.
+fn number(value: impl TryInto<i64>) -> i64 {
+    value.try_into().unwrap_or(i64::MAX)
+}
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut registry = Registry::with_prefix(PREFIX);
+        let times = || Histogram::new(exponential_buckets(SHORTEST, 2.0, BUCKETS));
+        let (proposals, leader_changes) = (ByOutcome::default(), Counter::default());
+        let (proposal_seconds, pass_seconds) = (times(), times());
+        registry.register("proposals", "Changes proposed by callers of this node", proposals.clone());
+        let help = "Time until a proposed change was on disk on a majority and applied, in seconds";
+        registry.register("proposal_seconds", help, proposal_seconds.clone());
+        registry.register("pass_seconds", "Length of a scheduling pass, in seconds", pass_seconds.clone());
+        registry.register("leader_changes", "New leaders seen by this node", leader_changes.clone());
+        let gauges = Gauges::default();
+        gauges.register(&mut registry);
+        registry.register(
+            "certificate_remaining_seconds",
+            "Time until this node's certificate expires, in seconds; 0 without certificates",
+            gauges.certificate.clone(),
+        );
+        let gauges = Mutex::new(gauges);
+        Self { registry, proposals, proposal_seconds, pass_seconds, leader_changes, gauges }
+    }
+
+    /// A proposal was answered.
+    pub(crate) fn proposed(&self, answer: &Result<Outcome, ProposeError>, took: Duration) {
+        let outcome = match answer {
+            Ok(Outcome { result: Ok(_), .. }) => "done",
+            Ok(_) => "rejected",
+            Err(ProposeError::NoLeader) => "no_leader",
+            Err(ProposeError::OutcomeUnknown) => "unknown",
+            Err(ProposeError::Overloaded { .. }) => "overloaded",
+            Err(ProposeError::TooLarge { .. } | ProposeError::Unreadable(_)) => "invalid",
+            Err(ProposeError::Stopped) => "stopped",
+        };
+        self.proposals.get_or_create(&[("outcome", outcome)]).inc();
+        if answer.is_ok() {
+            self.proposal_seconds.observe(took.as_secs_f64());
+        }
+    }
+
+    /// A pass has ended.
+    pub(crate) fn passed(&self, took: Duration) {
+        self.pass_seconds.observe(took.as_secs_f64());
+    }
+
+    /// Counts the leaders that this node sees.
+    pub(crate) async fn count_leaders(core: Core, mut nodes: watch::Receiver<Status>) {
+        let mut last = None;
+        loop {
+            let leader = nodes.borrow_and_update().leader;
+            if leader.is_some() && leader != last {
+                core.metrics().leader_changes.inc();
+                last = leader;
+            }
+            // An end of the channel means that the node has stopped.
+            let Ok(()) = nodes.changed().await else { return };
+        }
+    }
+
+    /// Everything, now, as text.
+    ///
+    /// # Errors
+    /// When a value cannot be written, which is a fault of ours.
+    pub fn text(
+        &self,
+        core: &Core,
+        sessions: usize,
+        expires: Option<SystemTime>,
+    ) -> Result<String, std::fmt::Error> {
+        let (status, state) = (core.status(), core.view());
+        let archive = core.archive().status().borrow().clone();
+        let left = expires.and_then(|at| at.duration_since(SystemTime::now()).ok()).unwrap_or_default();
+        // Held until the text is made, so that two who ask do not mix their numbers.
+        let gauges = self.gauges.lock().unwrap_or_else(PoisonError::into_inner);
+        for (gauge, value) in [
+            (&gauges.commit, number(status.commit)),
+            (&gauges.applied, number(status.applied)),
+            (&gauges.last, number(status.last_index)),
+            (&gauges.snapshot, number(status.snapshot)),
+            (&gauges.term, number(status.term)),
+            (&gauges.leads, i64::from(status.role == Role::Leader)),
+            (&gauges.has_leader, i64::from(status.leader.is_some())),
+            (&gauges.voters, number(status.members.voters().count())),
+            (&gauges.archived, number(archive.index)),
+            (&gauges.archive_broken, i64::from(archive.broken.is_some())),
+            (&gauges.hosts, number(state.hosts().len())),
+            (&gauges.workloads, number(state.workloads().len())),
+            (&gauges.instances, number(state.instances().len())),
+            (&gauges.pending, number(state.pending_count())),
+            (&gauges.sessions, number(sessions)),
+            (&gauges.certificate, number(left.as_secs())),
+        ] {
+            gauge.set(value);
+        }
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        drop(gauges);
+        Ok(text)
+    }
+}
