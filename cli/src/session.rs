@@ -1,7 +1,7 @@
 //! The way to the cluster: any node will do, and a call that a dead or hanging node swallowed is made again on another one. Every
 //! changing call carries a request id, so that making it again is safe.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use supercloud_proto::{
     name::{BoroughName, WorkloadName},
@@ -19,6 +19,8 @@ use crate::{
 const ATTEMPT_DEADLINE: Duration = Duration::from_secs(5);
 /// Attempts at a call, over all nodes: enough to meet each of five nodes and one of them again after an election.
 const ATTEMPTS: usize = 6;
+/// After so long no further attempt begins: an election has ended long before, and a cluster without a majority is told as such.
+const PATIENCE: Duration = Duration::from_secs(8);
 /// Wait before another attempt, so that an election can end.
 const PAUSE: Duration = Duration::from_millis(250);
 
@@ -57,9 +59,13 @@ impl Session {
     where
         R: Clone,
     {
+        let began = Instant::now();
         let mut last = Failure::Unreachable("no attempt was made".to_owned());
         for attempt in 0..ATTEMPTS {
             if attempt > 0 {
+                if began.elapsed() > PATIENCE {
+                    break;
+                }
                 tokio::time::sleep(PAUSE).await;
             }
             let connection = match self.servers.connect().await {

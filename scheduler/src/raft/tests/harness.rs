@@ -184,10 +184,13 @@ pub(super) struct Cluster {
     root: tempfile::TempDir,
 }
 
+/// Faster than in production, so that elections are soon over, and slow enough for a machine that is busy with other tests.
+const TICK: Duration = Duration::from_millis(40);
+
 impl Cluster {
     /// A cluster of `size` voters, all running.
     pub(super) async fn found(size: u64) -> Self {
-        Self::found_with(size, SnapshotPolicy::default(), Duration::from_millis(20)).await
+        Self::found_with(size, SnapshotPolicy::default(), TICK).await
     }
 
     pub(super) async fn found_with(size: u64, policy: SnapshotPolicy, tick: Duration) -> Self {

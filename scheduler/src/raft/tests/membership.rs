@@ -1,7 +1,7 @@
 //! Nodes that join, catch up, leave and are gone.
 
-use super::harness::{Cluster, eventually, often};
-use crate::raft::{ChangeError, MemberKind, NodeId, Role, Start, limits};
+use super::harness::{Cluster, DEADLINE, eventually, often};
+use crate::raft::{ChangeError, Log, MemberKind, NodeId, Role, Start, limits};
 
 async fn joined(cluster: &mut Cluster) -> NodeId {
     let leader = cluster.log(cluster.leader().await);
@@ -73,7 +73,7 @@ async fn a_removed_node_learns_it_and_its_number_is_not_used_again() {
     let log = cluster.log(leader);
     assert_eq!(log.remove(leader).await, Err(ChangeError::Leads { id: leader }));
     let gone = cluster.followers().await[0];
-    log.remove(gone).await.unwrap();
+    remove(&log, gone).await;
     eventually("the removed node to know", || (cluster.status(gone).role == Role::Removed).then_some(()))
         .await;
     assert_eq!(log.remove(gone).await, Err(ChangeError::NotMember { id: gone }));
@@ -101,4 +101,17 @@ async fn only_the_leader_changes_the_membership_and_only_of_members() {
         cluster.log(leader).transfer_leadership(unknown).await,
         Err(ChangeError::NotMember { id: unknown })
     );
+}
+
+/// Removes a member, as soon as the leader has heard from enough others.
+async fn remove(log: &Log<usize>, id: NodeId) {
+    let removed = async {
+        loop {
+            match log.remove(id).await {
+                Err(ChangeError::NoQuorum { .. }) => tokio::time::sleep(limits::TICK).await,
+                other => return other.unwrap(),
+            }
+        }
+    };
+    tokio::time::timeout(DEADLINE, removed).await.expect("the others are heard in time");
 }

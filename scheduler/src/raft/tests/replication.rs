@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::harness::{Cluster, eventually, often};
-use crate::raft::{NodeId, ProposeError, Role, Start, limits};
+use crate::raft::{NodeId, ProposeError, Role, SnapshotPolicy, Start, limits};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn one_node_keeps_everything_across_restarts() {
@@ -63,7 +63,8 @@ async fn a_read_on_any_node_sees_every_write_before_it() {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn what_cannot_be_proposed_is_refused() {
-    let cluster = Cluster::found(3).await;
+    // The production tick: writing the largest entry takes longer than an election at a faster one.
+    let cluster = Cluster::found_with(3, SnapshotPolicy::default(), limits::TICK).await;
     let leader = cluster.leader().await;
     let follower = cluster.followers().await[0];
     let refusal = cluster.log(follower).propose(vec![1]).await.unwrap_err();
