@@ -1,3 +1,5 @@
+//! Cases of the rules: what a spec may not be, and what it is told.
+
 use crate::spec::{Driver, WorkloadSpec, parse};
 
 const CONTAINER: &str = "

@@ -1,3 +1,5 @@
+//! Cases and properties of reading: what people write, what they get wrong, and that printing and reading are inverse.
+
 use proptest::prelude::*;
 
 use super::*;

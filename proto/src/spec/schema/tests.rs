@@ -1,3 +1,5 @@
+//! The published schema is the one that the code gives, and agrees with the reader field by field.
+
 use std::{collections::BTreeSet, fs, path::Path};
 
 use super::*;
