@@ -38,15 +38,30 @@ impl Container {
             "--publish=127.0.0.1::8080",
             "--entrypoint=/bin/busybox",
         ];
+        let names = |list: &str| -> Vec<String> {
+            let list = described.pointer(&format!("/0/HostConfig/{list}")).and_then(Value::as_array);
+            list.into_iter().flatten().filter_map(Value::as_str).map(str::to_owned).collect()
+        };
         let init = described.pointer("/0/HostConfig/Init").and_then(Value::as_bool) == Some(true);
         let mut arguments: Vec<String> = ["run", "--detach"].map(str::to_owned).to_vec();
         arguments.extend(limits);
         arguments.extend(fixed.map(str::to_owned));
         arguments.extend(init.then(|| "--init".to_owned()));
+        arguments.extend(names("CapDrop").iter().map(|name| format!("--cap-drop={name}")));
+        arguments.extend(names("CapAdd").iter().map(|name| format!("--cap-add={name}")));
         // A killed bench leaves nothing that the next world would not clear away.
         arguments.push(format!("--label={}={}", docker::FOREIGN, std::process::id()));
         let command = [docker::IMAGE, "httpd", "-f", "-p", "8080", "-h", "/www"];
         arguments.extend(command.map(str::to_owned));
+        Ok(Self { arguments })
+    }
+
+    /// The same on the network that another container is on.
+    pub(crate) fn on_network_of(&self, other: &docker::Container) -> Outcome<Self> {
+        let network = docker(&["inspect", "--format", "{{.HostConfig.NetworkMode}}", &other.id])?;
+        let mut arguments = self.arguments.clone();
+        // Options stand before the image.
+        arguments.insert(1, format!("--network={}", network.trim()));
         Ok(Self { arguments })
     }
 
