@@ -2,7 +2,7 @@
 
 use std::{
     fs, io,
-    net::UdpSocket,
+    net::{IpAddr, Ipv4Addr, UdpSocket},
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
     sync::Arc,
@@ -156,11 +156,19 @@ fn machine_name() -> Result<HostName, AgentError> {
     HostName::new(first).map_err(|_| AgentError::NoName { found: name.clone() })
 }
 
+/// Where published ports listen. A host that is reached on its loopback alone publishes nothing beyond it; any other publishes on every address,
+/// since the one it is reached at may be a name, or that of a router before it.
+fn published_on(address: Option<&str>) -> IpAddr {
+    let own = address.and_then(|address| address.parse().ok()).filter(IpAddr::is_loopback);
+    own.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED))
+}
+
 /// The drivers that are asked for, or whose runtime is there.
 fn drivers(config: &Config, owner: &Owner) -> Drivers {
     let mut drivers = Drivers::new();
     if config.docker.enabled.unwrap_or_else(|| config.docker.socket.exists()) {
-        let settings = DockerSettings { networks: config.docker.networks, ..DockerSettings::default() };
+        let bind = published_on(config.address.as_deref());
+        let settings = DockerSettings { networks: config.docker.networks, bind };
         let driver = DockerDriver::connect(&config.docker.socket, owner.clone(), settings);
         drivers.insert(DriverKind::Docker, Arc::new(driver) as Arc<dyn Driver>);
     }
@@ -286,4 +294,18 @@ async fn run_with(
     }
     keeper.abort();
     Ok(result?)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_host_reached_on_its_loopback_publishes_nothing_beyond_it() {
+        let everywhere = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+        assert_eq!(published_on(Some("127.0.0.1")), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        for address in [None, Some("192.0.2.7"), Some("h1.example")] {
+            assert_eq!(published_on(address), everywhere, "{address:?}");
+        }
+    }
 }
