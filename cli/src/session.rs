@@ -120,6 +120,20 @@ fn is_worth_another(status: &Status) -> bool {
         || (status.code() == Code::Unknown && status.message().contains("transport"))
 }
 
+/// Gathers a list page by page. `page` is given a token, empty for the first page, and answers with the items and the token of the next page,
+/// empty behind the last.
+pub async fn pages<T>(
+    page: impl AsyncFn(String) -> Result<(Vec<T>, String), Failure>,
+) -> Result<Vec<T>, Failure> {
+    let (mut all, mut token) = page(String::new()).await?;
+    while !token.is_empty() {
+        let (more, next) = page(token).await?;
+        all.extend(more);
+        token = next;
+    }
+    Ok(all)
+}
+
 /// A fresh request id.
 pub fn request_id() -> Result<String, Failure> {
     let mut bytes = [0u8; 16];

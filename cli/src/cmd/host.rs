@@ -9,7 +9,7 @@ use crate::{
     args::{Format, HostCommand},
     failure::Failure,
     output::{self, Shown},
-    session::{Session, request_id},
+    session::{Session, pages, request_id},
     show::host,
 };
 
@@ -24,21 +24,18 @@ pub(super) async fn run(session: &Session, format: Format, command: &HostCommand
 }
 
 async fn list(session: &Session, format: Format, site: &str) -> Result<(), Failure> {
-    let mut request =
+    let request =
         ListHostsRequest { site: site.to_owned(), stale: session.stale, ..ListHostsRequest::default() };
-    let mut shown: Vec<Shown> = Vec::new();
-    loop {
+    let hosts = pages(async |page_token| {
+        let request = ListHostsRequest { page_token, ..request.clone() };
         let page = session
-            .call(request.clone(), async |channel, request| {
-                HostServiceClient::new(channel).list(request).await
-            })
+            .call(request, async |channel, request| HostServiceClient::new(channel).list(request).await)
             .await?;
-        shown.extend(page.hosts.iter().map(host::shown));
-        if page.next_page_token.is_empty() {
-            return output::list(format, &host::HEADINGS, &shown);
-        }
-        request.page_token = page.next_page_token;
-    }
+        Ok((page.hosts, page.next_page_token))
+    })
+    .await?;
+    let shown: Vec<Shown> = hosts.iter().map(host::shown).collect();
+    output::list(format, &host::HEADINGS, &shown)
 }
 
 async fn show(session: &Session, format: Format, name: &str) -> Result<(), Failure> {

@@ -8,7 +8,7 @@ use crate::{
     args::{Format, InstanceCommand},
     failure::Failure,
     output::{self, Shown},
-    session::Session,
+    session::{Session, pages},
     show::instance,
 };
 
@@ -35,20 +35,15 @@ async fn list(session: &Session, format: Format, workload: Option<&str>, host: &
     output::list(format, &instance::HEADINGS, &shown)
 }
 
-async fn list_all(session: &Session, mut request: ListInstancesRequest) -> Result<Vec<Instance>, Failure> {
-    let mut instances = Vec::new();
-    loop {
+async fn list_all(session: &Session, request: ListInstancesRequest) -> Result<Vec<Instance>, Failure> {
+    pages(async |page_token| {
+        let request = ListInstancesRequest { page_token, ..request.clone() };
         let page = session
-            .call(request.clone(), async |channel, request| {
-                InstanceServiceClient::new(channel).list(request).await
-            })
+            .call(request, async |channel, request| InstanceServiceClient::new(channel).list(request).await)
             .await?;
-        instances.extend(page.instances);
-        if page.next_page_token.is_empty() {
-            return Ok(instances);
-        }
-        request.page_token = page.next_page_token;
-    }
+        Ok((page.instances, page.next_page_token))
+    })
+    .await
 }
 
 async fn show(session: &Session, format: Format, id: &str) -> Result<(), Failure> {

@@ -10,7 +10,7 @@ use crate::{
     args::{Format, StopArgs, WaitArgs, WorkloadCommand},
     failure::Failure,
     output::{self, Shown, say},
-    session::{Session, request_id},
+    session::{Session, pages, request_id},
     show::workload,
 };
 
@@ -29,21 +29,16 @@ pub(super) async fn run(session: &Session, format: Format, command: &WorkloadCom
 /// All workloads, page by page.
 pub(super) async fn list_all(
     session: &Session,
-    mut request: ListWorkloadsRequest,
+    request: ListWorkloadsRequest,
 ) -> Result<Vec<Workload>, Failure> {
-    let mut workloads = Vec::new();
-    loop {
+    pages(async |page_token| {
+        let request = ListWorkloadsRequest { page_token, ..request.clone() };
         let page = session
-            .call(request.clone(), async |channel, request| {
-                WorkloadServiceClient::new(channel).list(request).await
-            })
+            .call(request, async |channel, request| WorkloadServiceClient::new(channel).list(request).await)
             .await?;
-        workloads.extend(page.workloads);
-        if page.next_page_token.is_empty() {
-            return Ok(workloads);
-        }
-        request.page_token = page.next_page_token;
-    }
+        Ok((page.workloads, page.next_page_token))
+    })
+    .await
 }
 
 async fn list(session: &Session, format: Format) -> Result<(), Failure> {
