@@ -1,6 +1,11 @@
 //! The ledger across ends, damage and loss.
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path};
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use supercloud_proto::{
     instance::{InstanceReport, InstanceState},
@@ -85,6 +90,45 @@ async fn what_was_written_is_there_after_a_reopening() {
     let third = written(&path, Batch::default()).await;
     assert_eq!(third.orders.keys().collect::<Vec<_>>(), [&instance(1)]);
     assert_eq!(third.fences[&instance(2)], 10, "the fence of a dropped order stays");
+}
+
+/// Writes the fixture of this version's ledger into `$SUPERCLOUD_FIXTURE`, as `scheduler/tests/formats/README.md` tells.
+#[tokio::test]
+#[ignore = "writes a fixture: see scheduler/tests/formats/README.md"]
+async fn write_the_fixture_of_this_format() {
+    let out = PathBuf::from(std::env::var("SUPERCLOUD_FIXTURE").expect("SUPERCLOUD_FIXTURE names a folder"));
+    fs::create_dir_all(&out).expect("a folder");
+    let dir = tempfile::tempdir().expect("a directory");
+    written(&dir.path().join("ledger"), everything()).await;
+    let mut pack = Command::new("tar");
+    pack.args(["--sparse", "-cJf"]).arg(out.join("ledger.tar.xz")).arg("-C").arg(dir.path()).arg("ledger");
+    assert!(pack.status().expect("tar runs").success());
+}
+
+#[tokio::test]
+async fn a_ledger_of_an_earlier_version_goes_on() {
+    let fixtures = Path::new(env!("CARGO_MANIFEST_DIR")).join("../scheduler/tests/formats");
+    let packed = fs::read_dir(fixtures)
+        .expect("lists")
+        .map(|entry| entry.expect("an entry").path().join("ledger.tar.xz"));
+    let packed: Vec<PathBuf> = packed.filter(|path| path.exists()).collect();
+    assert!(!packed.is_empty());
+    for fixture in packed {
+        let dir = tempfile::tempdir().expect("a directory");
+        let unpacked = Command::new("tar").arg("-xJf").arg(&fixture).arg("-C").arg(dir.path()).status();
+        assert!(unpacked.expect("tar runs").success(), "{}", fixture.display());
+        let path = dir.path().join("ledger");
+        let mut less = Batch::default();
+        less.drop_order(instance(2));
+        let found = written(&path, less).await;
+        assert_eq!(found.orders[&instance(1)], service(1));
+        assert_eq!(found.histories[&instance(1)].values().next(), Some(&history()));
+        assert_eq!(found.reports[&instance(1)], report(1, NOW * 1000 + 1));
+        assert_eq!((found.incarnation.len(), found.synced), (32, 99));
+        assert_eq!(found.lease, Some(LeaseRecord { boot_id: "b".to_owned(), until: 7, length: 3 }));
+        let again = written(&path, Batch::default()).await;
+        assert_eq!((again.incarnation, again.orders.len()), (found.incarnation, 1));
+    }
 }
 
 #[tokio::test]
