@@ -14,6 +14,8 @@ use super::Machine;
 use super::engine_store::EngineStore;
 use super::handle::Log;
 use super::inbox::{Inbox, Reports, Taken};
+use super::limits::APPENDS_BEFORE_COMPANY;
+use super::log_store::StoreError;
 use super::node::{Control, Fatal, Inputs, Node, SnapshotJob, Status};
 use super::open::{self, OpenError, Settings, Start};
 use super::transport::Transport;
@@ -32,8 +34,10 @@ pub fn start<M: Machine, T: Transport>(
     let mut random = [0; 16];
     let io = |source| OpenError::Io { path: "the system's randomness".to_owned(), source };
     getrandom::fill(&mut random).map_err(|error| io(std::io::Error::other(error)))?;
-    let (node, snapshots) = open::open(&settings, start, machine, random)?;
     let inbox = Arc::new(Inbox::new());
+    let sink = inbox.clone();
+    let written = move |outcome: Result<_, StoreError>| sink.control(Control::Written(outcome));
+    let (node, snapshots) = open::open(&settings, start, machine, random, Box::new(written))?;
     let transport = transport(Reports::new(inbox.clone()));
     let (status, watched) = watch::channel(node.status());
     let (stopped, has_stopped) = watch::channel(false);
@@ -83,7 +87,8 @@ impl<M: Machine, T: Transport> Owner<M, T> {
         loop {
             let now = Instant::now();
             let wait = if more { Duration::ZERO } else { due.saturating_duration_since(now) };
-            let mut inputs = match self.inbox.take(wait) {
+            let company = self.node.appends_under_way() >= APPENDS_BEFORE_COMPANY;
+            let mut inputs = match self.inbox.take(wait, company) {
                 Taken::Inputs(inputs) => inputs,
                 Taken::Stop => break,
             };

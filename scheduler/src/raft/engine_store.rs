@@ -5,55 +5,42 @@
 //! * The recovery mode cuts a torn tail (a write that a crash interrupted and nobody was promised) and refuses to
 //!   open when an older file is damaged. Damage within the newest file looks like a torn tail to it, and would cost
 //!   acknowledged entries unnoticed; `witness` notices.
-//! * The engine itself panics when a sync fails; the thread that owns the log turns a panic into the end of the
-//!   process, which is what we want.
+//! * Everything is written by one thread of its own (`engine_writer`); reads come straight from the engine.
 
 use std::path::Path;
 use std::sync::Arc;
 
-use prost::Message as _;
-use raft_engine::{Command, Config, Engine, LogBatch, ReadableSize, RecoveryMode};
+use raft_engine::{Config, Engine, ReadableSize, RecoveryMode};
 
-use super::log_store::{HardState, LogStore, LogWrite, Position, Reclaim, StoreError};
-use super::record::{Record, Records};
+use super::engine_writer::{BASE, EngineWriter, GROUP, HARD_STATE, INSTALLING, OWNER, StoredPosition};
+use super::log_store::{HardState, LogStore, LogWrite, OnWritten, Position, Reclaim, StoreError, Ticket};
+use super::record::Records;
 use super::witness::Witness;
 
-/// The only raft group there is.
-const GROUP: u64 = 1;
 /// Files of this size; a purge frees whole files only.
 const FILE_MIB: u64 = 32;
 /// A purge starts when the live files take this much. More than one snapshot interval, so that it finds whole files.
 const PURGE_MIB: u64 = 128;
 
-const BASE: &[u8] = b"base";
-const HARD_STATE: &[u8] = b"hard-state";
-const INSTALLING: &[u8] = b"installing";
-const OWNER: &[u8] = b"owner";
-
-#[derive(Clone, PartialEq, prost::Message)]
-struct StoredPosition {
-    #[prost(uint64, tag = "1")]
-    index: u64,
-    #[prost(uint64, tag = "2")]
-    term: u64,
-}
-
 /// See the head of the module.
 pub(super) struct EngineStore {
     engine: Arc<Engine>,
+    writer: EngineWriter,
     directory: String,
     base: Position,
+    /// Of what was handed over, written or not.
+    last_index: u64,
     hard_state: HardState,
     installing: u64,
     witness: Witness,
 }
 
 impl EngineStore {
-    /// Opens the log in `directory`, or makes an empty one.
+    /// Opens the log in `directory`, or makes an empty one. `written` is told what became of submitted writes.
     ///
     /// # Errors
     /// When the directory cannot be used or what it holds is damaged before its tail.
-    pub(super) fn open(directory: &Path) -> Result<Self, StoreError> {
+    pub(super) fn open(directory: &Path, written: OnWritten) -> Result<Self, StoreError> {
         let name = directory.display().to_string();
         let config = Config {
             dir: name.clone(),
@@ -64,33 +51,23 @@ impl EngineStore {
         };
         let engine = Engine::open(config)
             .map_err(|error| StoreError::Damaged { directory: name.clone(), found: error.to_string() })?;
-        let witness = Witness::open(&directory.join("witness"))
-            .map_err(|error| StoreError::Write { directory: name.clone(), found: error.to_string() })?;
-        let mut store = Self {
-            engine: Arc::new(engine),
-            directory: name,
-            base: Position::default(),
-            hard_state: HardState::default(),
-            installing: 0,
-            witness,
-        };
-        let base: StoredPosition = store.stored(BASE)?;
-        store.base = Position { index: base.index, term: base.term };
-        store.hard_state = store.stored(HARD_STATE)?;
-        store.installing = store.stored::<StoredPosition>(INSTALLING)?.index;
-        Ok(store)
+        let io =
+            |error: std::io::Error| StoreError::Write { directory: name.clone(), found: error.to_string() };
+        let witness = Witness::open(&directory.join("witness")).map_err(io)?;
+        let base: StoredPosition = stored(&engine, &name, BASE)?;
+        let hard_state: HardState = stored(&engine, &name, HARD_STATE)?;
+        let installing = stored::<StoredPosition>(&engine, &name, INSTALLING)?.index;
+        let base = Position { index: base.index, term: base.term };
+        let last_index = engine.last_index(GROUP).unwrap_or(0).max(base.index);
+        let engine = Arc::new(engine);
+        let writer =
+            EngineWriter::start(engine.clone(), name.clone(), hard_state.term, written).map_err(io)?;
+        Ok(Self { engine, writer, directory: name, base, last_index, hard_state, installing, witness })
     }
 
     /// Whose log this is, as it was last written; nothing in a blank log.
     pub(super) fn owner(&self) -> Option<Vec<u8>> {
         self.engine.get(GROUP, OWNER)
-    }
-
-    fn stored<M: prost::Message + Default>(&self, key: &[u8]) -> Result<M, StoreError> {
-        match self.engine.get(GROUP, key) {
-            None => Ok(M::default()),
-            Some(bytes) => M::decode(bytes.as_slice()).map_err(|error| self.damaged(&error)),
-        }
     }
 
     fn damaged(&self, found: &dyn std::fmt::Display) -> StoreError {
@@ -101,28 +78,34 @@ impl EngineStore {
         StoreError::Write { directory: self.directory.clone(), found: found.to_string() }
     }
 
-    fn batch(&self, write: &mut LogWrite) -> Result<LogBatch, raft_engine::Error> {
-        let mut batch = LogBatch::default();
-        if let Some(base) = write.base {
-            let forget = if write.reset { self.last_index().max(base.index) } else { base.index };
-            batch.add_command(GROUP, Command::Compact { index: forget + 1 });
-            let stored = StoredPosition { index: base.index, term: base.term };
-            batch.put(GROUP, BASE.to_vec(), stored.encode_to_vec())?;
+    /// Takes over what a write will make true, and gives up to where it forgets.
+    fn hand_over(&mut self, write: &mut LogWrite) -> Option<u64> {
+        let forget = write.base.map(|base| {
+            let all = self.last_index.max(base.index);
+            self.base = base;
+            self.last_index = if write.reset { base.index } else { all };
+            if write.reset { all } else { base.index }
+        });
+        if let Some((index, _)) = write.entries.last() {
+            self.last_index = *index;
         }
-        let records: Vec<Record> =
-            write.entries.drain(..).map(|(index, bytes)| Record::new(index, bytes)).collect();
-        batch.add_entries::<Records>(GROUP, &records)?;
-        if let Some(hard_state) = &write.hard_state {
-            batch.put(GROUP, HARD_STATE.to_vec(), hard_state.encode_to_vec())?;
-        }
-        if let Some(index) = write.installing {
-            let stored = StoredPosition { index, term: 0 };
-            batch.put(GROUP, INSTALLING.to_vec(), stored.encode_to_vec())?;
-        }
-        if let Some(owner) = &write.owner {
-            batch.put(GROUP, OWNER.to_vec(), owner.clone())?;
-        }
-        Ok(batch)
+        self.hard_state = *write.hard_state.get_or_insert(self.hard_state);
+        self.installing = write.installing.unwrap_or(self.installing);
+        forget
+    }
+}
+
+fn stored<M: prost::Message + Default>(
+    engine: &Engine,
+    directory: &str,
+    key: &[u8],
+) -> Result<M, StoreError> {
+    match engine.get(GROUP, key) {
+        None => Ok(M::default()),
+        Some(bytes) => M::decode(bytes.as_slice()).map_err(|error| StoreError::Damaged {
+            directory: directory.to_owned(),
+            found: error.to_string(),
+        }),
     }
 }
 
@@ -132,7 +115,7 @@ impl LogStore for EngineStore {
     }
 
     fn last_index(&self) -> u64 {
-        self.engine.last_index(GROUP).unwrap_or(0).max(self.base.index)
+        self.last_index
     }
 
     fn hard_state(&self) -> HardState {
@@ -157,17 +140,19 @@ impl LogStore for EngineStore {
         Ok(records.into_iter().map(|record| record.bytes).collect())
     }
 
+    fn submit(&mut self, mut write: LogWrite, ticket: Ticket) {
+        let forget = self.hand_over(&mut write);
+        self.writer.submit(write, forget, ticket);
+    }
+
     fn write(&mut self, mut write: LogWrite, sync: bool) -> Result<(), StoreError> {
-        let mut batch = self.batch(&mut write).map_err(|error| self.unwritten(&error))?;
-        self.engine.write(&mut batch, sync).map_err(|error| self.unwritten(&error))?;
-        self.base = write.base.unwrap_or(self.base);
-        self.hard_state = write.hard_state.unwrap_or(self.hard_state);
-        self.installing = write.installing.unwrap_or(self.installing);
-        Ok(())
+        let forget = self.hand_over(&mut write);
+        self.writer.write(write, forget, sync)
     }
 
     fn witness(&mut self, applied: u64) -> Result<(), StoreError> {
-        self.witness.note(applied, self.hard_state.term).map_err(|error| self.unwritten(&error))
+        // What is applied was synced; the present term may not be yet, and a witness must never be ahead of the log.
+        self.witness.note(applied, self.writer.synced_term()).map_err(|error| self.unwritten(&error))
     }
 
     fn witnessed(&self) -> Position {
@@ -187,6 +172,10 @@ impl LogStore for EngineStore {
 mod tests {
     use super::*;
 
+    fn open(directory: &Path) -> EngineStore {
+        EngineStore::open(directory, Box::new(|_| {})).unwrap()
+    }
+
     fn entries(range: std::ops::Range<u64>) -> Vec<(u64, Vec<u8>)> {
         range.map(|index| (index, vec![index as u8; 40])).collect()
     }
@@ -199,7 +188,7 @@ mod tests {
     fn everything_is_there_after_a_restart() {
         let directory = tempfile::tempdir().unwrap();
         let hard_state = HardState { term: 3, vote: 2, commit: 4 };
-        let mut store = EngineStore::open(directory.path()).unwrap();
+        let mut store = open(directory.path());
         write(&mut store, LogWrite { base: Some(Position { index: 1, term: 1 }), ..LogWrite::default() });
         write(
             &mut store,
@@ -207,7 +196,7 @@ mod tests {
         );
         write(&mut store, LogWrite { entries: vec![(6, vec![66])], ..LogWrite::default() });
         drop(store);
-        let store = EngineStore::open(directory.path()).unwrap();
+        let store = open(directory.path());
         assert_eq!((store.base().index, store.last_index()), (1, 6));
         assert_eq!(store.hard_state(), hard_state);
         assert_eq!(store.read(5, 7, u64::MAX).unwrap(), vec![vec![5; 40], vec![66]]);
@@ -218,7 +207,7 @@ mod tests {
     #[test]
     fn a_base_forgets_what_lies_before_it_and_a_reset_everything() {
         let directory = tempfile::tempdir().unwrap();
-        let mut store = EngineStore::open(directory.path()).unwrap();
+        let mut store = open(directory.path());
         write(&mut store, LogWrite { entries: entries(1..20), ..LogWrite::default() });
         let base = Position { index: 10, term: 1 };
         write(&mut store, LogWrite { base: Some(base), ..LogWrite::default() });
@@ -231,7 +220,7 @@ mod tests {
             write(&mut store, LogWrite { entries: vec![(index + 1, vec![1])], ..LogWrite::default() });
         }
         drop(store);
-        let store = EngineStore::open(directory.path()).unwrap();
+        let store = open(directory.path());
         assert_eq!((store.base().index, store.last_index()), (100, 101));
         assert_eq!(store.read(101, 102, u64::MAX).unwrap(), vec![vec![1]]);
     }
@@ -250,7 +239,7 @@ mod tests {
     #[test]
     fn a_torn_tail_is_cut_and_what_was_before_it_is_kept() {
         let directory = tempfile::tempdir().unwrap();
-        let mut store = EngineStore::open(directory.path()).unwrap();
+        let mut store = open(directory.path());
         for index in 1..=10 {
             write(&mut store, LogWrite { entries: entries(index..index + 1), ..LogWrite::default() });
         }
@@ -259,7 +248,7 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         let end = bytes.iter().rposition(|byte| *byte != 0).unwrap() + 1;
         std::fs::write(&path, &bytes[..end - 20]).unwrap();
-        let mut store = EngineStore::open(directory.path()).unwrap();
+        let mut store = open(directory.path());
         assert_eq!(store.last_index(), 9);
         write(&mut store, LogWrite { entries: entries(10..11), ..LogWrite::default() });
         assert_eq!(store.read(9, 11, u64::MAX).unwrap(), vec![vec![9; 40], vec![10; 40]]);

@@ -5,11 +5,11 @@
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::limits::{
-    MAX_BATCH_BYTES, MAX_BATCH_PROPOSALS, MAX_QUEUED_CONTROL, MAX_QUEUED_MESSAGE_BYTES, MAX_QUEUED_MESSAGES,
-    MAX_QUEUED_PROPOSAL_BYTES, MAX_QUEUED_PROPOSALS, RETRY_AFTER,
+    COMPANY_WAIT, MAX_BATCH_BYTES, MAX_BATCH_PROPOSALS, MAX_QUEUED_CONTROL, MAX_QUEUED_MESSAGE_BYTES,
+    MAX_QUEUED_MESSAGES, MAX_QUEUED_PROPOSAL_BYTES, MAX_QUEUED_PROPOSALS, RETRY_AFTER,
 };
 use super::members::NodeId;
 use super::node::{Control, Inputs};
@@ -22,6 +22,8 @@ struct Queues<O> {
     message_bytes: usize,
     proposals: VecDeque<Proposal<O>>,
     proposal_bytes: usize,
+    /// When the oldest of the proposals came, or when the last batch before it was taken.
+    waiting_since: Option<Instant>,
     control: VecDeque<Control>,
     stopping: bool,
     closed: bool,
@@ -47,6 +49,7 @@ impl<O> Inbox<O> {
             message_bytes: 0,
             proposals: VecDeque::new(),
             proposal_bytes: 0,
+            waiting_since: None,
             control: VecDeque::new(),
             stopping: false,
             closed: false,
@@ -85,6 +88,7 @@ impl<O> Inbox<O> {
         }
         queues.proposal_bytes += proposal.entry.len();
         queues.proposals.push_back(proposal);
+        queues.waiting_since.get_or_insert_with(Instant::now);
         drop(queues);
         self.woken.notify_one();
     }
@@ -120,29 +124,48 @@ impl<O> Inbox<O> {
         control.into_iter().for_each(|control| refuse(control, true));
     }
 
-    /// Waits until something is there, at most `wait`, and takes a turn's share of it.
-    pub(super) fn take(&self, wait: Duration) -> Taken<O> {
-        let queues = self.lock();
-        let idle = |queues: &mut Queues<O>| {
-            queues.messages.is_empty()
-                && queues.proposals.is_empty()
-                && queues.control.is_empty()
-                && !queues.stopping
-        };
-        let (mut queues, _) =
-            self.woken.wait_timeout_while(queues, wait, idle).unwrap_or_else(PoisonError::into_inner);
-        if queues.stopping {
-            return Taken::Stop;
+    /// Waits until something is there, at most `wait`, and takes a turn's share of it. With `company`, proposals wait a
+    /// little for more of their kind: as long as nothing else wakes the thread, at most [`COMPANY_WAIT`].
+    pub(super) fn take(&self, wait: Duration, company: bool) -> Taken<O> {
+        let end = Instant::now() + wait;
+        let mut queues = self.lock();
+        loop {
+            if queues.stopping {
+                return Taken::Stop;
+            }
+            let now = Instant::now();
+            let ripe = queues.ripe_at(company);
+            let ready = !queues.messages.is_empty()
+                || !queues.control.is_empty()
+                || ripe.is_some_and(|ripe| ripe <= now);
+            if ready || end <= now {
+                return Taken::Inputs(queues.take(ripe.is_some_and(|ripe| ripe <= now)));
+            }
+            let until = ripe.map_or(end, |ripe| ripe.min(end));
+            (queues, _) = self
+                .woken
+                .wait_timeout(queues, until.saturating_duration_since(now))
+                .unwrap_or_else(PoisonError::into_inner);
         }
-        let messages = queues.messages.drain(..).collect();
-        queues.message_bytes = 0;
-        let proposals = queues.batch();
-        let control = queues.control.drain(..).collect();
-        Taken::Inputs(Inputs { tick: false, messages, proposals, control })
     }
 }
 
 impl<O> Queues<O> {
+    /// When the proposals that wait are to be taken; `None` when there are none.
+    fn ripe_at(&self, company: bool) -> Option<Instant> {
+        let full = self.proposals.len() >= MAX_BATCH_PROPOSALS || self.proposal_bytes >= MAX_BATCH_BYTES;
+        let patience = if company && !full { COMPANY_WAIT } else { Duration::ZERO };
+        self.waiting_since.map(|since| since + patience)
+    }
+
+    fn take(&mut self, with_proposals: bool) -> Inputs<O> {
+        let messages = self.messages.drain(..).collect();
+        self.message_bytes = 0;
+        let proposals = if with_proposals { self.batch() } else { Vec::new() };
+        let control = self.control.drain(..).collect();
+        Inputs { tick: false, messages, proposals, control }
+    }
+
     fn batch(&mut self) -> Vec<Proposal<O>> {
         let mut batch: Vec<Proposal<O>> = Vec::new();
         let mut bytes = 0;
@@ -155,6 +178,7 @@ impl<O> Queues<O> {
             batch.extend(self.proposals.pop_front());
         }
         self.proposal_bytes -= bytes;
+        self.waiting_since = (!self.proposals.is_empty()).then(Instant::now);
         batch
     }
 }
@@ -172,6 +196,7 @@ fn refuse(control: Control, stopped: bool) {
         | Control::SnapshotSent { .. }
         | Control::SnapshotTaken(_)
         | Control::SnapshotReceived(..)
+        | Control::Written(_)
         | Control::Removed => {}
     }
 }

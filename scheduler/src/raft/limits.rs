@@ -35,6 +35,13 @@ pub const MAX_PEER_MESSAGE_BYTES: usize = MAX_ENTRY_BYTES + (1 << 20);
 pub const MAX_BATCH_PROPOSALS: usize = 1024;
 /// Bytes of them; just under `MAX_MESSAGE_BYTES`, so that a batch is one message.
 pub const MAX_BATCH_BYTES: usize = (MAX_MESSAGE_BYTES as usize) / 8 * 7;
+/// Appends on their way to the disk beyond which new proposals wait for company: another one more would only make each
+/// smaller, since the disk takes what has gathered in one go.
+pub const APPENDS_BEFORE_COMPANY: usize = 2;
+/// Longest such wait. What comes sooner, a batch of the largest size or a place on the disk, ends it.
+pub const COMPANY_WAIT: Duration = Duration::from_millis(1);
+/// Writes that share one sync; far more than raft can have under way.
+pub const MAX_MERGED_WRITES: usize = 1024;
 /// Proposals waiting for their batch; about a second of what one node can do.
 pub const MAX_QUEUED_PROPOSALS: usize = 8192;
 /// Bytes of them.

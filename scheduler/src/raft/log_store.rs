@@ -1,6 +1,7 @@
 //! What the log needs of a disk. Knows no raft: entries are bytes with an index.
 //!
-//! One write is atomic: after a crash either all of it is there or nothing. `EngineStore` is the real one; a
+//! One write is atomic: after a crash either all of it is there or nothing. Writes reach the disk in the order in which
+//! they were handed over, whether by [`LogStore::submit`] or by [`LogStore::write`]. `EngineStore` is the real one; a
 //! simulation brings its own.
 
 /// A place in the log.
@@ -78,13 +79,23 @@ pub enum StoreError {
 /// Frees space that forgotten entries still take on disk. Runs on a thread of its own.
 pub type Reclaim = Box<dyn FnOnce() -> Result<(), StoreError> + Send>;
 
+/// Numbers submitted writes, in their order.
+pub type Ticket = u64;
+
+/// Told from the store's own thread that everything up to a ticket is on disk, or that a write failed and the process
+/// must end.
+pub type OnWritten = Box<dyn Fn(Result<Ticket, StoreError>) + Send>;
+
 /// A log on disk.
+///
+/// What it tells about itself ([`base`](Self::base), [`hard_state`](Self::hard_state), …) is what was handed over, on disk
+/// or not; [`read`](Self::read) gives only what was written, so whoever submits keeps entries at hand until they are.
 pub trait LogStore: Send + 'static {
     /// The place before the first entry.
     fn base(&self) -> Position;
     /// Index of the last entry; the base's when there is none.
     fn last_index(&self) -> u64;
-    /// The hard state, as last written.
+    /// The hard state, as last handed over.
     fn hard_state(&self) -> HardState;
     /// Index of the snapshot whose installation was begun and not ended, or 0.
     fn installing(&self) -> u64;
@@ -93,7 +104,11 @@ pub trait LogStore: Send + 'static {
     /// # Errors
     /// When they are not there or not readable.
     fn read(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Vec<u8>>, StoreError>;
-    /// Writes all of it or nothing. With `sync` it is on disk (`fdatasync`) when this returns.
+    /// Hands a write over and returns at once. Once all of it is on disk (`fdatasync`), that is told with its ticket, or
+    /// with a later one that covers it. Tickets grow.
+    fn submit(&mut self, write: LogWrite, ticket: Ticket);
+    /// Writes all of it or nothing, after everything that was submitted before. With `sync` it is on disk when this
+    /// returns, and so is all that went before.
     ///
     /// # Errors
     /// When it is not; the caller must end the process.

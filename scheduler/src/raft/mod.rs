@@ -6,18 +6,20 @@
 //! ```text
 //!   Log (handle, any task) ──> Inbox (bounded) ──> Node::turn (one thread) ──> Machine::apply
 //!                                   ^                 │        │
-//!   peers' streams (service) ───────┘                 │        └──> LogStore (raft-engine), snapshots (files)
+//!   peers' streams (service) ───────┤                 │        └──> snapshots (files, a thread for each)
+//!                                   ├── written ── LogStore (raft-engine, one thread)
 //!                                   Transport <───────┘
 //! ```
 //!
-//! Files, from the ground: `limits` · `members`, `log_store`, `identity`, `witness` · `membership`, `record`, `engine_store`,
-//! `snapshot_file`, `snapshot_dir`, `storage` · `reads`, `proposals`, `changes` · `node` (the Ready protocol; no thread,
+//! Files, from the ground: `limits` · `members`, `log_store`, `identity`, `witness` · `membership`, `record`, `engine_writer`,
+//! `engine_store`, `snapshot_file`, `snapshot_dir`, `storage` · `reads`, `proposals`, `changes` · `node` (the Ready protocol; no thread,
 //! no clock: time comes as ticks, disk and network stand behind traits, so that a simulation runs the same loop) ·
 //! `inbox`, `driver`, `handle` · `transport`, `grpc`, `service`.
 //!
 //! Decisions
-//! * **One thread owns raft and the machine**, and syncs the log itself. While it syncs, proposals gather and share the
-//!   next sync. A writer thread of its own would allow a second sync in flight; measure before adding it.
+//! * **One thread owns raft and the machine, another one the disk.** What raft has ready is handed over and not waited
+//!   for: several appends are under way, what has gathered meanwhile shares one sync, and what is committed is applied
+//!   beside it. Proposals are taken at once while the disk is free, and wait a moment for company while it is not.
 //! * **The state is in memory.** A start restores the newest whole snapshot and applies the log after it again, so
 //!   state, applied index and membership come from one place and cannot part.
 //! * **A failed write or sync ends the process** ([`Fatal`]); after it nobody knows what the disk holds.
@@ -32,8 +34,8 @@
 mod changes;
 mod driver;
 mod engine_store;
+mod engine_writer;
 mod grpc;
-
 mod handle;
 pub mod identity;
 mod inbox;
@@ -47,7 +49,6 @@ mod proposals;
 mod reads;
 mod record;
 mod service;
-
 mod slog_drain;
 mod snapshot_dir;
 mod snapshot_file;

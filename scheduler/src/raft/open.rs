@@ -14,7 +14,7 @@ use std::path::PathBuf;
 use super::engine_store::EngineStore;
 use super::identity::{self, FORMAT, Identity, IdentityError};
 use super::limits::{MAX_VOTERS, SnapshotPolicy};
-use super::log_store::{HardState, LogStore, LogWrite, Position, StoreError};
+use super::log_store::{HardState, LogStore, LogWrite, OnWritten, Position, StoreError};
 use super::members::{Member, NodeId};
 use super::membership::Membership;
 use super::node::{Fatal, Node, Parts};
@@ -126,18 +126,20 @@ pub enum OpenError {
     Node(#[from] Fatal),
 }
 
-/// Opens the directory and sets up the node. `random` makes the directory's incarnation and the life of the process.
+/// Opens the directory and sets up the node. `random` makes the directory's incarnation and the life of the process;
+/// `written` is told what became of the writes that the node submits.
 pub(super) fn open<M: Machine>(
     settings: &Settings,
     start: &Start,
     mut machine: M,
     random: [u8; 16],
+    written: OnWritten,
 ) -> Result<(Node<M, EngineStore>, SnapshotDir), OpenError> {
     let directory = &settings.directory;
     let io = |source| OpenError::Io { path: directory.display().to_string(), source };
     fs::create_dir_all(directory).map_err(io)?;
     let marker = check_marker(settings, start)?;
-    let mut store = EngineStore::open(&directory.join("log"))?;
+    let mut store = EngineStore::open(&directory.join("log"), written)?;
     let snapshots = SnapshotDir::open(directory.join("snapshots"), &settings.cluster).map_err(io)?;
     let snapshot = match marker {
         Some(marker) => {

@@ -1,7 +1,7 @@
 //! The log and the snapshots, as raft wants to read them. Knows the store's trait and raft's; no files, no network.
 //!
 //! Recent entries are kept decoded: the leader reads each entry once a follower and once to apply it, right after it
-//! was written.
+//! was written. Entries on their way to the disk are always among them, because the store cannot give them yet.
 
 use std::cell::Cell;
 use std::collections::VecDeque;
@@ -11,7 +11,7 @@ use ::raft::{GetEntriesContext, RaftState, StorageError};
 use prost11::Message as _;
 
 use super::limits::ENTRY_CACHE_BYTES;
-use super::log_store::{HardState, LogStore, LogWrite, Position, StoreError};
+use super::log_store::{HardState, LogStore, LogWrite, Position, StoreError, Ticket};
 use super::membership::Membership;
 
 /// See the head of the module.
@@ -23,6 +23,9 @@ pub(super) struct Storage<L> {
     membership: Membership,
     recent: VecDeque<Entry>,
     recent_bytes: usize,
+    /// Writes that are not known to be on disk: their tickets, and the first entry of each that has entries.
+    under_way: VecDeque<(Ticket, Option<u64>)>,
+    last_ticket: Ticket,
     /// Raft asked for a snapshot that we do not have.
     wanted: Cell<bool>,
 }
@@ -33,8 +36,17 @@ impl<L: LogStore> Storage<L> {
         let mut hard_state = store.hard_state();
         // The commit index is not synced on its own. The snapshot proves how far it was.
         hard_state.commit = hard_state.commit.max(snapshot.index);
-        let recent = VecDeque::new();
-        Self { store, hard_state, snapshot, membership, recent, recent_bytes: 0, wanted: Cell::new(false) }
+        Self {
+            store,
+            hard_state,
+            snapshot,
+            membership,
+            recent: VecDeque::new(),
+            recent_bytes: 0,
+            under_way: VecDeque::new(),
+            last_ticket: 0,
+            wanted: Cell::new(false),
+        }
     }
 
     pub(super) fn store(&self) -> &L {
@@ -61,24 +73,39 @@ impl<L: LogStore> Storage<L> {
         self.membership = membership;
     }
 
-    /// Writes what a Ready holds. Nothing is written when there is nothing.
+    /// Hands over what a Ready holds; the ticket tells when it is on disk. Nothing is written when there is nothing.
     pub(super) fn append(
         &mut self,
         entries: Vec<Entry>,
         hard_state: Option<&::raft::eraftpb::HardState>,
         sync: bool,
-    ) -> Result<(), StoreError> {
+    ) -> Option<Ticket> {
         if let Some(new) = hard_state {
             self.hard_state = HardState { term: new.term, vote: new.vote, commit: new.commit };
         }
         if entries.is_empty() && !sync {
-            return Ok(());
+            return None;
         }
         let encoded = entries.iter().map(|entry| (entry.index, entry.encode_to_vec())).collect();
         let write = LogWrite { entries: encoded, hard_state: Some(self.hard_state), ..LogWrite::default() };
-        self.store.write(write, sync)?;
+        let ticket = self.submit(write);
         self.remember(entries);
-        Ok(())
+        Some(ticket)
+    }
+
+    /// Everything up to a ticket is on disk.
+    pub(super) fn written(&mut self, ticket: Ticket) {
+        while self.under_way.front().is_some_and(|(under_way, _)| *under_way <= ticket) {
+            self.under_way.pop_front();
+        }
+        self.evict();
+    }
+
+    fn submit(&mut self, write: LogWrite) -> Ticket {
+        self.last_ticket += 1;
+        self.under_way.push_back((self.last_ticket, write.entries.first().map(|(index, _)| *index)));
+        self.store.submit(write, self.last_ticket);
+        self.last_ticket
     }
 
     /// Makes sure that the disk knows everything up to `index` to be committed.
@@ -125,7 +152,8 @@ impl<L: LogStore> Storage<L> {
         }
         let term = self.read_term(index)?;
         let base = Some(Position { index, term });
-        self.store.write(LogWrite { base, hard_state: Some(self.hard_state), ..LogWrite::default() }, false)
+        self.submit(LogWrite { base, hard_state: Some(self.hard_state), ..LogWrite::default() });
+        Ok(())
     }
 
     fn remember(&mut self, entries: Vec<Entry>) {
@@ -139,20 +167,28 @@ impl<L: LogStore> Storage<L> {
         }
         self.recent_bytes += entries.iter().map(size).sum::<usize>();
         self.recent.extend(entries);
-        while self.recent_bytes > ENTRY_CACHE_BYTES && self.recent.len() > 1 {
+        self.evict();
+    }
+
+    /// Forgets the oldest of the recent entries while they are too many, but none that is not on disk.
+    fn evict(&mut self) {
+        let unwritten = self.under_way.iter().filter_map(|(_, first)| *first).min().unwrap_or(u64::MAX);
+        let may_go = |entry: &Entry| entry.index < unwritten;
+        while self.recent_bytes > ENTRY_CACHE_BYTES
+            && self.recent.len() > 1
+            && self.recent.front().is_some_and(may_go)
+        {
             self.recent_bytes -= self.recent.pop_front().map_or(0, |entry| size(&entry));
         }
     }
 
+    /// At least one of the entries `low..high`; those that are older than the recent ones come from the disk.
     fn read(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, StoreError> {
-        let Some(first) = self.recent.front().map(|entry| entry.index).filter(|first| *first <= low) else {
-            return self
-                .store
-                .read(low, high, max_bytes)?
-                .iter()
-                .map(|bytes| self.decode(low, bytes))
-                .collect();
-        };
+        let first = self.recent.front().map_or(u64::MAX, |entry| entry.index);
+        if low < first {
+            let written = self.store.read(low, high.min(first), max_bytes)?;
+            return written.iter().map(|bytes| self.decode(low, bytes)).collect();
+        }
         let mut found: Vec<Entry> = Vec::new();
         let mut bytes = 0;
         for entry in self.recent.range((low - first) as usize..(high - first) as usize) {

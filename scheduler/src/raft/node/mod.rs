@@ -9,17 +9,18 @@ mod membership;
 mod ready;
 mod status;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use ::raft::eraftpb::{Entry, Message, MessageType};
 use ::raft::{RawNode, SnapshotStatus, StateRole};
 
 use self::membership::{PendingChange, PendingTransfer};
+use self::ready::Promise;
 pub use self::status::{Role, Status};
 use super::changes::{Change, ChangeReply};
 use super::limits::{self, SnapshotPolicy};
-use super::log_store::{LogStore, Position, StoreError};
+use super::log_store::{LogStore, Position, StoreError, Ticket};
 use super::members::{Member, Members, NodeId};
 use super::membership::Membership;
 use super::proposals::{Appended, Proposal};
@@ -67,6 +68,8 @@ pub(super) enum Control {
     SnapshotTaken(Result<Box<(SnapshotMeta, Vec<Position>)>, Fatal>),
     /// A snapshot came in, whole, with the message that announced it.
     SnapshotReceived(Box<Incoming>, Received),
+    /// Submitted writes up to a ticket are on disk, or one failed.
+    Written(Result<Ticket, StoreError>),
     /// A peer says that we are no member any more.
     Removed,
 }
@@ -138,6 +141,8 @@ pub(super) struct Node<M: Machine, L: LogStore> {
     membership: Membership,
     members: Arc<Members>,
     appended: Appended<M::Outcome>,
+    /// In the order of their tickets.
+    promises: VecDeque<Promise>,
     reads: Reads,
     change: Option<PendingChange>,
     transfer: Option<PendingTransfer>,
@@ -184,6 +189,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
             membership,
             members,
             appended: Appended::default(),
+            promises: VecDeque::new(),
             reads: Reads::new(id, life),
             change: None,
             transfer: None,
@@ -247,13 +253,25 @@ impl<M: Machine, L: LogStore> Node<M, L> {
     fn tick(&mut self) {
         self.now += 1;
         self.reads.tick(self.now);
-        if !self.removed {
+        if !self.removed && !self.must_not_stand() {
             self.raw.tick();
         }
         for peer in std::mem::take(&mut self.unsent) {
             self.raw.report_snapshot(peer, SnapshotStatus::Failure);
         }
         self.promote_ripe();
+    }
+
+    /// Whether this node would elect itself on the spot while entries of an older term are on their way to its disk. Where
+    /// others vote, the request to them waits for the disk; a single voter asks nobody, and raft does not expect it.
+    fn must_not_stand(&self) -> bool {
+        let alone = self.membership.conf().voters == [self.id];
+        alone && self.raw.raft.state != StateRole::Leader && !self.promises.is_empty()
+    }
+
+    /// Appends that were handed to the disk and are not known to be there.
+    pub(super) fn appends_under_way(&self) -> usize {
+        self.promises.len()
     }
 
     fn step(&mut self, incoming: Incoming) {
@@ -302,6 +320,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
                 self.rounds(network)?;
                 self.received = None;
             }
+            Control::Written(ticket) => self.written(ticket?, network),
             Control::Removed => self.removed = true,
         }
         Ok(())

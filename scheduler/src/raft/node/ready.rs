@@ -1,18 +1,28 @@
 //! The Ready protocol of raft: what is sent before the sync, what after it, and when something is applied.
 //!
-//! A leader's messages go out before its own sync, so that followers write at the same time; it counts itself only
-//! after it. Everything that promises something (votes, acknowledgements) goes out after the sync.
+//! A Ready is handed to the disk and not waited for: the next one may follow at once, so several appends are under way,
+//! and what is committed is applied while the disk writes. A leader's messages go out before its own sync, so that
+//! followers write at the same time; it counts itself only after it. Everything that promises something (votes,
+//! acknowledgements) waits for the sync of its own Ready, and whatever comes after it waits behind it.
 
 use ::raft::Ready;
 use ::raft::eraftpb::{Message, MessageType};
 
 use super::super::limits::{MAX_READIES_PER_TURN, SNAPSHOT_MAX_LOG_BYTES};
-use super::super::log_store::Position;
+use super::super::log_store::{Position, Ticket};
 use super::super::members::NodeId;
 use super::super::snapshot_file::SnapshotMeta;
 use super::super::transport::{PeerAddress, SnapshotToSend};
 use super::super::wire;
 use super::{Fatal, Grown, Job, LogStore, Machine, Node, SnapshotJob, Transport};
+
+/// What waits for a Ready to be on disk.
+pub(super) struct Promise {
+    ticket: Ticket,
+    /// Number of the Ready, or of a later one that had nothing to write.
+    ready: u64,
+    messages: Vec<Message>,
+}
 
 impl<M: Machine, L: LogStore> Node<M, L> {
     /// Handles what raft has ready, round by round. Returns whether something is left.
@@ -36,21 +46,54 @@ impl<M: Machine, L: LogStore> Node<M, L> {
         if !ready.snapshot().is_empty() {
             self.install(&ready)?;
         }
-        let committed = ready.take_committed_entries();
         let (entries, sync) = (ready.take_entries(), ready.must_sync());
-        self.raw.mut_store().append(entries, ready.hs(), sync)?;
-        // Votes and acknowledgements: only now are they true.
-        self.send(ready.take_persisted_messages(), network);
+        let ticket = self.raw.mut_store().append(entries, ready.hs(), sync);
+        let promise = Promise {
+            ticket: ticket.unwrap_or_default(),
+            ready: ready.number(),
+            // Votes and acknowledgements: only once this Ready is on disk are they true.
+            messages: ready.take_persisted_messages(),
+        };
+        let committed = ready.take_committed_entries();
+        self.raw.advance_append_async(ready);
+        self.promise(promise, network);
         self.apply(committed, network)?;
-        let mut light = self.raw.advance_append(ready);
-        if let Some(commit) = light.commit_index() {
-            self.raw.mut_store().set_commit(commit);
-        }
-        self.send(light.take_messages(), network);
-        self.apply(light.take_committed_entries(), network)?;
-        self.raw.advance_apply();
-        self.reads.applied(self.applied.index, self.raw.raft.term);
+        self.tell_applied();
         Ok(())
+    }
+
+    /// Keeps what must wait for the disk, or does it at once where nothing does.
+    fn promise(&mut self, promise: Promise, network: &mut dyn Transport) {
+        match self.promises.back_mut() {
+            _ if promise.ticket != 0 => self.promises.push_back(promise),
+            Some(last) => {
+                last.ready = promise.ready;
+                last.messages.extend(promise.messages);
+            }
+            None => {
+                self.raw.on_persist_ready(promise.ready);
+                self.send(promise.messages, network);
+            }
+        }
+    }
+
+    /// Everything up to a ticket is on disk: what was promised on it may be said.
+    pub(super) fn written(&mut self, ticket: Ticket, network: &mut dyn Transport) {
+        self.raw.mut_store().written(ticket);
+        while self.promises.front().is_some_and(|promise| promise.ticket <= ticket) {
+            let Some(promise) = self.promises.pop_front() else { return };
+            self.raw.on_persist_ready(promise.ready);
+            self.send(promise.messages, network);
+        }
+        self.tell_applied();
+    }
+
+    /// Tells raft and the readers how far this node has applied. A snapshot counts for raft once its Ready is on disk.
+    fn tell_applied(&mut self) {
+        if self.applied.index <= self.raw.raft.raft_log.persisted {
+            self.raw.advance_apply_to(self.applied.index);
+        }
+        self.reads.applied(self.applied.index, self.raw.raft.term);
     }
 
     fn send(&mut self, messages: Vec<Message>, network: &mut dyn Transport) {

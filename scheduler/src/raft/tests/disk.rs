@@ -125,7 +125,7 @@ async fn a_write_that_a_crash_tore_is_cut_and_the_node_starts() {
     cluster.kill(follower).await;
     // A write that was under way: nobody was told of it.
     let directory = cluster.directory(follower);
-    let mut store = EngineStore::open(&directory.join("log")).unwrap();
+    let mut store = EngineStore::open(&directory.join("log"), Box::new(|_| {})).unwrap();
     let next = store.last_index() + 1;
     store.write(LogWrite { entries: vec![(next, vec![1; 300])], ..LogWrite::default() }, true).unwrap();
     drop(store);
@@ -165,7 +165,7 @@ async fn an_installation_that_a_crash_interrupted_is_finished() {
     // Without the intent in the log it is a log that lost its end, and refused.
     let error = cluster.start(away, &Start::Again).err().unwrap();
     assert!(matches!(error, OpenError::LogShorter { .. }), "{error}");
-    let mut store = EngineStore::open(&cluster.directory(away).join("log")).unwrap();
+    let mut store = EngineStore::open(&cluster.directory(away).join("log"), Box::new(|_| {})).unwrap();
     store.write(LogWrite { installing: Some(index), ..LogWrite::default() }, true).unwrap();
     drop(store);
     cluster.start(away, &Start::Again).unwrap();
@@ -177,12 +177,12 @@ async fn an_installation_that_a_crash_interrupted_is_finished() {
 async fn an_intent_without_its_snapshot_is_withdrawn() {
     let mut cluster = used(true).await;
     let log = cluster.directory(NODE).join("log");
-    let mut store = EngineStore::open(&log).unwrap();
+    let mut store = EngineStore::open(&log, Box::new(|_| {})).unwrap();
     store.write(LogWrite { installing: Some(999), ..LogWrite::default() }, true).unwrap();
     drop(store);
     cluster.start(NODE, &Start::Again).unwrap();
     let written = cluster.write("after").await;
     assert_eq!(cluster.agree(written.index).await.entries.len(), 41);
     cluster.kill(NODE).await;
-    assert_eq!(EngineStore::open(&log).unwrap().installing(), 0);
+    assert_eq!(EngineStore::open(&log, Box::new(|_| {})).unwrap().installing(), 0);
 }
