@@ -11,8 +11,8 @@
 //!                                   Transport <───────┘
 //! ```
 //!
-//! Files, from the ground: `limits` · `members`, `log_store`, `identity`, `witness` · `membership`, `record`, `engine_writer`,
-//! `engine_store`, `snapshot_file`, `snapshot_dir`, `storage` · `reads`, `proposals`, `changes` · `node` (the Ready protocol; no thread,
+//! Files, from the ground: `limits` · `members`, `log_store`, `files`, `identity`, `witness` · `membership`, `record`,
+//! `engine_writer`, `engine_store`, `snapshot_file`, `snapshot_dir`, `storage` · `reads`, `proposals`, `changes` · `node` (the Ready protocol; no thread,
 //! no clock: time comes as ticks, disk and network stand behind traits, so that a simulation runs the same loop) ·
 //! `inbox`, `driver`, `handle` · `transport`, `grpc`, `service`.
 //!
@@ -35,6 +35,7 @@ mod changes;
 mod driver;
 mod engine_store;
 mod engine_writer;
+pub mod files;
 mod grpc;
 mod handle;
 pub mod identity;

@@ -10,8 +10,10 @@
 
 use std::fs;
 use std::path::PathBuf;
+use std::sync::Arc;
 
 use super::engine_store::EngineStore;
+use super::files::Disk;
 use super::identity::{self, FORMAT, Identity, IdentityError};
 use super::limits::{MAX_VOTERS, SnapshotPolicy};
 use super::log_store::{HardState, LogStore, LogWrite, OnWritten, Position, StoreError};
@@ -140,7 +142,8 @@ pub(super) fn open<M: Machine>(
     fs::create_dir_all(directory).map_err(io)?;
     let marker = check_marker(settings, start)?;
     let mut store = EngineStore::open(&directory.join("log"), written)?;
-    let snapshots = SnapshotDir::open(directory.join("snapshots"), &settings.cluster).map_err(io)?;
+    let snapshots = SnapshotDir::open(Arc::new(Disk), directory.join("snapshots"), &settings.cluster);
+    let snapshots = snapshots.map_err(io)?;
     let snapshot = match marker {
         Some(marker) => {
             check_log(settings, &marker, &store)?;
@@ -212,7 +215,23 @@ fn begin<M: Machine>(
         node: settings.id.0,
         incarnation: random.iter().map(|byte| format!("{byte:02x}")).collect(),
     };
-    let mut first = LogWrite { owner: Some(identity.to_bytes()), ..LogWrite::default() };
+    let (mut first, meta) = first(settings, start, snapshots, machine)?;
+    first.owner = Some(identity.to_bytes());
+    store.write(first, true)?;
+    identity::sync_directory(&settings.directory.join("log")).map_err(io)?;
+    identity::write(&settings.directory, &identity)?;
+    Ok(meta)
+}
+
+/// What a new log begins with, and the snapshot before it, which is written here.
+pub(super) fn first<M: Machine>(
+    settings: &Settings,
+    start: &Start,
+    snapshots: &SnapshotDir,
+    machine: &M,
+) -> Result<(LogWrite, SnapshotMeta), OpenError> {
+    let io = |source| OpenError::Io { path: settings.directory.display().to_string(), source };
+    let mut first = LogWrite::default();
     let mut meta = blank(settings);
     if let Start::Found { members } = start {
         let with_us = members.iter().any(|member| member.id == settings.id);
@@ -226,10 +245,7 @@ fn begin<M: Machine>(
         first.base = Some(FOUNDING);
         first.hard_state = Some(HardState { term: FOUNDING.term, vote: 0, commit: FOUNDING.index });
     }
-    store.write(first, true)?;
-    identity::sync_directory(&settings.directory.join("log")).map_err(io)?;
-    identity::write(&settings.directory, &identity)?;
-    Ok(meta)
+    Ok((first, meta))
 }
 
 fn blank(settings: &Settings) -> SnapshotMeta {
@@ -242,9 +258,9 @@ fn blank(settings: &Settings) -> SnapshotMeta {
 }
 
 /// Restores the newest snapshot that is whole and that the log continues.
-fn take_up<M: Machine>(
+pub(super) fn take_up<M: Machine, L: LogStore>(
     settings: &Settings,
-    store: &mut EngineStore,
+    store: &mut L,
     snapshots: &SnapshotDir,
     machine: &mut M,
 ) -> Result<SnapshotMeta, OpenError> {
@@ -285,7 +301,7 @@ fn take_up<M: Machine>(
 ///
 /// An intent whose snapshot never got its name is withdrawn: a snapshot of our own may get the same index later, and
 /// must not be taken for it.
-fn finish_install(path: &str, store: &mut EngineStore, position: Position) -> Result<(), OpenError> {
+fn finish_install(path: &str, store: &mut impl LogStore, position: Position) -> Result<(), OpenError> {
     if store.installing() == position.index && store.base() != position {
         let mut hard_state = store.hard_state();
         if position.term > hard_state.term {
@@ -300,7 +316,7 @@ fn finish_install(path: &str, store: &mut EngineStore, position: Position) -> Re
 }
 
 /// Whatever testifies that the log had come further is believed.
-fn check_length(path: &str, store: &EngineStore, snapshot: Position) -> Result<(), OpenError> {
+fn check_length(path: &str, store: &impl LogStore, snapshot: Position) -> Result<(), OpenError> {
     let (hard_state, witnessed) = (store.hard_state(), store.witnessed());
     let path = path.to_owned();
     let last = store.last_index();

@@ -3,13 +3,12 @@
 //! A snapshot becomes one by its name: it is written beside under another name, synced, renamed, and the folder is
 //! synced. A crash at any step leaves either the old state of affairs or the new one; leftovers are swept at a start.
 
-use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use super::identity::sync_directory;
+use super::files::Files;
 use super::limits::SNAPSHOTS_KEPT;
 use super::log_store::Position;
 use super::snapshot_file::{self, SnapshotError, SnapshotMeta, Verified};
@@ -17,6 +16,7 @@ use super::snapshot_file::{self, SnapshotError, SnapshotMeta, Verified};
 /// A place for snapshots. Cheap to clone.
 #[derive(Clone, Debug)]
 pub(super) struct SnapshotDir {
+    files: Arc<dyn Files>,
     path: Arc<PathBuf>,
     cluster: Arc<str>,
     /// Numbers incoming files, so that two that arrive at once do not meet.
@@ -26,6 +26,7 @@ pub(super) struct SnapshotDir {
 /// A snapshot that came from another node, whole, synced, and not yet in its place. Deleted when dropped.
 #[derive(Debug)]
 pub(super) struct Received {
+    files: Arc<dyn Files>,
     verified: Box<Verified>,
 }
 
@@ -38,29 +39,28 @@ impl Received {
 impl Drop for Received {
     fn drop(&mut self) {
         // After the installation the file has another name, and there is nothing to delete.
-        let _ = fs::remove_file(self.verified.path());
+        let _ = self.files.remove(self.verified.path());
     }
 }
 
 impl SnapshotDir {
     /// Uses `path`, makes it if need be, and sweeps what a crash left behind.
-    pub(super) fn open(path: PathBuf, cluster: &str) -> io::Result<Self> {
-        fs::create_dir_all(&path)?;
-        for entry in fs::read_dir(&path)? {
-            let entry = entry?;
-            if entry.path().extension().is_some_and(|extension| extension == "tmp") {
-                fs::remove_file(entry.path())?;
+    pub(super) fn open(files: Arc<dyn Files>, path: PathBuf, cluster: &str) -> io::Result<Self> {
+        files.make_directory(&path)?;
+        for found in files.list(&path)? {
+            if found.extension().is_some_and(|extension| extension == "tmp") {
+                files.remove(&found)?;
             }
         }
         let cluster = Arc::from(cluster);
-        Ok(Self { path: Arc::new(path), cluster, incoming: Arc::new(AtomicU64::new(0)) })
+        Ok(Self { files, path: Arc::new(path), cluster, incoming: Arc::new(AtomicU64::new(0)) })
     }
 
     /// Places of the snapshots, newest first.
     pub(super) fn positions(&self) -> io::Result<Vec<Position>> {
         let mut found = Vec::new();
-        for entry in fs::read_dir(&*self.path)? {
-            found.extend(entry?.file_name().to_str().and_then(parse));
+        for path in self.files.list(&self.path)? {
+            found.extend(path.file_name().and_then(|name| name.to_str()).and_then(parse));
         }
         found.sort_by(|a, b| b.cmp(a));
         Ok(found)
@@ -73,14 +73,14 @@ impl SnapshotDir {
 
     /// Reads a snapshot through.
     pub(super) fn verify(&self, position: Position) -> Result<Verified, SnapshotError> {
-        snapshot_file::verify(&self.file(position), &self.cluster)
+        snapshot_file::verify(&self.files, &self.file(position), &self.cluster)
     }
 
     /// Takes a damaged snapshot out of the way, for whoever wants to look at it.
     pub(super) fn set_aside(&self, position: Position) -> io::Result<()> {
         let path = self.file(position);
-        fs::rename(&path, path.with_extension("damaged"))?;
-        sync_directory(&self.path)
+        self.files.rename(&path, &path.with_extension("damaged"))?;
+        self.files.sync_directory(&self.path)
     }
 
     /// Writes a new snapshot. Older ones stay until `keep_last`.
@@ -90,7 +90,7 @@ impl SnapshotDir {
         payload: impl FnOnce(&mut dyn Write) -> io::Result<()>,
     ) -> io::Result<SnapshotMeta> {
         let beside = self.path.join("creating.tmp");
-        meta.bytes = snapshot_file::write(&beside, &meta, payload)?;
+        meta.bytes = snapshot_file::write(&*self.files, &beside, &meta, payload)?;
         self.put_in_place(&beside, meta.position)?;
         Ok(meta)
     }
@@ -103,7 +103,8 @@ impl SnapshotDir {
 
     /// Accepts a file that was written to a name from `incoming` and synced.
     pub(super) fn received(&self, path: &Path) -> Result<Received, SnapshotError> {
-        Ok(Received { verified: Box::new(snapshot_file::verify(path, &self.cluster)?) })
+        let verified = Box::new(snapshot_file::verify(&self.files, path, &self.cluster)?);
+        Ok(Received { files: self.files.clone(), verified })
     }
 
     /// Gives a received snapshot its name.
@@ -115,15 +116,15 @@ impl SnapshotDir {
     pub(super) fn keep_last(&self) -> io::Result<Vec<Position>> {
         let mut positions = self.positions()?;
         for old in positions.drain(SNAPSHOTS_KEPT.min(positions.len())..) {
-            fs::remove_file(self.file(old))?;
+            self.files.remove(&self.file(old))?;
         }
-        sync_directory(&self.path)?;
+        self.files.sync_directory(&self.path)?;
         Ok(positions)
     }
 
     fn put_in_place(&self, from: &Path, position: Position) -> io::Result<()> {
-        fs::rename(from, self.file(position))?;
-        sync_directory(&self.path)
+        self.files.rename(from, &self.file(position))?;
+        self.files.sync_directory(&self.path)
     }
 }
 
@@ -134,8 +135,10 @@ fn parse(name: &str) -> Option<Position> {
 
 #[cfg(test)]
 mod tests {
+    use std::fs;
+
     use super::*;
-    use crate::raft::membership::Membership;
+    use crate::raft::{files::Disk, membership::Membership};
 
     fn meta(index: u64) -> SnapshotMeta {
         let position = Position { index, term: 1 };
@@ -146,17 +149,21 @@ mod tests {
         directory.positions().unwrap().iter().map(|position| position.index).collect()
     }
 
+    fn open(path: PathBuf) -> SnapshotDir {
+        SnapshotDir::open(Arc::new(Disk), path, "c").unwrap()
+    }
+
     #[test]
     fn the_last_two_are_kept_and_leftovers_are_swept() {
         let folder = tempfile::tempdir().unwrap();
-        let directory = SnapshotDir::open(folder.path().into(), "c").unwrap();
+        let directory = open(folder.path().into());
         for index in [1, 20, 300] {
             directory.create(meta(index), |out| out.write_all(b"state")).unwrap();
         }
         assert_eq!(indexes(&directory), [300, 20, 1]);
         directory.keep_last().unwrap();
         fs::write(directory.incoming(), b"half").unwrap();
-        let directory = SnapshotDir::open(folder.path().into(), "c").unwrap();
+        let directory = open(folder.path().into());
         assert_eq!(indexes(&directory), [300, 20]);
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 2);
     }
@@ -164,8 +171,8 @@ mod tests {
     #[test]
     fn a_received_snapshot_is_installed_or_leaves_nothing() {
         let folder = tempfile::tempdir().unwrap();
-        let from = SnapshotDir::open(folder.path().join("a"), "c").unwrap();
-        let to = SnapshotDir::open(folder.path().join("b"), "c").unwrap();
+        let from = open(folder.path().join("a"));
+        let to = open(folder.path().join("b"));
         let made = from.create(meta(7), |out| out.write_all(b"state")).unwrap();
         for install in [false, true] {
             let path = to.incoming();

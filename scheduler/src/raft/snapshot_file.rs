@@ -8,12 +8,13 @@
 //! being held in memory; a file without its end was not finished. Reading checks the whole file before a byte of it
 //! reaches the state.
 
-use std::fs::File;
 use std::io::{self, BufReader, BufWriter, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use prost::Message as _;
 
+use super::files::Files;
 use super::log_store::Position;
 use super::membership::{Membership, StoredMembership};
 
@@ -95,6 +96,7 @@ pub enum SnapshotError {
 
 /// Writes a whole snapshot to `path` and syncs it. Returns its size.
 pub(super) fn write(
+    files: &dyn Files,
     path: &Path,
     meta: &SnapshotMeta,
     payload: impl FnOnce(&mut dyn Write) -> io::Result<()>,
@@ -107,7 +109,7 @@ pub(super) fn write(
         membership: Some(meta.membership.to_stored()),
     }
     .encode_to_vec();
-    let mut file = BufWriter::with_capacity(BUFFER_BYTES, File::create(path)?);
+    let mut file = BufWriter::with_capacity(BUFFER_BYTES, files.create(path)?);
     file.write_all(START)?;
     file.write_all(&(head.len() as u32).to_le_bytes())?;
     file.write_all(&head)?;
@@ -118,27 +120,29 @@ pub(super) fn write(
     file.write_all(&bytes.to_le_bytes())?;
     file.write_all(&crc.finalize().to_le_bytes())?;
     file.write_all(END)?;
-    let file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
-    file.sync_all()?;
-    Ok(file.metadata()?.len())
+    let mut file = file.into_inner().map_err(io::IntoInnerError::into_error)?;
+    file.sync()?;
+    Ok(12 + head.len() as u64 + 4 + bytes + TAIL_BYTES)
 }
 
 /// A snapshot file that was read through once and found whole.
 #[derive(Debug)]
 pub(super) struct Verified {
     pub(super) meta: SnapshotMeta,
+    files: Arc<dyn Files>,
     path: PathBuf,
     payload_at: u64,
     payload_bytes: u64,
 }
 
 /// Reads `path` through and checks it.
-pub(super) fn verify(path: &Path, cluster: &str) -> Result<Verified, SnapshotError> {
+pub(super) fn verify(files: &Arc<dyn Files>, path: &Path, cluster: &str) -> Result<Verified, SnapshotError> {
     let name = path.display().to_string();
     let io = |source| SnapshotError::Io { path: name.clone(), source };
     let damaged = |offset, found| SnapshotError::Damaged { path: name.clone(), offset, found };
-    let mut file = BufReader::with_capacity(BUFFER_BYTES, File::open(path).map_err(io)?);
-    let size = file.get_ref().metadata().map_err(io)?.len();
+    let mut file = BufReader::with_capacity(BUFFER_BYTES, files.open(path).map_err(io)?);
+    let size = file.seek(SeekFrom::End(0)).map_err(io)?;
+    file.rewind().map_err(io)?;
     let (head, payload_at) = read_head(&mut file).map_err(|fault| fault.at(&name))?;
     if head.format > FORMAT {
         return Err(SnapshotError::NewerFormat { path: name, found: head.format, known: FORMAT });
@@ -163,13 +167,13 @@ pub(super) fn verify(path: &Path, cluster: &str) -> Result<Verified, SnapshotErr
         .map_err(|_| damaged(12, "the membership is not readable"))?;
     let position = Position { index: head.index, term: head.term };
     let meta = SnapshotMeta { cluster: head.cluster, position, membership, bytes: size };
-    Ok(Verified { meta, path: path.to_path_buf(), payload_at, payload_bytes })
+    Ok(Verified { meta, files: files.clone(), path: path.to_path_buf(), payload_at, payload_bytes })
 }
 
 impl Verified {
     /// The payload, from its first byte to its last.
     pub(super) fn payload(&self) -> io::Result<impl Read + use<>> {
-        let mut file = File::open(&self.path)?;
+        let mut file = self.files.open(&self.path)?;
         file.seek(SeekFrom::Start(self.payload_at))?;
         Ok(BufReader::with_capacity(BUFFER_BYTES, file).take(self.payload_bytes))
     }
@@ -254,6 +258,12 @@ impl<W: Write> Write for Checked<W> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::raft::files::Disk;
+
+    fn look(path: &Path, cluster: &str) -> Result<Verified, SnapshotError> {
+        let files: Arc<dyn Files> = Arc::new(Disk);
+        verify(&files, path, cluster)
+    }
 
     fn sample(path: &Path) -> SnapshotMeta {
         let meta = SnapshotMeta {
@@ -262,7 +272,8 @@ mod tests {
             membership: Membership::default(),
             bytes: 0,
         };
-        write(path, &meta, |out| out.write_all(&[5; 1000])).unwrap();
+        let bytes = write(&Disk, path, &meta, |out| out.write_all(&[5; 1000])).unwrap();
+        assert_eq!(bytes, std::fs::metadata(path).unwrap().len());
         meta
     }
 
@@ -271,12 +282,12 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("s");
         let meta = sample(&path);
-        let verified = verify(&path, "c").unwrap();
+        let verified = look(&path, "c").unwrap();
         assert_eq!(verified.meta.position, meta.position);
         let mut payload = Vec::new();
         verified.payload().unwrap().read_to_end(&mut payload).unwrap();
         assert_eq!(payload, [5; 1000]);
-        assert!(matches!(verify(&path, "d"), Err(SnapshotError::Foreign { .. })));
+        assert!(matches!(look(&path, "d"), Err(SnapshotError::Foreign { .. })));
     }
 
     #[test]
@@ -289,9 +300,9 @@ mod tests {
             let mut bytes = whole.clone();
             bytes[at] ^= 0x10;
             std::fs::write(&path, &bytes).unwrap();
-            assert!(verify(&path, "c").is_err(), "byte {at}");
+            assert!(look(&path, "c").is_err(), "byte {at}");
             std::fs::write(&path, &whole[..at]).unwrap();
-            assert!(verify(&path, "c").is_err(), "cut at {at}");
+            assert!(look(&path, "c").is_err(), "cut at {at}");
         }
     }
 }
