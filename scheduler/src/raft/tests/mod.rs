@@ -6,4 +6,5 @@ mod grpc;
 mod harness;
 mod incoming;
 mod membership;
+mod pipeline;
 mod replication;
