@@ -1,11 +1,12 @@
 //! What a test that was killed left behind: a process that is ended by force cannot clean up, so the next world does it for it.
 //!
-//! Each world's folder holds the number of its process and, as soon as it is known, the id of its cluster. A folder whose process is no
+//! Each world's folder holds the number of its process and, as soon as it is known, the id of its cluster and the number of its network. A folder whose process is no
 //! more is a leftover; nothing else is ever touched. Its processes are those that were started with the folder's path, which is like no
 //! other, among their arguments or in their environment.
 
 use std::{
-    fs,
+    fs::{self, Permissions},
+    os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
 };
 
@@ -14,18 +15,26 @@ use nix::{
     unistd::Pid,
 };
 
-use crate::{Outcome, docker, libvirt, process::write};
+use tempfile::TempDir;
+
+use crate::{Outcome, disk, docker, libvirt, netns, process::write};
 
 /// Where worlds are. Under /var/tmp, since QEMU's user must be able to pass.
 pub const PLACE: &str = "/var/tmp";
 /// How their folders' names begin.
 pub const PREFIX: &str = "supercloud-tests.";
+/// Others may pass through a world's folder (QEMU's user must), and see no names.
+const FOLDER_MODE: u32 = 0o711;
 const PROCESS: &str = "process";
 const CLUSTER: &str = "cluster";
 
-/// Notes whose folder this is.
-pub fn claim(folder: &Path) -> Outcome {
-    write(&folder.join(PROCESS), &std::process::id().to_string())
+/// A folder for a world, once what others left is cleared away; it notes whose it is.
+pub fn folder() -> Outcome<TempDir> {
+    clear()?;
+    let folder = tempfile::Builder::new().prefix(PREFIX).tempdir_in(PLACE)?;
+    fs::set_permissions(folder.path(), Permissions::from_mode(FOLDER_MODE))?;
+    write(&folder.path().join(PROCESS), &std::process::id().to_string())?;
+    Ok(folder)
 }
 
 /// Notes the cluster.
@@ -54,6 +63,9 @@ fn clear_folder(folder: &Path) -> Outcome {
     }
     eprintln!("clearing away what test process {process} left");
     end_processes(folder)?;
+    // After the processes, which have files open there and sockets; a process whose disk is frozen ends once it thaws.
+    disk::clear(folder)?;
+    netns::clear(folder)?;
     docker::clear_foreign(process)?;
     libvirt::clear_foreign(process)?;
     if let Some(cluster) = read(&folder.join(CLUSTER)).filter(|cluster| !cluster.is_empty()) {

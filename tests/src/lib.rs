@@ -9,17 +9,28 @@
 pub mod agent;
 pub mod api;
 pub mod cli;
+pub mod disk;
 pub mod docker;
+pub mod failover;
+pub mod history;
 pub mod leftovers;
 pub mod libvirt;
+pub mod linearizable;
 pub mod listeners;
+pub mod load;
+pub mod netns;
 pub mod page;
+pub mod partition;
 pub mod ports;
 pub mod process;
 pub mod programs;
+pub mod proxy;
+pub mod registers;
 pub mod scheduler;
 pub mod specs;
+pub mod testbed;
 pub mod wait;
+pub mod ways;
 pub mod world;
 
 pub use world::{Shape, World};

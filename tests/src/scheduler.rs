@@ -1,4 +1,4 @@
-//! A cluster of one or three scheduler nodes with mTLS, made as an operator makes one: `init`, tokens, `join`, `run`.
+//! A cluster of scheduler nodes with mTLS, made as an operator makes one: `init`, tokens, `join`, `run`.
 
 use std::{
     fs,
@@ -12,6 +12,7 @@ use serde_json::Value;
 use crate::{
     Outcome, Wrong,
     cli::{Cli, items, number, text},
+    netns::Namespace,
     ports::Ports,
     process::{Process, complete},
     programs, wait, wrong,
@@ -22,15 +23,55 @@ const PATIENCE: Duration = Duration::from_secs(30);
 /// Who makes a cluster in the tests.
 pub const OPERATOR: &str = "tester";
 
-/// One node, running or not.
-#[derive(Debug)]
-pub struct Node {
-    /// Its address for clients and agents.
+/// Where a node is to be.
+#[derive(Debug, Clone)]
+pub struct Place {
+    /// Its address for clients and agents, where it also listens.
     pub api: String,
     /// Its address for the other nodes.
     pub peer: String,
+    /// Where it listens for them: the same, unless something stands before it.
+    pub peer_listen: String,
     /// Its data.
     pub data: PathBuf,
+    /// Its network; `None`: this machine's.
+    pub namespace: Option<Namespace>,
+}
+
+impl Place {
+    /// On this machine's loopback.
+    pub fn loopback(folder: &Path, number: usize, ports: &mut Ports) -> Outcome<Self> {
+        let (api, peer) = (ports.one()?, format!("127.0.0.1:{}", ports.one()?));
+        Ok(Self {
+            api: format!("127.0.0.1:{api}"),
+            peer_listen: peer.clone(),
+            peer,
+            data: folder.join(format!("scheduler-{number}")),
+            namespace: None,
+        })
+    }
+
+    /// The arguments of `init` and `join` that say where it is and how others reach it.
+    fn words(&self) -> Vec<String> {
+        let data = self.data.to_string_lossy().into_owned();
+        let words = ["--data-dir", &data, "--api-address", &self.api, "--peer-address", &self.peer];
+        words.map(str::to_owned).to_vec()
+    }
+
+    /// The scheduler's program, in the network of this place.
+    fn program(&self) -> Outcome<Command> {
+        match &self.namespace {
+            None => program(),
+            Some(namespace) => Ok(clean(namespace.command(programs::find(programs::SCHEDULER)?))),
+        }
+    }
+}
+
+/// One node, running or not.
+#[derive(Debug)]
+pub struct Node {
+    /// Where it is.
+    pub place: Place,
     /// Its process, while there is one.
     pub process: Option<Process>,
     name: String,
@@ -38,36 +79,23 @@ pub struct Node {
 }
 
 impl Node {
-    fn new(folder: &Path, number: usize, ports: &mut Ports) -> Outcome<Self> {
+    fn new(folder: &Path, number: usize, place: Place) -> Self {
         let name = format!("scheduler-{number}");
-        Ok(Self {
-            api: format!("127.0.0.1:{}", ports.one()?),
-            peer: format!("127.0.0.1:{}", ports.one()?),
-            data: folder.join(&name),
-            process: None,
-            log: folder.join(format!("{name}.log")),
-            name,
-        })
-    }
-
-    /// The arguments of `init` and `join` that say where it is and how others reach it.
-    fn place(&self) -> Vec<String> {
-        let data = self.data.to_string_lossy().into_owned();
-        let words = ["--data-dir", &data, "--api-address", &self.api, "--peer-address", &self.peer];
-        words.map(str::to_owned).to_vec()
+        Self { place, process: None, log: folder.join(format!("{name}.log")), name }
     }
 
     fn prepare(&self, verb: &str, more: &[&str]) -> Outcome {
         let mut command = program()?;
-        complete(command.arg(verb).args(self.place()).args(more), b"", PATIENCE)?.with_code(0)?;
+        complete(command.arg(verb).args(self.place.words()).args(more), b"", PATIENCE)?.with_code(0)?;
         Ok(())
     }
 
     /// Starts its process.
     pub fn start(&mut self) -> Outcome {
-        let mut command = program()?;
-        command.arg("run").arg("--data-dir").arg(&self.data);
-        command.args(["--api-listen", &self.api, "--peer-listen", &self.peer, "--http-listen", "off"]);
+        let mut command = self.place.program()?;
+        command.arg("run").arg("--data-dir").arg(&self.place.data);
+        command.args(["--api-listen", &self.place.api, "--peer-listen", &self.place.peer_listen]);
+        command.args(["--http-listen", "off"]);
         self.process = Some(Process::start(&self.name, &mut command, &self.log)?);
         Ok(())
     }
@@ -93,13 +121,17 @@ impl Node {
 
 /// The scheduler's program, without anything of the tester's environment.
 pub fn program() -> Outcome<Command> {
-    let mut command = Command::new(programs::find(programs::SCHEDULER)?);
+    Ok(clean(Command::new(programs::find(programs::SCHEDULER)?)))
+}
+
+/// A command without anything of the tester's environment.
+fn clean(mut command: Command) -> Command {
     for (name, _) in std::env::vars_os() {
         if name.to_string_lossy().starts_with("SUPERCLOUD_") {
             command.env_remove(name);
         }
     }
-    Ok(command)
+    command
 }
 
 /// The nodes, and an operator who speaks to all of them.
@@ -116,39 +148,46 @@ pub struct Cluster {
 }
 
 impl Cluster {
-    /// Makes a cluster of `size` nodes, and waits until all of them vote.
+    /// Makes a cluster of `size` nodes on loopback, and waits until all of them vote.
     pub fn start(folder: &Path, size: usize, ports: &mut Ports) -> Outcome<Self> {
+        let places = (1..=size).map(|number| Place::loopback(folder, number, ports));
+        Self::at(folder, places.collect::<Outcome<Vec<_>>>()?)
+    }
+
+    /// Makes a cluster with a node at each place, and waits until all of them vote.
+    pub fn at(folder: &Path, places: Vec<Place>) -> Outcome<Self> {
         let credentials = folder.join("operator.pem");
         let home = folder.join("home");
         fs::create_dir_all(&home)?;
-        let mut first = Node::new(folder, 1, ports)?;
+        let size = places.len();
+        let mut nodes = places.into_iter().zip(1..).map(|(place, number)| Node::new(folder, number, place));
+        let mut first = nodes.next().ok_or_else(|| Wrong("a cluster has a node".to_owned()))?;
         first.prepare(
             "init",
             &["--operator", OPERATOR, "--credentials-out", &credentials.to_string_lossy()],
         )?;
         first.start()?;
-        let cli = Cli::new(vec![first.api.clone()], &credentials, &home)?;
+        let cli = Cli::new(vec![first.place.api.clone()], &credentials, &home)?;
         let mut cluster = Self { nodes: vec![first], cli, credentials, id: String::new() };
         cluster.id = wait::until("the first node answers", wait::SOON, || {
             cluster.nodes[0].process()?.must_run()?;
             Ok(text(&cluster.cli.json(&["scheduler", "list"])?, "cluster_id").to_owned())
         })?;
-        for number in 2..=size {
-            cluster.join(folder, number, ports)?;
+        for node in nodes {
+            cluster.join(node)?;
         }
         cluster.await_voters(size)?;
         Ok(cluster)
     }
 
-    fn join(&mut self, folder: &Path, number: usize, ports: &mut Ports) -> Outcome {
-        let mut node = Node::new(folder, number, ports)?;
+    fn join(&mut self, mut node: Node) -> Outcome {
         let token = self.token(&["scheduler"])?;
-        node.prepare("join", &["--token", &token, "--server", &self.nodes[0].api])?;
+        node.prepare("join", &["--token", &token, "--server", &self.nodes[0].place.api])?;
         node.start()?;
-        self.cli.servers.push(node.api.clone());
+        self.cli.servers.push(node.place.api.clone());
         self.nodes.push(node);
         // One at a time: the next one may join when this one votes.
-        self.await_voters(number)
+        self.await_voters(self.nodes.len())
     }
 
     fn await_voters(&mut self, count: usize) -> Outcome {
@@ -187,17 +226,18 @@ impl Cluster {
     }
 
     fn leader_as_seen_by(&self, node: &Node) -> Outcome<usize> {
-        let seen = self.cli.speaking_to(std::slice::from_ref(&node.api)).json(&["scheduler", "list"])?;
+        let seen =
+            self.cli.speaking_to(std::slice::from_ref(&node.place.api)).json(&["scheduler", "list"])?;
         let leader = number(&seen, "leader");
         let nodes = seen.get("nodes").ok_or_else(|| Wrong(format!("no nodes: {seen}")))?;
         let leader = items(nodes)?.iter().find(|node| number(node, "id") == leader);
         let address = leader.map(|node| text(node, "api_address")).unwrap_or_default();
-        let place = self.nodes.iter().position(|node| node.api == address && node.process.is_some());
+        let place = self.nodes.iter().position(|node| node.place.api == address && node.process.is_some());
         place.ok_or_else(|| Wrong(format!("none that runs leads: {seen}")).into())
     }
 
     /// The addresses of all nodes.
     pub fn servers(&self) -> Vec<String> {
-        self.nodes.iter().map(|node| node.api.clone()).collect()
+        self.nodes.iter().map(|node| node.place.api.clone()).collect()
     }
 }

@@ -2,8 +2,7 @@
 //! put up, and when the test fails it prints the last of every log first.
 
 use std::{
-    fs::{self, Permissions},
-    os::unix::fs::PermissionsExt,
+    fs,
     path::{Path, PathBuf},
 };
 
@@ -11,8 +10,6 @@ use tempfile::TempDir;
 
 use crate::{Outcome, agent::Agent, docker, leftovers, libvirt, ports::Ports, scheduler::Cluster};
 
-/// Others may pass through the world's folder (QEMU's user must), and see no names.
-const FOLDER_MODE: u32 = 0o711;
 /// The boroughs that the examples belong to.
 pub const BOROUGHS: [&str; 4] = ["camden", "hackney", "islington", "westminster"];
 
@@ -56,10 +53,7 @@ impl World {
     }
 
     fn make(shape: Shape) -> Outcome<Self> {
-        leftovers::clear()?;
-        let folder = tempfile::Builder::new().prefix(leftovers::PREFIX).tempdir_in(leftovers::PLACE)?;
-        fs::set_permissions(folder.path(), Permissions::from_mode(FOLDER_MODE))?;
-        leftovers::claim(folder.path())?;
+        let folder = leftovers::folder()?;
         let mut ports = Ports::take()?;
         let path = folder.path().to_owned();
         let cluster = Cluster::start(&path, shape.nodes, &mut ports).inspect_err(|_| print_logs(&path))?;
@@ -89,8 +83,8 @@ impl World {
     }
 }
 
-/// The last of every log in a folder.
-fn print_logs(folder: &Path) {
+/// Prints the last of every log in a folder.
+pub fn print_logs(folder: &Path) {
     let Ok(entries) = fs::read_dir(folder) else { return };
     let mut logs: Vec<PathBuf> = entries.flatten().map(|entry| entry.path()).collect();
     logs.retain(|path| path.extension().is_some_and(|extension| extension == "log"));

@@ -129,7 +129,7 @@ fn a_boroughs_person_sees_and_changes_its_own_only() -> Outcome {
 fn a_node_listens_where_it_was_told_and_nowhere_else() -> Outcome {
     World::with(Shape { nodes: 3, hosts: 0 }, |world| {
         for node in &mut world.cluster.nodes {
-            let mut expected = vec![node.api.clone(), node.peer.clone()];
+            let mut expected = vec![node.place.api.clone(), node.place.peer_listen.clone()];
             expected.sort();
             let pid = node.process()?.pid();
             let mut found: Vec<String> = listeners::of(pid)?.iter().map(ToString::to_string).collect();

@@ -38,7 +38,8 @@ fn a_minority_refuses_writes_and_reads_but_tells_what_it_has_when_asked_for_that
                 world.cluster.nodes[at].kill()?;
             }
         }
-        let alone = world.cluster.cli.speaking_to(std::slice::from_ref(&world.cluster.nodes[leader].api));
+        let alone =
+            world.cluster.cli.speaking_to(std::slice::from_ref(&world.cluster.nodes[leader].place.api));
         // Each goes on trying for a while, so both do at the same time.
         let (write, read) = std::thread::scope(|scope| {
             let write = scope.spawn(|| alone.run(&["borough", "create", "nowhere"]));

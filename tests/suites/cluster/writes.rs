@@ -107,8 +107,8 @@ fn must_be_there(world: &World, written: &BTreeMap<String, u64>) -> Outcome {
     let indexes: BTreeSet<u64> = written.values().copied().collect();
     hold(indexes.len() == written.len(), || "two writes have one index".to_owned())?;
     for node in &world.cluster.nodes {
-        let one = world.cluster.cli.speaking_to(std::slice::from_ref(&node.api));
-        until(&format!("{} tells of every write", node.api), SOON, || {
+        let one = world.cluster.cli.speaking_to(std::slice::from_ref(&node.place.api));
+        until(&format!("{} tells of every write", node.place.api), SOON, || {
             let listed = one.json(&["borough", "list"])?;
             let names: Vec<&str> = items(&listed)?.iter().map(|borough| text(borough, "name")).collect();
             let found: BTreeSet<&str> = names.iter().copied().collect();

@@ -49,7 +49,7 @@ fn the_published_examples_run_on_three_nodes_and_two_hosts_and_any_node_tells_of
         let applied = cli.run(&["apply", &web, "--wait", "--timeout", "90s"])?.with_code(0)?;
         assert!(applied.stdout.contains("camden/planning-portal created (revision 1)"), "{applied}");
         for node in &world.cluster.nodes {
-            let one = cli.speaking_to(std::slice::from_ref(&node.api));
+            let one = cli.speaking_to(std::slice::from_ref(&node.place.api));
             assert_eq!(one.instances(WEB)?.len(), 3);
             // Any node reaches the host, wherever its agent's session is.
             let instance = one.running_any(WEB)?;
