@@ -20,6 +20,7 @@ use supercloud_proto::{
 use crate::{
     ca::{Ca, Grant, LEAF_VALIDITY},
     home::{self, Home, HomeError, Origin, Record},
+    state::level,
 };
 
 /// Name of a cluster for which none is chosen.
@@ -180,6 +181,7 @@ pub async fn join(
         peer_address: peer.clone(),
         api_address: api.clone(),
         server_names,
+        level: level::KNOWN,
     };
     let joined = client.join(request).await.map_err(|status| match status.code() {
         tonic::Code::Unavailable => CommandError::Unreachable(status.message().to_owned()),

@@ -16,7 +16,10 @@ use supercloud_proto::{
 };
 use tracing_subscriber::EnvFilter;
 
-use crate::leader::Timing;
+use crate::{
+    leader::Timing,
+    state::level::{KNOWN, Level},
+};
 
 /// Where the file is when none is named.
 pub const DEFAULT_FILE: &str = "/etc/supercloud/scheduler.toml";
@@ -74,6 +77,8 @@ pub struct Config {
     pub log_format: LogFormat,
     /// Heartbeats, lease and margin.
     pub timing: Timing,
+    /// Feature level that the node says it knows: [`KNOWN`]. No setting; tests of mixed versions change it.
+    pub knows: Level,
 }
 
 /// Settings as texts, each with where it comes from.
@@ -206,6 +211,7 @@ impl Config {
                 }
             }),
             timing: timing(texts, &mut faults),
+            knows: KNOWN,
         };
         config.check_whole(&mut faults);
         faults.finish(Some(config))

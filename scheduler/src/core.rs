@@ -32,13 +32,18 @@ use crate::{
     peers::{PeerError, PeerTrust, Peers},
     raft::{self, ChangeError, GrpcTransport, Log, NodeId, OpenError, SnapshotPolicy, Start, Status},
     replica::Replica,
-    state::{Command, Entry, Outcome, State},
+    state::{
+        Command, Entry, Outcome, State,
+        level::{self, Level},
+    },
     watch as waits,
 };
 
+pub mod levels;
 pub(crate) mod membership;
 mod propose;
 
+pub use levels::{Known, LevelTooLow, Levels};
 pub use membership::{MemberChange, MemberError};
 pub use propose::{PROPOSE_DEADLINE, ProposeError};
 
@@ -64,6 +69,8 @@ pub struct Settings {
     pub timing: Timing,
     /// How much the archive keeps.
     pub retention: Retention,
+    /// Feature level that this node says it knows; [`level::KNOWN`] but for tests of mixed versions.
+    pub knows: Level,
 }
 
 impl Settings {
@@ -79,6 +86,7 @@ impl Settings {
             tick: raft::limits::TICK,
             timing: Timing::default(),
             retention: Retention::default(),
+            knows: level::KNOWN,
         }
     }
 }
@@ -130,6 +138,7 @@ struct Inner {
     peers: Peers,
     heartbeats: Heartbeats,
     lead: Lead,
+    levels: Levels,
     metrics: Metrics,
     tasks: Mutex<Option<JoinSet<()>>>,
 }
@@ -161,6 +170,7 @@ impl Core {
             peers: peers.clone(),
             heartbeats,
             lead: lead.clone(),
+            levels: Levels::new(settings.knows),
             metrics: Metrics::new(),
             tasks: Mutex::new(None),
         };
@@ -195,9 +205,10 @@ impl Core {
     }
 
     /// Proposes a command if this node leads; for the loops that run while it does.
-    pub(crate) async fn propose_here(&self, command: Command) -> Result<Outcome, raft::ProposeError> {
+    pub(crate) async fn propose_here(&self, command: Command) -> Result<Outcome, ProposeError> {
+        levels::admit(self, &command).await?;
         let entry = Entry { time: now(), by: SCHEDULER.to_owned(), request_id: String::new(), command };
-        self.inner.log.propose(entry.encode()).await.map(|committed| committed.outcome)
+        Ok(self.inner.log.propose(entry.encode()).await?.outcome)
     }
 
     /// This node's latest state; may be behind. Costs nothing and needs no leader.
@@ -262,6 +273,12 @@ impl Core {
     #[must_use]
     pub fn archive(&self) -> &Archive {
         &self.inner.archive
+    }
+
+    /// What the members know, as far as this node asked them.
+    #[must_use]
+    pub fn levels(&self) -> &Levels {
+        &self.inner.levels
     }
 
     /// Where sessions hand in heartbeats.

@@ -10,7 +10,8 @@
 //! ```
 //!
 //! Decision: `node.json` says whether the log has ever been started. A node whose `raft/` is blank afterwards has lost what it acknowledged and
-//! must not come back under its number; the log refuses it then.
+//! must not come back under its number; the log refuses it then. Its `format` is the feature level of the cluster as this node last saw it, so that
+//! a version that knows less is refused before it touches anything.
 
 use std::{
     fs::{self, DirBuilder, File, OpenOptions},
@@ -26,17 +27,15 @@ use supercloud_proto::pki::{Credentials, Identity, credentials, secret_file::Sec
 use crate::{
     ca::{self, Ca},
     raft::{self, Member, MemberKind, NodeId, Start, identity::sync_directory},
+    state::level::{FIRST, KNOWN, Level},
 };
-
-/// Format of `node.json` that this version writes and reads.
-const FORMAT: u32 = 1;
 
 /// What stands in `node.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Record {
-    /// Of this file.
-    format: u32,
+    /// Feature level of the cluster; what it takes to use the directory.
+    format: Level,
     /// Id of the cluster: 32 hex digits.
     pub cluster: String,
     /// Number of the node.
@@ -49,6 +48,12 @@ pub struct Record {
     pub origin: Origin,
     /// Whether the log has been started once.
     pub started: bool,
+}
+
+/// The field that every version writes alike.
+#[derive(Deserialize)]
+struct Format {
+    format: Level,
 }
 
 /// How a node's log comes to be there.
@@ -65,6 +70,8 @@ pub enum Origin {
 #[derive(Debug)]
 pub struct Home {
     directory: PathBuf,
+    /// Feature level that this version knows.
+    knows: Level,
     _lock: Flock<File>,
 }
 
@@ -114,6 +121,18 @@ pub enum HomeError {
         /// Whose they are.
         found: Identity,
     },
+    /// A version that knows more has used it.
+    #[error(
+        "{path} has format {found}, this version of the program knows formats up to {known}: the cluster was upgraded. Install a later version"
+    )]
+    Newer {
+        /// The file.
+        path: PathBuf,
+        /// Its format.
+        found: Level,
+        /// The latest that is known.
+        known: Level,
+    },
     /// The record cannot be understood.
     #[error("{path}: {problem}")]
     Record {
@@ -154,7 +173,7 @@ impl Record {
         peer_address: String,
         origin: Origin,
     ) -> Self {
-        Self { format: FORMAT, cluster, node, api_address, peer_address, origin, started: false }
+        Self { format: FIRST, cluster, node, api_address, peer_address, origin, started: false }
     }
 }
 
@@ -176,7 +195,13 @@ impl Home {
             .map_err(io)?;
         let lock = Flock::lock(file, FlockArg::LockExclusiveNonblock)
             .map_err(|_| HomeError::InUse { directory: directory.to_owned() })?;
-        Ok(Self { directory: directory.to_owned(), _lock: lock })
+        Ok(Self { directory: directory.to_owned(), knows: KNOWN, _lock: lock })
+    }
+
+    /// The same, as a version sees it that knows this level.
+    #[must_use]
+    pub fn knowing(self, knows: Level) -> Self {
+        Self { knows, ..self }
     }
 
     /// The directory.
@@ -200,13 +225,14 @@ impl Home {
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => return Ok(None),
             Err(source) => return Err(HomeError::Io { path, source }),
         };
-        let record: Record = serde_json::from_slice(&bytes)
-            .map_err(|error| HomeError::Record { path: path.clone(), problem: error.to_string() })?;
-        if record.format > FORMAT {
-            let problem = format!("format {}, this version knows {FORMAT}", record.format);
-            return Err(HomeError::Record { path, problem });
+        let problem =
+            |error: serde_json::Error| HomeError::Record { path: path.clone(), problem: error.to_string() };
+        // Before the rest, which a later version may write otherwise.
+        let Format { format: found } = serde_json::from_slice(&bytes).map_err(problem)?;
+        if found > self.knows {
+            return Err(HomeError::Newer { path, found, known: self.knows });
         }
-        Ok(Some(record))
+        Ok(Some(serde_json::from_slice(&bytes).map_err(problem)?))
     }
 
     /// The record of a directory that belongs to a node.
@@ -308,6 +334,15 @@ impl Home {
     pub fn note_started(&self, record: Record) -> Result<(), HomeError> {
         if record.started { Ok(()) } else { self.save(&Record { started: true, ..record }) }
     }
+
+    /// Notes the cluster's feature level: versions that know less are refused from now on.
+    ///
+    /// # Errors
+    /// When the record cannot be read or written.
+    pub fn note_level(&self, level: Level) -> Result<(), HomeError> {
+        let record = self.known_record()?;
+        if record.format >= level { Ok(()) } else { self.save(&Record { format: level, ..record }) }
+    }
 }
 
 /// A new cluster's id: 32 random hex digits.
@@ -340,6 +375,19 @@ mod tests {
         home.note_started(found).unwrap();
         assert!(matches!(home.start(&home.known_record().unwrap()).unwrap(), Start::Again));
         assert!(matches!(home.must_be_free(), Err(HomeError::Taken { node: 1, .. })));
+    }
+
+    #[test]
+    fn a_version_that_knows_less_is_refused_once_the_cluster_was_upgraded() {
+        let directory = tempfile::tempdir().unwrap();
+        let home = Home::open(directory.path()).unwrap().knowing(FIRST);
+        home.save(&record()).unwrap();
+        assert_eq!(home.known_record().unwrap(), record());
+        home.knowing(KNOWN).note_level(KNOWN).unwrap();
+        let error = Home::open(directory.path()).unwrap().knowing(FIRST).known_record().unwrap_err();
+        assert!(matches!(error, HomeError::Newer { found: KNOWN, known: FIRST, .. }), "{error}");
+        assert!(error.to_string().contains("node.json has format 2, "), "{error}");
+        assert!(Home::open(directory.path()).unwrap().known_record().is_ok());
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! A loop is ended in the middle when leadership is lost. That is harmless: what a deposed leader still proposes is refused by the log, and
 //! what got through is checked again when it is applied.
 //!
-//! From the ground: `judge` (pure), `rollout` (pure) · `liveness`, `rolling`, `passing` (loops).
+//! From the ground: `judge` (pure), `rollout` (pure) · `liveness`, `raising`, `rolling`, `passing` (loops).
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -25,6 +25,7 @@ use crate::{
 pub mod judge;
 mod liveness;
 mod passing;
+mod raising;
 mod rolling;
 pub mod rollout;
 
@@ -113,6 +114,7 @@ pub(crate) async fn run(core: Core) {
         let mut loops = JoinSet::new();
         loops.spawn(found(core.clone()));
         loops.spawn(passing::run(core.clone()));
+        loops.spawn(raising::run(core.clone()));
         loops.spawn(rolling::run(core.clone()));
         loops.spawn(liveness::run(core.clone(), term));
         let goes_on = tokio::select! {

@@ -132,6 +132,7 @@ impl Metrics {
             Err(ProposeError::OutcomeUnknown) => "unknown",
             Err(ProposeError::Overloaded { .. }) => "overloaded",
             Err(ProposeError::TooLarge { .. } | ProposeError::Unreadable(_)) => "invalid",
+            Err(ProposeError::LevelTooLow { .. }) => "level",
             Err(ProposeError::Stopped) => "stopped",
         };
         self.proposals.get_or_create(&[("outcome", outcome)]).inc();

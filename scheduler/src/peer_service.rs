@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     archive::heal::PIECES_AHEAD,
     clock::unix_now,
-    core::{Core, membership},
+    core::{Core, Known, levels, membership},
     heartbeats::{BeatError, from_wire},
     leader::Taken,
     raft::{self, NodeId},
@@ -101,9 +101,21 @@ impl PeerService for PeerApi {
         // One clock stamps the log, the leader's, which the pass reads too: a follower whose clock is wrong would otherwise let
         // tokens lapse, or hold back the successors of what failed, for as long as it is wrong.
         entry.time = unix_now();
+        levels::admit(&self.core, &entry.command)
+            .await
+            .map_err(|error| Status::unimplemented(error.to_string()))?;
         let committed = self.core.log().propose(entry.encode()).await.map_err(refusal)?;
         let outcome = committed.outcome.encode();
         Ok(Response::new(v1::ProposeResponse { index: committed.index, outcome }))
+    }
+
+    async fn describe(
+        &self,
+        request: Request<v1::DescribeRequest>,
+    ) -> Result<Response<v1::DescribeResponse>, Status> {
+        self.caller(&request)?;
+        let Known { level, version } = self.core.levels().own().clone();
+        Ok(Response::new(v1::DescribeResponse { level, version }))
     }
 
     async fn heartbeats(

@@ -16,7 +16,7 @@ use tokio::sync::watch;
 use crate::{
     archive::{Batch, Durable, Feed, event_message},
     raft::{Machine, Members, RestoreError},
-    state::{Entry, Outcome, State, codec},
+    state::{Entry, Outcome, State, codec, level},
 };
 
 /// How long a snapshot waits for the archive to have on disk what the snapshot makes the log forget. It runs on its own thread.
@@ -124,7 +124,7 @@ fn unreadable(index: u64, error: &codec::DecodeError) -> ! {
 fn restore_error(error: codec::RestoreError) -> RestoreError {
     match error {
         codec::RestoreError::Read { source, .. } => RestoreError::Io(source),
-        codec::RestoreError::Format { found } => RestoreError::NewerFormat { found, known: codec::FORMAT },
+        codec::RestoreError::Level { found } => RestoreError::NewerFormat { found, known: level::KNOWN },
         other => RestoreError::Invalid(other.to_string()),
     }
 }

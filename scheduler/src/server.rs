@@ -37,6 +37,7 @@ use crate::{
     peers::PeerTrust,
     raft::{NodeId, Role},
     sessions::{Sessions, relay::Relays},
+    state::level::{FIRST, Level},
 };
 
 /// How often a node tries whether it can serve. A real read: a node that looks well and answers nothing is not ready.
@@ -101,10 +102,11 @@ pub struct Node {
     ending: watch::Sender<bool>,
     health: HealthReporter,
     readiness: JoinHandle<()>,
+    levels: JoinHandle<()>,
     api: Server,
     peers: Server,
     http: Option<(SocketAddr, JoinHandle<()>)>,
-    _home: Home,
+    _home: Arc<Home>,
 }
 
 /// Who the node is and what it holds.
@@ -123,7 +125,7 @@ struct Person {
 /// # Errors
 /// See [`StartError`].
 pub async fn start(config: &Config) -> Result<Node, StartError> {
-    let home = Home::open(&config.data_dir)?;
+    let home = Home::open(&config.data_dir)?.knowing(config.knows);
     let (api_port, api_address) = listen(config.api_listen).await?;
     let (peer_port, peer_address) = listen(config.peer_listen).await?;
     let http_port = match config.http_listen {
@@ -144,6 +146,7 @@ pub async fn start(config: &Config) -> Result<Node, StartError> {
         record.peer_address.clone(),
     );
     settings.timing = config.timing;
+    settings.knows = config.knows;
     tracing::info!(
         cluster = record.cluster,
         node = record.node,
@@ -189,7 +192,9 @@ pub async fn start(config: &Config) -> Result<Node, StartError> {
     let peer_server = peer_server.serve_with_incoming(gate, incoming(peer_port));
     let (api, peers) = (tokio::spawn(api_server), tokio::spawn(peer_server));
     let readiness = tokio::spawn(tell_readiness(core.clone(), health.clone()));
-    Ok(Node { core, api_address, ending, health, readiness, api, peers, http, _home: home })
+    let home = Arc::new(home);
+    let levels = tokio::spawn(note_levels(core.clone(), home.clone()));
+    Ok(Node { core, api_address, ending, health, readiness, levels, api, peers, http, _home: home })
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
@@ -260,7 +265,7 @@ async fn development(
         (None, None) => {
             Record::new(home::new_cluster_id()?, 1, api.to_string(), peer.to_string(), Origin::Founded)
         }
-        (None, Some(at)) => join_development(at, api, peer).await?,
+        (None, Some(at)) => join_development(at, api, peer, config.knows).await?,
     };
     home.save(&record)?;
     Ok(Person {
@@ -273,11 +278,17 @@ async fn development(
     })
 }
 
-async fn join_development(at: &str, api: SocketAddr, peer: SocketAddr) -> Result<Record, StartError> {
+async fn join_development(
+    at: &str,
+    api: SocketAddr,
+    peer: SocketAddr,
+    level: Level,
+) -> Result<Record, StartError> {
     let problem = |problem: String| StartError::Join { at: at.to_owned(), problem };
     let request = v1::JoinRequest {
         api_address: api.to_string(),
         peer_address: peer.to_string(),
+        level,
         ..Default::default()
     };
     let servers = Servers::new(&[at.to_owned()], Trust::Plain).map_err(|error| problem(error.to_string()))?;
@@ -298,6 +309,29 @@ async fn join_development(at: &str, api: SocketAddr, peer: SocketAddr) -> Result
     let joined = joined.await.map_err(|_| problem("nobody answered in time".to_owned()))?;
     let joined = joined.map_err(|status| problem(status.message().to_owned()))?;
     Ok(Record::new(joined.cluster_id, joined.node_id, api.to_string(), peer.to_string(), Origin::Joined))
+}
+
+/// Notes in the directory what level the cluster has reached.
+async fn note_levels(core: Core, home: Arc<Home>) {
+    let mut states = core.changes();
+    let mut noted = FIRST;
+    loop {
+        let Ok(level) = states.wait_for(|state| state.level() > noted).await.map(|state| state.level())
+        else {
+            return;
+        };
+        let (home, note) = (home.clone(), move |home: &Home| home.note_level(level));
+        match tokio::task::spawn_blocking(move || note(&home)).await {
+            Ok(Ok(())) => {
+                tracing::info!(level, "the directory takes a version that knows this level from now on")
+            }
+            Ok(Err(error)) => {
+                tracing::error!(level, %error, "the cluster's feature level could not be noted")
+            }
+            Err(_) => return,
+        }
+        noted = level;
+    }
 }
 
 /// Tells by the health service whether this node can serve.
@@ -354,6 +388,7 @@ impl Node {
     /// Ends the node in order: nobody new, leadership to another node, streams and calls ended, log closed.
     pub async fn shutdown(mut self) {
         self.readiness.abort();
+        self.levels.abort();
         self.health.set_service_status("", tonic_health::ServingStatus::NotServing).await;
         hand_over(&self.core).await;
         // Nobody may be left to hear it.

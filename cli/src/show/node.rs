@@ -7,8 +7,10 @@ use super::object;
 use crate::output::{Headings, Shown};
 
 /// Headings of the list.
-pub const HEADINGS: Headings =
-    Headings { usual: &["node", "role", "voter", "api", "peers", "reachable", "matched"], wide: &[] };
+pub const HEADINGS: Headings = Headings {
+    usual: &["node", "role", "voter", "api", "peers", "reachable", "matched"],
+    wide: &["version", "level"],
+};
 
 fn role(node: &v1::Node) -> &'static str {
     match node.role() {
@@ -27,6 +29,8 @@ pub fn shown(node: &v1::Node) -> Shown {
         Some(false) => "no",
         None => "-",
     };
+    // Only a leader asks the others.
+    let known = |text: String| if node.level == 0 { "-".to_owned() } else { text };
     let matched = if node.matched_index == 0 { "-".to_owned() } else { node.matched_index.to_string() };
     Shown {
         name: node.id.to_string(),
@@ -38,6 +42,8 @@ pub fn shown(node: &v1::Node) -> Shown {
             ("peer_address", json!(node.peer_address)),
             ("matched_index", json!(node.matched_index)),
             ("reachable", json!(node.reachable)),
+            ("version", json!(node.version)),
+            ("level", json!(node.level)),
         ]),
         row: vec![
             node.id.to_string(),
@@ -47,6 +53,8 @@ pub fn shown(node: &v1::Node) -> Shown {
             node.peer_address.clone(),
             reachable.to_owned(),
             matched,
+            known(node.version.clone()),
+            known(node.level.to_string()),
         ],
     }
 }
@@ -61,6 +69,7 @@ pub fn cluster(answer: &v1::ListNodesResponse) -> Value {
         ("applied_index", json!(answer.applied_index)),
         ("answered_by", json!(answer.answered_by)),
         ("version", json!(answer.version)),
+        ("level", json!(answer.level)),
         ("nodes", Value::Array(answer.nodes.iter().map(|node| shown(node).value).collect())),
     ])
 }

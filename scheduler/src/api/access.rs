@@ -30,7 +30,7 @@ pub enum Who {
 use Who::{Agents, Anyone, Certified, Operators, People, Schedulers};
 
 /// Every call there is, by its path.
-pub const TABLE: [(&str, Who); 42] = [
+pub const TABLE: [(&str, Who); 43] = [
     ("/supercloud.v1.WorkloadService/Apply", People),
     ("/supercloud.v1.WorkloadService/Plan", People),
     ("/supercloud.v1.WorkloadService/Scale", People),
@@ -64,6 +64,7 @@ pub const TABLE: [(&str, Who); 42] = [
     ("/supercloud.v1.PeerService/Step", Schedulers),
     ("/supercloud.v1.PeerService/InstallSnapshot", Schedulers),
     ("/supercloud.v1.PeerService/Propose", Schedulers),
+    ("/supercloud.v1.PeerService/Describe", Schedulers),
     ("/supercloud.v1.PeerService/Heartbeats", Schedulers),
     ("/supercloud.v1.PeerService/Relay", Schedulers),
     ("/supercloud.v1.PeerService/FetchArchive", Schedulers),

@@ -23,7 +23,7 @@ use super::{Api, input, nodes::nodes, refusals};
 use crate::{
     clock,
     raft::{self, ChangeError, MemberKind, NodeId, Role, limits::MAX_LEARNERS},
-    state::{Command, Done, Grant, Rejection, State},
+    state::{Command, Done, Grant, Rejection, State, level},
 };
 
 /// Most certificate names of a scheduler that joins; the authority checks each.
@@ -149,6 +149,8 @@ impl Api {
         if self.core.status().role != Role::Leader {
             return self.pass_on(request, passed_on).await;
         }
+        let _gate = self.core.levels().gate().await;
+        self.must_know(&request).await?;
         may_be_added(&self.core.status(), &addresses)?;
         if self.use_up(token).await? != Grant::Scheduler {
             return Err(denied());
@@ -171,9 +173,23 @@ impl Api {
         if self.core.status().role != Role::Leader {
             return self.pass_on(request, passed_on).await;
         }
+        let _gate = self.core.levels().gate().await;
+        self.must_know(&request).await?;
         may_be_added(&self.core.status(), &addresses)?;
         let node = self.add(addresses).await?;
         Ok(v1::JoinResponse { node_id: node.0, ..self.joined(String::new()) })
+    }
+
+    /// Refuses a node that would not know what the cluster may use.
+    async fn must_know(&self, request: &v1::JoinRequest) -> Result<(), Status> {
+        let (level, known) = (self.state(false).await?.level(), request.level.max(level::FIRST));
+        if known >= level {
+            return Ok(());
+        }
+        Err(Status::failed_precondition(format!(
+            "the cluster is at feature level {level}, the joining node's version knows level {known}: install version {} or later there",
+            env!("CARGO_PKG_VERSION")
+        )))
     }
 
     /// Adds a node, and gives its number.
@@ -203,7 +219,7 @@ impl Api {
             node_id: 0,
             ca_key_pem: String::new(),
             servers: status.members.members.values().map(|member| member.api_address.clone()).collect(),
-            nodes: nodes(&status),
+            nodes: nodes(&self.core),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The cluster itself: its nodes, and tokens to join it. Joining stands in `joining`; who signs, in `admission`.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use supercloud_proto::{
     name::{BoroughName, HostName, PersonName},
@@ -12,7 +12,7 @@ use tonic::{Request, Response, Status};
 use super::{Api, input, joining::PASSED_ON, open, refusals};
 use crate::{
     clock,
-    core::MemberChange,
+    core::{Core, Known, MemberChange},
     raft::{self, MemberKind, NodeId, Role},
     state::{Command, Grant},
 };
@@ -65,7 +65,8 @@ fn grant_of(request: &v1::CreateTokenRequest) -> Result<(Grant, u64), Status> {
     input::finish(faults, grant.map(|grant| (grant, ttl)))
 }
 
-fn node_message(status: &raft::Status, member: &raft::Member) -> v1::Node {
+fn node_message(status: &raft::Status, member: &raft::Member, known: &BTreeMap<NodeId, Known>) -> v1::Node {
+    let known = known.get(&member.id);
     let role = if status.leader == Some(member.id) {
         v1::NodeRole::Leader
     } else if member.kind == MemberKind::Learner {
@@ -83,11 +84,15 @@ fn node_message(status: &raft::Status, member: &raft::Member) -> v1::Node {
         voter: member.kind == MemberKind::Voter,
         matched_index: status.matched.get(&member.id).copied().unwrap_or(0),
         reachable: (status.role == Role::Leader).then(|| status.reachable.contains(&member.id)),
+        version: known.map(|known| known.version.clone()).unwrap_or_default(),
+        level: known.map_or(0, |known| known.level),
     }
 }
 
-pub(super) fn nodes(status: &raft::Status) -> Vec<v1::Node> {
-    status.members.members.values().map(|member| node_message(status, member)).collect()
+/// The nodes, with what this node was told of their versions.
+pub(super) fn nodes(core: &Core) -> Vec<v1::Node> {
+    let (status, known) = (core.status(), core.levels().known());
+    status.members.members.values().map(|member| node_message(&status, member, &known)).collect()
 }
 
 impl Api {
@@ -111,13 +116,14 @@ impl SchedulerService for Api {
         let status = self.core.status();
         Ok(Response::new(v1::ListNodesResponse {
             cluster_id: self.core.cluster().to_owned(),
-            nodes: nodes(&status),
+            nodes: nodes(&self.core),
             answered_by: status.id.0,
             leader: status.leader.map_or(0, |leader| leader.0),
             term: status.term,
             commit_index: status.commit,
             applied_index: status.applied,
             version: env!("CARGO_PKG_VERSION").to_owned(),
+            level: self.core.view().level(),
         }))
     }
 

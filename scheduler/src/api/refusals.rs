@@ -86,6 +86,7 @@ pub fn propose(error: &ProposeError) -> Status {
         }
         ProposeError::OutcomeUnknown => unknown(message),
         ProposeError::Overloaded { retry_after } => try_again(Code::ResourceExhausted, message, *retry_after),
+        ProposeError::LevelTooLow { .. } => Status::failed_precondition(message),
         ProposeError::TooLarge { .. } | ProposeError::Unreadable(_) => Status::invalid_argument(message),
     }
 }

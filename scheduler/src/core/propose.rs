@@ -7,7 +7,7 @@ use supercloud_proto::v1;
 use tokio::time::{Instant, timeout_at};
 use tonic::{Code, ConnectError};
 
-use super::Core;
+use super::{Core, LevelTooLow, levels};
 use crate::{
     raft::{self, Member, Role, limits::MAX_ENTRY_BYTES},
     state::{Command, Entry, Outcome},
@@ -44,9 +44,34 @@ pub enum ProposeError {
     /// The nodes cannot read it, or not all of them. Nothing was done.
     #[error("the request makes an entry that the log must not hold: {0}")]
     Unreadable(String),
+    /// Not every member would know it. Nothing was done.
+    #[error("{why}")]
+    LevelTooLow {
+        /// In the leader's words.
+        why: String,
+    },
     /// This node has stopped. Nothing was done.
     #[error("the node has stopped")]
     Stopped,
+}
+
+impl From<LevelTooLow> for ProposeError {
+    fn from(error: LevelTooLow) -> Self {
+        Self::LevelTooLow { why: error.to_string() }
+    }
+}
+
+impl From<raft::ProposeError> for ProposeError {
+    fn from(error: raft::ProposeError) -> Self {
+        match error {
+            raft::ProposeError::NotLeader { .. } => Self::NoLeader,
+            raft::ProposeError::Overloaded { retry_after } => Self::Overloaded { retry_after },
+            raft::ProposeError::TooLarge { limit, found } => Self::TooLarge { limit, found },
+            raft::ProposeError::Empty => Self::Unreadable("it is empty".to_owned()),
+            // The node may have stopped after it appended.
+            raft::ProposeError::OutcomeUnknown | raft::ProposeError::Stopped => Self::OutcomeUnknown,
+        }
+    }
 }
 
 /// What became of one attempt.
@@ -66,7 +91,7 @@ pub(super) async fn anywhere(core: &Core, entry: &Entry) -> Result<Outcome, Prop
     // Once an attempt may have been appended, running out of time means that the outcome is not known.
     let mut unknown = false;
     while Instant::now() < deadline {
-        match attempt(core, &bytes, deadline).await {
+        match attempt(core, &entry.command, &bytes, deadline).await {
             Attempt::Done(outcome) => return Ok(outcome),
             Attempt::NotTaken => {}
             Attempt::Unknown if repeatable => unknown = true,
@@ -93,10 +118,13 @@ fn encode(entry: &Entry) -> Result<Vec<u8>, ProposeError> {
     Ok(bytes)
 }
 
-async fn attempt(core: &Core, bytes: &[u8], deadline: Instant) -> Attempt {
+async fn attempt(core: &Core, command: &Command, bytes: &[u8], deadline: Instant) -> Attempt {
     let status = core.status();
     if status.role == Role::Leader {
-        return here(core, bytes, deadline).await;
+        return match levels::admit(core, command).await {
+            Ok(()) => here(core, bytes, deadline).await,
+            Err(error) => Attempt::Refused(error.into()),
+        };
     }
     match status.leader.filter(|id| *id != status.id).and_then(|id| status.members.get(id)) {
         Some(leader) => forward(core, leader, status.term, bytes, deadline).await,
@@ -108,19 +136,9 @@ async fn attempt(core: &Core, bytes: &[u8], deadline: Instant) -> Attempt {
 async fn here(core: &Core, bytes: &[u8], deadline: Instant) -> Attempt {
     match timeout_at(deadline, core.log().propose(bytes.to_vec())).await {
         Ok(Ok(committed)) => Attempt::Done(committed.outcome),
-        Ok(Err(error)) => match error {
-            raft::ProposeError::NotLeader { .. } => Attempt::NotTaken,
-            raft::ProposeError::OutcomeUnknown => Attempt::Unknown,
-            raft::ProposeError::Overloaded { retry_after } => {
-                Attempt::Refused(ProposeError::Overloaded { retry_after })
-            }
-            raft::ProposeError::TooLarge { limit, found } => {
-                Attempt::Refused(ProposeError::TooLarge { limit, found })
-            }
-            raft::ProposeError::Empty => Attempt::Refused(ProposeError::Unreadable("it is empty".to_owned())),
-            // The node may have stopped after it appended.
-            raft::ProposeError::Stopped => Attempt::Refused(ProposeError::OutcomeUnknown),
-        },
+        Ok(Err(raft::ProposeError::NotLeader { .. })) => Attempt::NotTaken,
+        Ok(Err(raft::ProposeError::OutcomeUnknown)) => Attempt::Unknown,
+        Ok(Err(error)) => Attempt::Refused(error.into()),
         Err(_) => Attempt::Unknown,
     }
 }
@@ -175,6 +193,9 @@ fn read_refusal(status: &tonic::Status) -> Attempt {
         Code::FailedPrecondition => Attempt::NotTaken,
         Code::ResourceExhausted => {
             Attempt::Refused(ProposeError::Overloaded { retry_after: raft::limits::RETRY_AFTER })
+        }
+        Code::Unimplemented => {
+            Attempt::Refused(ProposeError::LevelTooLow { why: status.message().to_owned() })
         }
         Code::InvalidArgument | Code::Unauthenticated | Code::PermissionDenied => {
             Attempt::Refused(ProposeError::Unreadable(status.message().to_owned()))

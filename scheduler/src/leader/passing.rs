@@ -8,8 +8,8 @@ use supercloud_proto::id::UnixMillis;
 use crate::{
     clock::unix_now,
     core::Core,
+    core::ProposeError,
     placement::{Limits, Plan, pass},
-    raft::ProposeError,
     state::{Command, Done, Placement, State},
 };
 

@@ -115,10 +115,10 @@ pub trait Machine: Send + 'static {
 #[derive(Debug, thiserror::Error)]
 pub enum RestoreError {
     /// It could not be read.
-    #[error("cannot read the snapshot: {0}")]
+    #[error("it cannot be read: {0}")]
     Io(#[from] std::io::Error),
     /// A later version of the program wrote it.
-    #[error("the state in the snapshot has format {found}, this version knows formats up to {known}")]
+    #[error("the state in it has format {found}, this version of the program knows formats up to {known}")]
     NewerFormat {
         /// Its format.
         found: u32,
@@ -126,7 +126,7 @@ pub enum RestoreError {
         known: u32,
     },
     /// It says something that no state can be.
-    #[error("the state in the snapshot is not valid: {0}")]
+    #[error("the state in it is not valid: {0}")]
     Invalid(String),
 }
 

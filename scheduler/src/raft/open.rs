@@ -73,8 +73,13 @@ pub enum OpenError {
     #[error(transparent)]
     Snapshot(#[from] SnapshotError),
     /// The snapshot's content cannot be used.
-    #[error(transparent)]
-    Restore(#[from] RestoreError),
+    #[error("snapshot {path}: {source}")]
+    Restore {
+        /// The file.
+        path: String,
+        /// Why.
+        source: RestoreError,
+    },
     /// The directory cannot be made or read.
     #[error("cannot use {path}: {source}")]
     Io {
@@ -283,7 +288,9 @@ pub(super) fn take_up<M: Machine, L: LogStore>(
             Err(error) => return Err(error.into()),
         };
         finish_install(&path, store, position)?;
-        machine.restore(position.index, &mut verified.payload().map_err(io)?)?;
+        let restored = machine.restore(position.index, &mut verified.payload().map_err(io)?);
+        let path = || snapshots.file(position).display().to_string();
+        restored.map_err(|source| OpenError::Restore { path: path(), source })?;
         return Ok(verified.meta);
     }
     match damage {

@@ -10,6 +10,7 @@ use supercloud_proto::id::{HostId, InstanceId, LogIndex, UnixMillis};
 use super::{
     State, codec,
     command::{Command, Done, Entry, Outcome, Rejection},
+    level::Level,
     model::{Event, EventKind, Instance, Subject},
     requests::{Remembered, Requests},
 };
@@ -109,6 +110,8 @@ impl Step<'_> {
                 self.create_token(id, secret_hash, grant, *expires)
             }
             Command::UseToken { id, secret_hash } => self.use_token(id, secret_hash),
+            Command::RaiseLevel { level } => Ok(self.raise_level(*level)),
+            Command::CompareStates => Ok(Done::Nothing),
         }
     }
 
@@ -119,6 +122,15 @@ impl Step<'_> {
             Some(known) => return Err(Rejection::Exists(format!("cluster {known}"))),
         }
         Ok(Done::Nothing)
+    }
+
+    fn raise_level(&mut self, level: Level) -> Done {
+        if level > self.state.level() {
+            self.state.level = level;
+            let text = format!("the cluster's feature level is {level}");
+            self.event(EventKind::LevelRaised, Subject::default(), text);
+        }
+        Done::Nothing
     }
 
     /// Notes that something happened.

@@ -1,8 +1,8 @@
 //! Commands: everything that can change the state, as it stands in the log, and what becomes of it. Ids and times are stamped before
 //! a command is proposed; applying one asks no clock.
 //!
-//! To add a command: a message in `log.proto`, a variant here, its coding in `codec`, its rule in `apply`, and a case in the tests of
-//! both.
+//! To add a command: a message in `log.proto`, a variant here with the level that it needs (see `level`), its coding in `codec`, its rule in
+//! `apply`, and a case in the tests of both. A new field that older versions must not overlook needs a level too.
 
 use supercloud_proto::{
     host::{HostState, Inventory},
@@ -13,7 +13,10 @@ use supercloud_proto::{
     spec::WorkloadSpec,
 };
 
-use super::model::Grant;
+use super::{
+    level::{self, Level},
+    model::Grant,
+};
 
 /// One entry of the log.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -121,6 +124,39 @@ pub enum Command {
         /// SHA-256 of the secret that was shown.
         secret_hash: Vec<u8>,
     },
+    /// Every member knows this level: from now on it may be used. A lower one than the present changes nothing.
+    RaiseLevel {
+        /// The level.
+        level: Level,
+    },
+    /// Changes nothing: every node takes the hash of its state at this index, for the others to compare.
+    CompareStates,
+}
+
+impl Command {
+    /// The feature level at which every member can read and apply it.
+    #[must_use]
+    pub fn needs(&self) -> Level {
+        match self {
+            Self::Initialise { .. }
+            | Self::CreateBorough { .. }
+            | Self::ApplyWorkload { .. }
+            | Self::ScaleWorkload { .. }
+            | Self::StopWorkload { .. }
+            | Self::RegisterHost { .. }
+            | Self::JudgeHosts(_)
+            | Self::SetSchedulable { .. }
+            | Self::RemoveHost { .. }
+            | Self::Place(_)
+            | Self::Replace { .. }
+            | Self::Report { .. }
+            | Self::CreateToken { .. }
+            | Self::UseToken { .. } => level::FIRST,
+            Self::CompareStates => level::SECOND,
+            // It is what says so: whoever proposes it has asked every member.
+            Self::RaiseLevel { level } => *level,
+        }
+    }
 }
 
 /// A verdict about a host.

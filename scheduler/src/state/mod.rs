@@ -21,6 +21,7 @@ pub mod command;
 pub mod demand;
 pub mod derived;
 pub mod fits;
+pub mod level;
 pub mod model;
 pub mod orders;
 pub mod requests;
@@ -33,12 +34,15 @@ pub use model::{
     Borough, Event, EventKind, Grant, Host, Instance, Placed, RevisionRecord, Subject, Token, Workload,
 };
 
+use level::Level;
 use requests::Requests;
 
 /// The whole state at one log index. Cloning it is cheap and gives a consistent copy.
 #[derive(Debug, Clone, Default)]
 pub struct State {
     cluster_id: Option<Arc<str>>,
+    /// 0 before it was raised once: see [`State::level`].
+    level: Level,
     applied: LogIndex,
     next_host: u32,
     boroughs: OrdMap<BoroughName, Arc<Borough>>,
@@ -54,6 +58,11 @@ impl State {
     /// Id of the cluster; `None` before its first entry.
     pub fn cluster_id(&self) -> Option<&str> {
         self.cluster_id.as_deref()
+    }
+
+    /// What every member of the cluster knows: nothing that needs a higher level is proposed.
+    pub fn level(&self) -> Level {
+        self.level.max(level::FIRST)
     }
 
     /// Index of the last entry that was applied.

@@ -268,6 +268,8 @@ pub enum EventKind {
     TokenCreated,
     /// A join token was used.
     TokenUsed,
+    /// Every member knows a higher feature level.
+    LevelRaised,
 }
 
 impl EventKind {
@@ -292,6 +294,7 @@ impl EventKind {
             Self::HostRemoved => "host-removed",
             Self::TokenCreated => "token-created",
             Self::TokenUsed => "token-used",
+            Self::LevelRaised => "level-raised",
         }
     }
 }

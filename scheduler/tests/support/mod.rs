@@ -61,17 +61,20 @@ fn config(settings: &[(&'static str, &str)]) -> Outcome<Config> {
     Ok(Config::check(&texts)?)
 }
 
-/// A node without certificates, and a channel to it.
-pub(crate) async fn dev_node(directory: &Path) -> Outcome<(Node, Channel)> {
-    let directory = directory.display().to_string();
-    let config = config(&[
+/// Settings of a node without certificates that founds a cluster.
+pub(crate) fn dev_config(directory: &Path) -> Outcome<Config> {
+    config(&[
         ("dev", "true"),
-        ("data_dir", &directory),
+        ("data_dir", &directory.display().to_string()),
         ("api_listen", "127.0.0.1:0"),
         ("peer_listen", "127.0.0.1:0"),
         ("http_listen", "127.0.0.1:0"),
-    ])?;
-    let node = server::start(&config).await?;
+    ])
+}
+
+/// A node without certificates, and a channel to it.
+pub(crate) async fn dev_node(directory: &Path) -> Outcome<(Node, Channel)> {
+    let node = server::start(&dev_config(directory)?).await?;
     ready(&node).await?;
     let channel = connect(&node, Trust::Plain).await?;
     Ok((node, channel))

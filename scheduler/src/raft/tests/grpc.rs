@@ -49,6 +49,13 @@ impl PeerService for Peer {
         Err(Status::unimplemented("not part of this test"))
     }
 
+    async fn describe(
+        &self,
+        _: Request<v1::DescribeRequest>,
+    ) -> Result<Response<v1::DescribeResponse>, Status> {
+        Err(Status::unimplemented("not part of this test"))
+    }
+
     async fn heartbeats(
         &self,
         _: Request<v1::HeartbeatsRequest>,

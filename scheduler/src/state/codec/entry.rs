@@ -9,7 +9,6 @@ use supercloud_proto::{
     v1,
 };
 
-use super::FORMAT;
 use crate::state::{
     command::{Command, Entry, HostVerdict, Placement},
     model::Grant,
@@ -33,7 +32,7 @@ where
 
 pub(super) fn to_message(entry: &Entry) -> stored::Entry {
     stored::Entry {
-        format: FORMAT,
+        format: entry.command.needs(),
         time_ms: entry.time,
         by: entry.by.clone(),
         request_id: entry.request_id.clone(),
@@ -110,6 +109,8 @@ fn command(command: &Command) -> Stored {
         Command::UseToken { id, secret_hash } => {
             Stored::UseToken(stored::UseToken { id: id.clone(), secret_hash: secret_hash.clone() })
         }
+        Command::RaiseLevel { level } => Stored::RaiseLevel(stored::RaiseLevel { level: *level }),
+        Command::CompareStates => Stored::CompareStates(stored::CompareStates {}),
     }
 }
 
@@ -176,6 +177,8 @@ fn parse(command: Stored) -> Result<Command, Problems> {
             expires: m.expires_ms,
         },
         Stored::UseToken(m) => Command::UseToken { id: m.id, secret_hash: m.secret_hash },
+        Stored::RaiseLevel(m) => Command::RaiseLevel { level: m.level },
+        Stored::CompareStates(_) => Command::CompareStates,
     })
 }
 

@@ -13,10 +13,10 @@ pub use outcome::change_message;
 pub use records::{borough_message, host_message, workload_message, workload_revision_message};
 pub use snapshot::RestoreError;
 
-use super::command::{Command, Entry, Outcome};
-
-/// Format of entries and snapshots that this version writes and reads.
-pub const FORMAT: u32 = 1;
+use super::{
+    command::{Command, Entry, Outcome},
+    level::{FIRST, KNOWN, Level},
+};
 
 /// Why bytes are no entry or outcome of ours. A node that meets such an entry in its log must stop rather than guess.
 #[derive(Debug, thiserror::Error)]
@@ -24,11 +24,11 @@ pub enum DecodeError {
     /// They are no such message.
     #[error("not a message of this kind")]
     Message(#[from] prost::DecodeError),
-    /// They are of a newer format.
-    #[error("format {found}, this version knows {FORMAT}: it was written by a newer version")]
-    Format {
-        /// The format.
-        found: u32,
+    /// They need a level that this version does not know.
+    #[error("feature level {found}, this version knows {KNOWN}: it was written by a newer version")]
+    Level {
+        /// The level.
+        found: Level,
     },
     /// They hold what this version does not know or allow.
     #[error("a content that this version does not know: {0}")]
@@ -45,8 +45,8 @@ impl Entry {
     pub fn decode(bytes: &[u8]) -> Result<Self, DecodeError> {
         let message = stored::Entry::decode(bytes)?;
         match message.format {
-            FORMAT => Ok(entry::from_message(message)?),
-            found => Err(DecodeError::Format { found }),
+            FIRST..=KNOWN => Ok(entry::from_message(message)?),
+            found => Err(DecodeError::Level { found }),
         }
     }
 }

@@ -13,8 +13,12 @@ use supercloud_proto::{
     problem::Problems,
 };
 
-use super::{FORMAT, entry::wrong, outcome, records};
-use crate::state::{State, requests::Remembered};
+use super::{entry::wrong, outcome, records};
+use crate::state::{
+    State,
+    level::{FIRST, KNOWN, Level},
+    requests::Remembered,
+};
 
 /// Longest record: a workload with all its revisions, far below this.
 const MAX_RECORD: usize = 64 << 20;
@@ -54,11 +58,11 @@ pub enum RestoreError {
         /// The cause.
         problems: Problems,
     },
-    /// It is of a newer format.
-    #[error("format {found}, this version knows {FORMAT}: it was written by a newer version")]
-    Format {
-        /// The format.
-        found: u32,
+    /// It is of a cluster of a level that this version does not know.
+    #[error("feature level {found}, this version knows {KNOWN}: it was written by a newer version")]
+    Level {
+        /// The level.
+        found: Level,
     },
     /// The footer does not match what stands before it.
     #[error("the footer does not match: {0}")]
@@ -70,7 +74,7 @@ impl State {
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
         let mut writer = Writer { out, records: 0, hash: Sha256::new() };
         writer.record(Record::Header(stored::SnapshotHeader {
-            format: FORMAT,
+            format: self.level(),
             cluster_id: self.cluster_id().unwrap_or_default().to_owned(),
             index: self.applied,
             last_host_id: self.next_host,
@@ -110,11 +114,12 @@ impl State {
         let Record::Header(header) = reader.record()? else {
             return Err(RestoreError::Footer("it does not begin with a header"));
         };
-        if header.format != FORMAT {
-            return Err(RestoreError::Format { found: header.format });
+        if !(FIRST..=KNOWN).contains(&header.format) {
+            return Err(RestoreError::Level { found: header.format });
         }
         let mut state = Self {
             cluster_id: (!header.cluster_id.is_empty()).then(|| header.cluster_id.into()),
+            level: header.format,
             applied: header.index,
             next_host: header.last_host_id,
             ..Self::default()

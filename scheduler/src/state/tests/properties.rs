@@ -12,7 +12,11 @@ use super::{
     checker::check,
     world::{World, inventory, key, service, web},
 };
-use crate::state::{Command, HostVerdict, State, codec::RestoreError};
+use crate::state::{
+    Command, Entry, HostVerdict, State,
+    codec::{DecodeError, RestoreError},
+    level::{FIRST, KNOWN},
+};
 
 /// One step of a history, in small numbers that always mean something.
 #[derive(Debug, Clone)]
@@ -167,6 +171,24 @@ fn a_damaged_snapshot_is_refused_wherever_the_damage_is() {
         assert!(State::read(&mut damaged.as_slice()).is_err(), "a flipped bit at {at}");
         assert!(State::read(&mut &bytes[..at]).is_err(), "cut off at {at}");
     }
-    let newer = State::read(&mut [4u8, 10, 2, 8, 2].as_slice());
-    assert!(matches!(newer, Err(RestoreError::Format { found: 2 })));
+    let later = KNOWN + 1;
+    let newer = State::read(&mut [4u8, 10, 2, 8, later as u8].as_slice());
+    assert!(matches!(newer, Err(RestoreError::Level { found }) if found == later));
+}
+
+#[test]
+fn a_level_goes_up_alone_and_what_needs_a_later_one_is_not_read() {
+    let mut world = World::with_hosts(&["h0"]);
+    assert_eq!(world.state.level(), FIRST);
+    for (level, then, events) in [(KNOWN, KNOWN, 1), (FIRST, KNOWN, 0), (KNOWN, KNOWN, 0)] {
+        assert_eq!(world.apply(Command::RaiseLevel { level }).events.len(), events);
+        assert_eq!(world.state.level(), then);
+    }
+    let mut bytes = Vec::new();
+    world.state.write(&mut bytes).unwrap();
+    assert_eq!(State::read(&mut bytes.as_slice()).unwrap().level(), KNOWN);
+    let later = Command::RaiseLevel { level: KNOWN + 1 };
+    let entry = Entry { time: 1, by: "scheduler".to_owned(), request_id: String::new(), command: later };
+    let error = Entry::decode(&entry.encode()).unwrap_err();
+    assert!(matches!(error, DecodeError::Level { found } if found == KNOWN + 1), "{error}");
 }

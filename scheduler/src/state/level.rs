@@ -1,0 +1,24 @@
+//! Feature levels: what all members of a cluster know. Pure.
+//!
+//! A node of an older version would stop at a command that it does not know, or overlook a field and part from the others without a word. So the
+//! replicated state holds a *level*, the commands and fields of a higher one are not proposed, and the leader raises it once every member
+//! has said that it knows more (`leader::raising`). It is never lowered: a version that knows less is refused from then on, by its data directory, by
+//! every snapshot and entry (their `format` is the level that it takes to read them), and where it asks to join.
+//!
+//! To add something that older versions do not know: raise [`KNOWN`] if it was released (or landed) since, add a line to the table, and let
+//! [`Command::needs`](super::Command::needs) say so. Before that write the fixture of the present format (`scheduler/tests/formats`).
+//!
+//! | level | since | brought |
+//! |---|---|---|
+//! | 1 | 0.1.0 | everything there was at first |
+//! | 2 | 0.1.0 | `RaiseLevel`, `CompareStates` |
+
+/// A feature level.
+pub type Level = u32;
+
+/// Level of a cluster that was never raised, and of nodes that tell none.
+pub const FIRST: Level = 1;
+/// What this version knows.
+pub const KNOWN: Level = 2;
+/// Since which there are levels.
+pub const SECOND: Level = 2;
