@@ -18,6 +18,10 @@ pub const MIN_ELECTION_TICKS: usize = 6;
 /// Tick before which a follower stands at the latest. The earlier of two followers stands after about 0.4 s.
 pub const MAX_ELECTION_TICKS: usize = 12;
 
+/// Ticks after which a leader whose disk has not written what it was given steps down (1 s): longer than a busy disk takes,
+/// and about what an election costs.
+pub const DISK_HANGS_TICKS: u64 = 4 * ELECTION_TICKS as u64;
+
 /// Largest entry that is accepted. The biggest command is a plan of some thousand placements.
 pub const MAX_ENTRY_BYTES: usize = 4 << 20;
 /// Aim for one append message. Small enough not to hold up a heartbeat behind it, large enough to fill a link.

@@ -108,18 +108,17 @@ impl<L: LogStore> Storage<L> {
         self.last_ticket
     }
 
-    /// Makes sure that the disk knows everything up to `index` to be committed.
+    /// Makes sure that the disk knows everything up to `index` to be committed. Always writes: what was handed over before
+    /// may still be on its way.
     pub(super) fn sync_commit(&mut self, index: u64) -> Result<(), StoreError> {
-        if self.store.hard_state().commit >= index {
-            return Ok(());
-        }
         self.set_commit(index);
         self.store.write(LogWrite { hard_state: Some(self.hard_state), ..LogWrite::default() }, true)
     }
 
-    /// Notes how far the state has come; before anybody is answered.
+    /// Notes how far the state has come, before anybody is answered; but no further than what no write under way replaces,
+    /// because a crash in the middle of them may leave a shorter log for a moment.
     pub(super) fn witness(&mut self, applied: u64) -> Result<(), StoreError> {
-        self.store.witness(applied)
+        self.store.witness(applied.min(self.unwritten().saturating_sub(1)))
     }
 
     /// Says on disk that a snapshot is about to take the log's place.
@@ -170,9 +169,14 @@ impl<L: LogStore> Storage<L> {
         self.evict();
     }
 
+    /// First index of all entries that are on their way to the disk.
+    fn unwritten(&self) -> u64 {
+        self.under_way.iter().filter_map(|(_, first)| *first).min().unwrap_or(u64::MAX)
+    }
+
     /// Forgets the oldest of the recent entries while they are too many, but none that is not on disk.
     fn evict(&mut self) {
-        let unwritten = self.under_way.iter().filter_map(|(_, first)| *first).min().unwrap_or(u64::MAX);
+        let unwritten = self.unwritten();
         let may_go = |entry: &Entry| entry.index < unwritten;
         while self.recent_bytes > ENTRY_CACHE_BYTES
             && self.recent.len() > 1
@@ -182,16 +186,23 @@ impl<L: LogStore> Storage<L> {
         }
     }
 
-    /// At least one of the entries `low..high`; those that are older than the recent ones come from the disk.
+    /// Entries `low..high`, at least one, then as many as `max_bytes` holds. Those older than the recent ones come from the disk.
     fn read(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, StoreError> {
         let first = self.recent.front().map_or(u64::MAX, |entry| entry.index);
-        if low < first {
-            let written = self.store.read(low, high.min(first), max_bytes)?;
-            return written.iter().map(|bytes| self.decode(low, bytes)).collect();
-        }
         let mut found: Vec<Entry> = Vec::new();
-        let mut bytes = 0;
-        for entry in self.recent.range((low - first) as usize..(high - first) as usize) {
+        let from = low.max(first.min(high));
+        if low < from {
+            let written = self.store.read(low, from, max_bytes)?;
+            found = written.iter().map(|bytes| self.decode(low, bytes)).collect::<Result<_, _>>()?;
+            if (found.len() as u64) < from - low {
+                return Ok(found);
+            }
+        }
+        if from == high {
+            return Ok(found);
+        }
+        let mut bytes = found.iter().map(size).sum::<usize>() as u64;
+        for entry in self.recent.range((from - first) as usize..(high - first) as usize) {
             bytes += size(entry) as u64;
             if bytes > max_bytes && !found.is_empty() {
                 break;

@@ -128,7 +128,8 @@ impl<M: Machine, L: LogStore> Node<M, L> {
             Some(ChangeError::NotLeader { leader: self.leader() })
         } else if let Err(error) = self.judge(|judge| judge.may_lead(to)) {
             Some(error)
-        } else if self.transfer.is_some() {
+        } else if self.transfer.is_some() || self.raw.raft.has_pending_conf() {
+            // The change under way may be the removal of the very node that is to lead.
             Some(ChangeError::Busy)
         } else {
             None

@@ -255,6 +255,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
         self.reads.tick(self.now);
         if !self.removed && !self.must_not_stand() {
             self.raw.tick();
+            self.judge_disk();
         }
         for peer in std::mem::take(&mut self.unsent) {
             self.raw.report_snapshot(peer, SnapshotStatus::Failure);
@@ -262,11 +263,18 @@ impl<M: Machine, L: LogStore> Node<M, L> {
         self.promote_ripe();
     }
 
-    /// Whether this node would elect itself on the spot while entries of an older term are on their way to its disk. Where
-    /// others vote, the request to them waits for the disk; a single voter asks nobody, and raft does not expect it.
+    /// Whether this node is the only voter.
+    fn alone(&self) -> bool {
+        self.membership.conf().voters == [self.id]
+    }
+
+    /// Whether raft would break if this node stood for election now: while a snapshot that it has installed is not known to
+    /// be on disk, and where it would elect itself on the spot with entries of an older term on their way there. (Where
+    /// others vote, the request to them waits for the disk.)
     fn must_not_stand(&self) -> bool {
-        let alone = self.membership.conf().voters == [self.id];
-        alone && self.raw.raft.state != StateRole::Leader && !self.promises.is_empty()
+        let installing = self.applied.index > self.raw.raft.raft_log.persisted;
+        let alone = self.alone() && self.raw.raft.state != StateRole::Leader;
+        installing || (alone && !self.promises.is_empty())
     }
 
     /// Appends that were handed to the disk and are not known to be there.

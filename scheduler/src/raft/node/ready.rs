@@ -3,12 +3,12 @@
 //! A Ready is handed to the disk and not waited for: the next one may follow at once, so several appends are under way,
 //! and what is committed is applied while the disk writes. A leader's messages go out before its own sync, so that
 //! followers write at the same time; it counts itself only after it. Everything that promises something (votes,
-//! acknowledgements) waits for the sync of its own Ready, and whatever comes after it waits behind it.
+//! acknowledgements) waits for the sync of its own Ready, and what comes after it waits behind it.
 
-use ::raft::Ready;
 use ::raft::eraftpb::{Message, MessageType};
+use ::raft::{Ready, StateRole};
 
-use super::super::limits::{MAX_READIES_PER_TURN, SNAPSHOT_MAX_LOG_BYTES};
+use super::super::limits::{DISK_HANGS_TICKS, MAX_PEER_QUEUE, MAX_READIES_PER_TURN, SNAPSHOT_MAX_LOG_BYTES};
 use super::super::log_store::{Position, Ticket};
 use super::super::members::NodeId;
 use super::super::snapshot_file::SnapshotMeta;
@@ -22,6 +22,8 @@ pub(super) struct Promise {
     /// Number of the Ready, or of a later one that had nothing to write.
     ready: u64,
     messages: Vec<Message>,
+    /// Tick at which it was handed to the disk.
+    since: u64,
 }
 
 impl<M: Machine, L: LogStore> Node<M, L> {
@@ -38,8 +40,8 @@ impl<M: Machine, L: LogStore> Node<M, L> {
 
     fn round(&mut self, network: &mut dyn Transport) -> Result<(), Fatal> {
         let mut ready = self.raw.ready();
-        // A leader's appends: the followers sync while we do.
-        self.send(ready.take_messages(), network);
+        let (now, later) = self.sort(ready.take_messages(), ready.take_persisted_messages());
+        self.send(now, network);
         for state in ready.take_read_states() {
             self.reads.confirmed(&state.request_ctx, state.index, self.raw.raft.term);
         }
@@ -51,8 +53,8 @@ impl<M: Machine, L: LogStore> Node<M, L> {
         let promise = Promise {
             ticket: ticket.unwrap_or_default(),
             ready: ready.number(),
-            // Votes and acknowledgements: only once this Ready is on disk are they true.
-            messages: ready.take_persisted_messages(),
+            messages: later,
+            since: self.now,
         };
         let committed = ready.take_committed_entries();
         self.raw.advance_append_async(ready);
@@ -62,18 +64,30 @@ impl<M: Machine, L: LogStore> Node<M, L> {
         Ok(())
     }
 
+    /// Parts messages into those that go at once, and those that are true only once their Ready is on disk.
+    ///
+    /// A leader's appends go at once, and the followers sync while it does: its own vote reached the disk before the others
+    /// were asked for theirs. A lone voter asks nobody, so its learners must hear of its term only after its disk. An answer
+    /// to a heartbeat promises nothing, and a leader that got none for a slow disk would step down for it.
+    fn sort(&self, leading: Vec<Message>, persisted: Vec<Message>) -> (Vec<Message>, Vec<Message>) {
+        let (mut now, mut later): (Vec<Message>, Vec<Message>) = persisted
+            .into_iter()
+            .partition(|message| message.get_msg_type() == MessageType::MsgHeartbeatResponse);
+        if self.alone() { &mut later } else { &mut now }.extend(leading);
+        (now, later)
+    }
+
     /// Keeps what must wait for the disk, or does it at once where nothing does.
     fn promise(&mut self, promise: Promise, network: &mut dyn Transport) {
         match self.promises.back_mut() {
             _ if promise.ticket != 0 => self.promises.push_back(promise),
             Some(last) => {
                 last.ready = promise.ready;
-                last.messages.extend(promise.messages);
+                // What a disk that hangs holds up is bounded; raft repeats what is dropped.
+                let room = MAX_PEER_QUEUE.saturating_sub(last.messages.len());
+                last.messages.extend(promise.messages.into_iter().take(room));
             }
-            None => {
-                self.raw.on_persist_ready(promise.ready);
-                self.send(promise.messages, network);
-            }
+            None => self.keep(promise, network),
         }
     }
 
@@ -82,10 +96,32 @@ impl<M: Machine, L: LogStore> Node<M, L> {
         self.raw.mut_store().written(ticket);
         while self.promises.front().is_some_and(|promise| promise.ticket <= ticket) {
             let Some(promise) = self.promises.pop_front() else { return };
-            self.raw.on_persist_ready(promise.ready);
-            self.send(promise.messages, network);
+            self.keep(promise, network);
         }
         self.tell_applied();
+    }
+
+    fn keep(&mut self, promise: Promise, network: &mut dyn Transport) {
+        // Raft does not expect a leader that is no member any more to count its own disk.
+        if !self.removed {
+            self.raw.on_persist_ready(promise.ready);
+        }
+        self.send(promise.messages, network);
+    }
+
+    /// A leader whose disk hangs acknowledges nothing, although its heartbeats go out and the others hold still for them. It
+    /// steps down, and cannot lead again before its disk is back: it would have to write its vote.
+    pub(super) fn judge_disk(&mut self) {
+        let leads = self.raw.raft.state == StateRole::Leader && !self.alone();
+        let hangs = |promise: &Promise| promise.since + DISK_HANGS_TICKS <= self.now;
+        if leads && self.promises.front().is_some_and(hangs) {
+            tracing::warn!(
+                term = self.raw.raft.term,
+                "the disk of this leader hangs; another node is to lead"
+            );
+            let term = self.raw.raft.term;
+            self.raw.raft.become_follower(term, ::raft::INVALID_ID);
+        }
     }
 
     /// Tells raft and the readers how far this node has applied. A snapshot counts for raft once its Ready is on disk.

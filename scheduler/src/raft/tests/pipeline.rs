@@ -1,15 +1,16 @@
-//! What may be said before a disk has written, and what may not: three nodes in turns, with disks that write when told.
+//! What may be said before a disk has written, and what may not: nodes in turns, with disks that write when told.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
+use ::raft::eraftpb::ConfState;
 use tokio::sync::oneshot;
 
 use super::harness::Journal;
 use crate::raft::files;
-use crate::raft::limits::SnapshotPolicy;
+use crate::raft::limits::{DISK_HANGS_TICKS, SnapshotPolicy};
 use crate::raft::log_store::{HardState, LogStore, LogWrite, Position, Reclaim, StoreError, Ticket};
-use crate::raft::membership::Membership;
+use crate::raft::membership::{ChangeContext, Membership, StoredMember};
 use crate::raft::node::{Control, Inputs, Node, Parts};
 use crate::raft::proposals::Proposal;
 use crate::raft::snapshot_dir::SnapshotDir;
@@ -72,9 +73,8 @@ impl LogStore for LateStore {
         self.disk.lock().unwrap().under_way.push((ticket, write));
     }
 
-    fn write(&mut self, write: LogWrite, _sync: bool) -> Result<(), StoreError> {
-        self.disk.lock().unwrap().put(write);
-        Ok(())
+    fn write(&mut self, _write: LogWrite, _sync: bool) -> Result<(), StoreError> {
+        panic!("nothing here installs a snapshot or changes the membership")
     }
 
     fn witness(&mut self, _applied: u64) -> Result<(), StoreError> {
@@ -108,7 +108,7 @@ impl Transport for Mail {
 
 type Answer = oneshot::Receiver<Result<Committed<usize>, ProposeError>>;
 
-/// Three nodes, of which the first leads. Messages arrive, and disks write, only when the test says so.
+/// Nodes, of which the first leads. Messages arrive, and disks write, only when the test says so.
 struct World {
     nodes: BTreeMap<u64, Node<Journal, LateStore>>,
     disks: BTreeMap<u64, Arc<Mutex<Disk>>>,
@@ -117,14 +117,19 @@ struct World {
 }
 
 impl World {
+    /// Three voters.
     fn new() -> Self {
+        Self::of(&founded(3))
+    }
+
+    fn of(membership: &Membership) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let disks: BTreeMap<u64, Arc<Mutex<Disk>>> =
-            [1, 2, 3].map(|id| (id, Arc::default())).into_iter().collect();
+        let ids: Vec<u64> = membership.view().members.keys().map(|id| id.0).collect();
+        let disks: BTreeMap<u64, Arc<Mutex<Disk>>> = ids.iter().map(|id| (*id, Arc::default())).collect();
         let node = |(id, disk): (&u64, &Arc<Mutex<Disk>>)| {
             let directory = folder.path().join(id.to_string());
             let snapshots = SnapshotDir::open(Arc::new(files::Disk), directory, CLUSTER).unwrap();
-            (*id, node(*id, disk.clone(), snapshots))
+            (*id, node(*id, membership.clone(), disk.clone(), snapshots))
         };
         let nodes = disks.iter().map(node).collect();
         let mut world = Self { nodes, disks, mail: Mail::default(), _folder: folder };
@@ -172,7 +177,8 @@ impl World {
         let under_way =
             |world: &Self| world.disks.values().any(|disk| !disk.lock().unwrap().under_way.is_empty());
         while under_way(self) || !self.mail.0.is_empty() {
-            [1, 2, 3].into_iter().for_each(|id| self.disk(id));
+            let ids: Vec<u64> = self.nodes.keys().copied().collect();
+            ids.into_iter().for_each(|id| self.disk(id));
             self.deliver();
         }
     }
@@ -197,14 +203,23 @@ fn nothing() -> Inputs<usize> {
     Inputs { tick: false, messages: Vec::new(), proposals: Vec::new(), control: Vec::new() }
 }
 
-fn node(id: u64, disk: Arc<Mutex<Disk>>, snapshots: SnapshotDir) -> Node<Journal, LateStore> {
+/// So many voters, numbered from 1.
+fn founded(voters: u64) -> Membership {
     let member = |id| Member {
         id: NodeId(id),
         peer_address: format!("p{id}"),
         api_address: format!("a{id}"),
         kind: MemberKind::Voter,
     };
-    let membership = Membership::founded_by(&[1, 2, 3].map(member));
+    Membership::founded_by(&(1..=voters).map(member).collect::<Vec<_>>())
+}
+
+fn node(
+    id: u64,
+    membership: Membership,
+    disk: Arc<Mutex<Disk>>,
+    snapshots: SnapshotDir,
+) -> Node<Journal, LateStore> {
     let hard_state = HardState { term: FOUNDING.term, vote: 0, commit: FOUNDING.index };
     let (machine, _view) = Journal::new();
     Node::new(Parts {
@@ -294,18 +309,55 @@ fn several_appends_are_under_way_and_each_ticket_tells_of_all_before_it() {
 }
 
 #[test]
-fn what_is_said_after_a_promise_waits_behind_it() {
+fn a_heartbeat_is_answered_while_the_disk_writes_and_an_acknowledgement_is_not() {
     let mut world = World::new();
+    let before = world.commit(1);
     world.propose("a");
     world.deliver();
-    // The follower has an append under way; its answer to the leader's heartbeat comes after the acknowledgement.
+    assert_eq!(world.commit(1), before);
     world.turn(1, Inputs { tick: true, ..nothing() });
-    let heartbeats: Vec<_> = std::mem::take(&mut world.mail.0);
-    for (to, bytes) in heartbeats.into_iter().filter(|(to, _)| *to == 2) {
+    for (to, bytes) in std::mem::take(&mut world.mail.0) {
         let message = wire::decode(CLUSTER, &bytes).unwrap();
         world.turn(to, Inputs { messages: vec![message], ..nothing() });
+        assert_eq!(std::mem::take(&mut world.mail.0).len(), 1, "one answer to one heartbeat");
     }
-    assert!(world.mail.0.is_empty(), "nothing is said before the disk has written");
-    world.disk(2);
-    assert!(world.mail.0.len() >= 2, "acknowledgement and answer");
+    for id in [2, 3] {
+        world.disk(id);
+        assert_eq!(world.mail.0.len(), 1, "the acknowledgement");
+        world.deliver();
+    }
+    assert_eq!(world.commit(1), before + 1);
+}
+
+#[test]
+fn a_learner_hears_of_a_lone_voters_term_only_after_its_disk_has_written_it() {
+    let mut membership = founded(1);
+    let conf = ConfState { voters: vec![1], learners: vec![2], ..ConfState::default() };
+    let learner = StoredMember { id: 2, peer_address: "p2".to_owned(), api_address: "a2".to_owned() };
+    membership.changed(conf, ChangeContext { added: Some(learner) });
+    let mut world = World::of(&membership);
+    assert_eq!(world.role(1), Role::Leader);
+    let term = world.nodes[&1].status().term;
+    world.turn(1, nothing());
+    world.propose("a");
+    world.turn(1, Inputs { tick: true, ..nothing() });
+    world.deliver();
+    assert!(world.nodes[&2].status().term < term, "a crash would let the voter use the term once more");
+    world.settle();
+    assert_eq!(world.nodes[&2].status().term, term);
+}
+
+#[test]
+fn a_leader_whose_disk_hangs_steps_down() {
+    let mut world = World::new();
+    world.propose("a");
+    for tick in 0..DISK_HANGS_TICKS {
+        assert_eq!(world.role(1), Role::Leader, "after {tick} ticks");
+        world.turn(1, Inputs { tick: true, ..nothing() });
+        // The others' disks are well, and they answer.
+        world.deliver();
+        [2, 3].into_iter().for_each(|id| world.disk(id));
+        world.deliver();
+    }
+    assert_ne!(world.role(1), Role::Leader);
 }
