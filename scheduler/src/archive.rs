@@ -216,6 +216,23 @@ impl Archive {
         (Self { shared: shared.clone() }, Feed { shared })
     }
 
+    /// A feed that leads nowhere, for a simulation: what happened is forgotten, and no snapshot waits for it.
+    #[cfg(feature = "simulation")]
+    #[must_use]
+    pub fn absent() -> Feed {
+        let (queue, _nobody) = std::sync::mpsc::sync_channel(1);
+        let absent = Status { broken: Some("there is none".to_owned()), ..Status::default() };
+        let shared = Shared {
+            slot: RwLock::new(None),
+            status: watch::channel(absent).0,
+            queue,
+            queued: AtomicUsize::new(0),
+            reached: AtomicU64::new(0),
+            overflowing: AtomicBool::new(false),
+        };
+        Feed { shared: Arc::new(shared) }
+    }
+
     /// Where it stands, now and from now on.
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {

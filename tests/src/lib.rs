@@ -27,6 +27,7 @@ pub mod programs;
 pub mod proxy;
 pub mod registers;
 pub mod scheduler;
+pub mod sim;
 pub mod specs;
 pub mod testbed;
 pub mod wait;

@@ -10,7 +10,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
-use raft_engine::{Config, Engine, ReadableSize, RecoveryMode};
+use raft_engine::{Config, Engine, LogBatch, ReadableSize, RecoveryMode};
 
 use super::engine_writer::{BASE, EngineWriter, GROUP, HARD_STATE, INSTALLING, OWNER, StoredPosition};
 use super::log_store::{HardState, LogStore, LogWrite, OnWritten, Position, Reclaim, StoreError, Ticket};
@@ -51,6 +51,8 @@ impl EngineStore {
         };
         let engine = Engine::open(config)
             .map_err(|error| StoreError::Damaged { directory: name.clone(), found: error.to_string() })?;
+        sync_what_was_found(&engine)
+            .map_err(|error| StoreError::Write { directory: name.clone(), found: error.to_string() })?;
         let io =
             |error: std::io::Error| StoreError::Write { directory: name.clone(), found: error.to_string() };
         let witness = Witness::open(&directory.join("witness")).map_err(io)?;
@@ -93,6 +95,15 @@ impl EngineStore {
         self.installing = write.installing.unwrap_or(self.installing);
         forget
     }
+}
+
+/// The process before may have been killed between a write and its sync. What is found counts as synced from now on, so it
+/// is made so. `Engine::sync` would not do: it writes an empty batch, which the engine passes over.
+fn sync_what_was_found(engine: &Engine) -> Result<(), raft_engine::Error> {
+    let Some(hard_state) = engine.get(GROUP, HARD_STATE) else { return Ok(()) };
+    let mut batch = LogBatch::default();
+    batch.put(GROUP, HARD_STATE.to_vec(), hard_state)?;
+    engine.write(&mut batch, true).map(drop)
 }
 
 fn stored<M: prost::Message + Default>(

@@ -50,6 +50,8 @@ mod proposals;
 mod reads;
 mod record;
 mod service;
+#[cfg(feature = "simulation")]
+pub mod simulated;
 mod slog_drain;
 mod snapshot_dir;
 mod snapshot_file;

@@ -250,6 +250,14 @@ impl<M: Machine, L: LogStore> Node<M, L> {
         self.fail_changes(&super::ChangeError::Stopped);
     }
 
+    /// Fixes the election timeout, which raft rolls anew whenever it starts to count.
+    #[cfg(feature = "simulation")]
+    pub(super) fn stand_after(&mut self, ticks: usize) {
+        if self.raw.raft.election_elapsed == 0 {
+            self.raw.raft.set_randomized_election_timeout(ticks);
+        }
+    }
+
     fn tick(&mut self) {
         self.now += 1;
         self.reads.tick(self.now);

@@ -134,6 +134,11 @@ impl<M: Machine, L: LogStore> Node<M, L> {
 
     fn send(&mut self, messages: Vec<Message>, network: &mut dyn Transport) {
         for message in messages {
+            if message.from != self.id {
+                // A question about a read that raft passes on under the asker's name, to whoever leads by now. The receiver
+                // would refuse it with the whole stream; the asker asks again soon.
+                continue;
+            }
             let id = NodeId(message.to);
             let learned = || self.addresses.get(&message.to).map(String::as_str);
             let snapshot = message.get_msg_type() == MessageType::MsgSnapshot;

@@ -1,0 +1,60 @@
+//! The real machine of the log, with the observer beside it.
+
+use std::io::{Read, Write};
+
+use supercloud_scheduler::{
+    archive::Archive,
+    raft::{Machine, Members, NodeId, RestoreError},
+    replica::{Replica, ReplicaCopy},
+    state::{Outcome, State},
+};
+use tokio::sync::watch;
+
+use super::ghost::Ghost;
+
+/// See the head of the module.
+pub(super) struct Watched {
+    replica: Replica,
+    states: watch::Receiver<State>,
+    node: NodeId,
+    ghost: Ghost,
+}
+
+impl Watched {
+    /// A machine with nothing in it, and where its states are published.
+    pub(super) fn new(node: NodeId, ghost: Ghost) -> (Self, watch::Receiver<State>) {
+        let (replica, states) = Replica::new(Archive::absent());
+        (Self { replica, states: states.clone(), node, ghost }, states)
+    }
+}
+
+impl Machine for Watched {
+    type Outcome = Outcome;
+    type Copy = ReplicaCopy;
+
+    fn apply(&mut self, index: u64, entry: &[u8]) -> Outcome {
+        self.ghost.applied(self.node, index, entry);
+        self.replica.apply(index, entry)
+    }
+
+    fn applied_batch(&mut self, applied_index: u64, members: &Members) {
+        self.replica.applied_batch(applied_index, members);
+        self.ghost.membership(applied_index, members);
+        let state = self.states.borrow();
+        if state.applied() > 0 {
+            self.ghost.state(self.node, state.applied(), state.hash());
+        }
+    }
+
+    fn copy(&self) -> ReplicaCopy {
+        self.replica.copy()
+    }
+
+    fn write_snapshot(copy: ReplicaCopy, out: &mut dyn Write) -> std::io::Result<()> {
+        Replica::write_snapshot(copy, out)
+    }
+
+    fn restore(&mut self, index: u64, input: &mut dyn Read) -> Result<(), RestoreError> {
+        self.replica.restore(index, input)
+    }
+}
