@@ -20,10 +20,12 @@ use std::{
 
 use nix::sys::statvfs::statvfs;
 
-use crate::{Outcome, Wrong, process::complete};
+use crate::{Outcome, Wrong, process::complete, wait};
 
 /// Longest time for one command of util-linux; a freeze writes out first what is dirty.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Within which a process that was killed lets go of its files.
+const UNUSED_WITHIN: Duration = Duration::from_secs(10);
 /// What fills a disk up.
 const BALLAST: &str = "ballast";
 
@@ -139,7 +141,8 @@ pub fn clear(folder: &Path) -> Outcome {
 fn unmount(path: &Path) -> Outcome {
     // A frozen one cannot be unmounted; one that is not frozen says so.
     let _ = freeze(path, "--unfreeze");
-    run(Command::new("umount").arg(path))
+    // A process that was killed a moment ago holds its files until it is gone.
+    wait::until("nothing holds the disk", UNUSED_WITHIN, || run(Command::new("umount").arg(path)))
 }
 
 fn freeze(path: &Path, what: &str) -> Outcome {

@@ -15,7 +15,7 @@ const THREE: Setting = Setting { nodes: 3, proxies: false, disks: None };
 const KILLS_A_HISTORY: usize = 20;
 /// What half of all failovers may take, in milliseconds. The budget is 500 with the machine to itself and optimised programs; this is
 /// for a busy one with programs that are not.
-const HALF_WITHIN_MS: f64 = 2_000.0;
+const HALF_WITHIN_MS: f64 = 4_000.0;
 
 #[test]
 fn leaders_killed_under_load_are_replaced_soon_and_nothing_is_lost() -> Outcome {

@@ -6,6 +6,10 @@ use supercloud_tests::{Outcome, Wrong};
 
 /// Leaders to kill.
 pub(crate) const KILLS: (&str, usize) = ("SUPERCLOUD_FAULTS_KILLS", 10);
+/// Storms to go through.
+pub(crate) const STORMS: (&str, usize) = ("SUPERCLOUD_FAULTS_STORMS", 1);
+/// What the first storm is drawn from; 0: from the clock.
+pub(crate) const SEED: (&str, usize) = ("SUPERCLOUD_FAULTS_SEED", 0);
 /// Longest time in seconds for which a leader is stopped, of those in [`STOPS`].
 const LONGEST_STOP: (&str, usize) = ("SUPERCLOUD_FAULTS_LONGEST_STOP", 5);
 /// How long leaders are stopped: less than an election, many of them, and longer than keep-alives and deadlines of calls.

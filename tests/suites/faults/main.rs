@@ -11,4 +11,5 @@ mod killed;
 mod length;
 mod partitions;
 mod stopped;
+mod storm;
 mod weather;

@@ -1,14 +1,21 @@
 //! Networks that do not carry everything, in every shape between three and five nodes. Clients reach every node all the time.
 
+use std::time::Duration;
+
 use supercloud_tests::{
     Outcome, Wrong, hold,
     load::USUAL,
     partition::{Lost, bridge, deaf, hears_majority, isolate, mute, one_way, ring, split},
-    testbed::{Setting, Testbed},
+    testbed::{SERVES_WITHIN, Setting, Testbed},
+    wait,
 };
 
 const THREE: Setting = Setting { nodes: 3, proxies: false, disks: None };
+const FOUR: Setting = Setting { nodes: 4, proxies: false, disks: None };
 const FIVE: Setting = Setting { nodes: 5, proxies: false, disks: None };
+
+/// How long nobody is served where nobody hears a majority: several elections.
+const SILENT_FOR: Duration = Duration::from_secs(2);
 
 /// A name, and what is lost when this node leads.
 type Shape = (&'static str, fn(usize) -> Lost);
@@ -39,6 +46,25 @@ fn check(setting: Setting, shapes: &[Shape]) -> Outcome {
     })
 }
 
+/// Cuts the network so that nobody hears a majority: nothing is written until it is whole again, and nothing is made up meanwhile.
+fn check_silence(setting: Setting, lost: &Lost) -> Outcome {
+    Testbed::with(setting, |bed| {
+        let load = bed.load("silence", USUAL)?;
+        bed.await_served(&load)?;
+        bed.network.lose(lost)?;
+        wait::until("writes have ended", SERVES_WITHIN, || {
+            let written = load.written();
+            wait::throughout("nothing is written", SILENT_FOR, || {
+                hold(load.written() == written, || format!("{written} writes became {}", load.written()))
+            })
+        })?;
+        bed.network.heal()?;
+        bed.await_served(&load)?;
+        load.finish()?;
+        bed.await_agreement()
+    })
+}
+
 /// The node so many places after another one.
 fn after(leader: usize, steps: usize, of: usize) -> usize {
     (leader + steps) % of
@@ -59,6 +85,16 @@ fn three_nodes_in_every_shape() -> Outcome {
             ("leader-at-the-end", |leader| bridge(after(leader, 1, 3), &[leader], 3)),
         ],
     )
+}
+
+#[test]
+fn three_nodes_that_hear_nobody_decide_nothing() -> Outcome {
+    check_silence(THREE, &(0..3).flat_map(|node| isolate(node, 3)).collect())
+}
+
+#[test]
+fn two_halves_of_four_nodes_decide_nothing() -> Outcome {
+    check_silence(FOUR, &split(&[0, 1], 4))
 }
 
 #[test]
