@@ -25,6 +25,7 @@ use tonic::transport::Channel;
 use crate::{
     archive::{self, Archive, Retention},
     clock,
+    compare::{self, Hashes},
     heartbeats::{self, Heartbeats},
     leader::{self, Lead, Timing},
     metrics::Metrics,
@@ -97,6 +98,22 @@ pub enum StartError {
     /// The log does not open.
     #[error(transparent)]
     Log(#[from] OpenError),
+    /// The state was found to differ from the other nodes'.
+    #[error("{}: {found}. This node's state is wrong and is not served", .path.display())]
+    Deviates {
+        /// The file that says so.
+        path: PathBuf,
+        /// What it says.
+        found: String,
+    },
+    /// Whether it was cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Io {
+        /// What.
+        path: PathBuf,
+        /// Why.
+        source: std::io::Error,
+    },
     /// The task that opens it was ended.
     #[error("the start was interrupted: {0}")]
     Interrupted(#[from] tokio::task::JoinError),
@@ -139,6 +156,9 @@ struct Inner {
     heartbeats: Heartbeats,
     lead: Lead,
     levels: Levels,
+    hashes: Hashes,
+    deviation: watch::Sender<Option<String>>,
+    directory: PathBuf,
     metrics: Metrics,
     tasks: Mutex<Option<JoinSet<()>>>,
 }
@@ -150,13 +170,14 @@ impl Core {
     /// # Errors
     /// When the log does not open: the directory is another node's, blank though the node is known, or damaged.
     pub async fn start(settings: Settings, start: Start, trust: PeerTrust) -> Result<Self, StartError> {
+        refuse_deviating(&settings)?;
         let peers = Peers::new(trust);
         let runtime = Handle::current();
         let opening = {
             let (settings, peers) = (settings.clone(), peers.clone());
             move || open(&settings, &start, &peers, runtime)
         };
-        let (log, states, archive) = tokio::task::spawn_blocking(opening).await??;
+        let (log, states, archive, hashes) = tokio::task::spawn_blocking(opening).await??;
         let nodes = log.status();
         let lead = Lead::new(log.clone());
         let (heartbeats, queue) = Heartbeats::new();
@@ -171,6 +192,9 @@ impl Core {
             heartbeats,
             lead: lead.clone(),
             levels: Levels::new(settings.knows),
+            hashes,
+            deviation: watch::channel(None).0,
+            directory: settings.directory,
             metrics: Metrics::new(),
             tasks: Mutex::new(None),
         };
@@ -179,6 +203,7 @@ impl Core {
         tasks.spawn(heartbeats::run(queue, lead, peers.clone(), nodes.clone(), core.changes()));
         tasks.spawn(archive::heal::run(archive, peers, nodes));
         tasks.spawn(leader::run(core.clone()));
+        tasks.spawn(compare::run(core.clone()));
         tasks.spawn(Metrics::count_leaders(core.clone(), core.nodes()));
         *core.tasks() = Some(tasks);
         Ok(core)
@@ -281,6 +306,28 @@ impl Core {
         &self.inner.levels
     }
 
+    /// Hashes of this node's state at the indexes that were marked.
+    #[must_use]
+    pub fn hashes(&self) -> &Hashes {
+        &self.inner.hashes
+    }
+
+    /// This node's state was found to differ from the others', in words: it must not serve any more.
+    pub(crate) fn deviates(&self, text: String) {
+        if let Err(error) = compare::note_deviation(&self.inner.directory, &text) {
+            tracing::error!(%error, "the deviation could not be noted in the node's directory");
+        }
+        self.inner.deviation.send_replace(Some(text));
+    }
+
+    /// Waits until this node's state is found to differ from the others'; why, in words.
+    pub async fn deviation(&self) -> String {
+        let mut found = self.inner.deviation.subscribe();
+        // The sender lives as long as this handle.
+        let found = found.wait_for(Option::is_some).await.map(|text| text.clone());
+        found.ok().flatten().unwrap_or_default()
+    }
+
     /// Where sessions hand in heartbeats.
     #[must_use]
     pub fn heartbeats(&self) -> &Heartbeats {
@@ -367,7 +414,16 @@ fn now() -> UnixMillis {
     clock::unix_now()
 }
 
-type Opened = (Log<Outcome>, watch::Receiver<State>, Archive);
+/// A node whose state was found to be wrong does not start again: it would serve it.
+fn refuse_deviating(settings: &Settings) -> Result<(), StartError> {
+    match compare::deviation(&settings.directory) {
+        Ok(None) => Ok(()),
+        Ok(Some((path, found))) => Err(StartError::Deviates { path, found }),
+        Err(source) => Err(StartError::Io { path: settings.directory.clone(), source }),
+    }
+}
+
+type Opened = (Log<Outcome>, watch::Receiver<State>, Archive, Hashes);
 
 fn open(settings: &Settings, start: &Start, peers: &Peers, runtime: Handle) -> Result<Opened, OpenError> {
     let (archive, feed) = Archive::open(archive::Settings {
@@ -376,6 +432,7 @@ fn open(settings: &Settings, start: &Start, peers: &Peers, runtime: Handle) -> R
         retention: settings.retention,
     });
     let (replica, states) = Replica::new(feed);
+    let hashes = replica.hashes();
     let raft_settings = raft::Settings {
         cluster: settings.cluster.clone(),
         id: settings.node,
@@ -388,7 +445,7 @@ fn open(settings: &Settings, start: &Start, peers: &Peers, runtime: Handle) -> R
     let log = raft::start(raft_settings, start, replica, |reports| {
         GrpcTransport::new(id, connect, reports, runtime)
     })?;
-    Ok((log, states, archive))
+    Ok((log, states, archive, hashes))
 }
 
 #[cfg(test)]

@@ -4,7 +4,7 @@
 //! A loop is ended in the middle when leadership is lost. That is harmless: what a deposed leader still proposes is refused by the log, and
 //! what got through is checked again when it is applied.
 //!
-//! From the ground: `judge` (pure), `rollout` (pure) · `liveness`, `raising`, `rolling`, `passing` (loops).
+//! From the ground: `judge` (pure), `rollout` (pure) · `liveness`, `marking`, `raising`, `rolling`, `passing` (loops).
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -24,6 +24,7 @@ use crate::{
 
 pub mod judge;
 mod liveness;
+mod marking;
 mod passing;
 mod raising;
 mod rolling;
@@ -114,6 +115,7 @@ pub(crate) async fn run(core: Core) {
         let mut loops = JoinSet::new();
         loops.spawn(found(core.clone()));
         loops.spawn(passing::run(core.clone()));
+        loops.spawn(marking::run(core.clone()));
         loops.spawn(raising::run(core.clone()));
         loops.spawn(rolling::run(core.clone()));
         loops.spawn(liveness::run(core.clone(), term));

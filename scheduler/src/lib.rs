@@ -1,5 +1,5 @@
 //! The replicated scheduler. From the ground: `state` (pure) · `placement` (pure) · `raft` (the log) · `archive`, `replica`, `peers` · `watch`,
-//! `heartbeats` and `leader` (loops that run while leading) · `core` (the handle on all of these) · `peer_service`, `admission`, `sessions` (of
+//! `heartbeats`, `compare` and `leader` (loops that run while leading) · `core` (the handle on all of these) · `peer_service`, `admission`, `sessions` (of
 //! agents) · `api` · `config`, `home`, `logging` · `server`, `commands` and `main`.
 
 pub mod admission;
@@ -8,6 +8,7 @@ pub mod archive;
 pub mod ca;
 pub mod clock;
 pub mod commands;
+pub mod compare;
 pub mod config;
 pub mod core;
 pub mod heartbeats;

@@ -47,6 +47,7 @@ pub struct Metrics {
     proposal_seconds: Histogram,
     pass_seconds: Histogram,
     leader_changes: Counter,
+    state_deviations: Counter,
     gauges: Mutex<Gauges>,
 }
 
@@ -112,6 +113,10 @@ impl Metrics {
         registry.register("proposal_seconds", help, proposal_seconds.clone());
         registry.register("pass_seconds", "Length of a scheduling pass, in seconds", pass_seconds.clone());
         registry.register("leader_changes", "New leaders seen by this node", leader_changes.clone());
+        let state_deviations = Counter::default();
+        let help =
+            "Comparisons in which another node's state differed from this one's; anything but 0 is an alarm";
+        registry.register("state_deviations", help, state_deviations.clone());
         let gauges = Gauges::default();
         gauges.register(&mut registry);
         registry.register(
@@ -120,7 +125,7 @@ impl Metrics {
             gauges.certificate.clone(),
         );
         let gauges = Mutex::new(gauges);
-        Self { registry, proposals, proposal_seconds, pass_seconds, leader_changes, gauges }
+        Self { registry, proposals, proposal_seconds, pass_seconds, leader_changes, state_deviations, gauges }
     }
 
     /// A proposal was answered.
@@ -139,6 +144,11 @@ impl Metrics {
         if answer.is_ok() {
             self.proposal_seconds.observe(took.as_secs_f64());
         }
+    }
+
+    /// A comparison of states did not find them equal.
+    pub(crate) fn deviated(&self) {
+        self.state_deviations.inc();
     }
 
     /// A pass has ended.

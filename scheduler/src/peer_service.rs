@@ -115,7 +115,9 @@ impl PeerService for PeerApi {
     ) -> Result<Response<v1::DescribeResponse>, Status> {
         self.caller(&request)?;
         let Known { level, version } = self.core.levels().own().clone();
-        Ok(Response::new(v1::DescribeResponse { level, version }))
+        let hashes = self.core.hashes().all().into_iter();
+        let hashes = hashes.map(|(index, hash)| v1::StateHash { index, hash: hash.to_vec() }).collect();
+        Ok(Response::new(v1::DescribeResponse { level, version, hashes }))
     }
 
     async fn heartbeats(

@@ -15,8 +15,9 @@ use tokio::sync::watch;
 
 use crate::{
     archive::{Batch, Durable, Feed, event_message},
+    compare::Hashes,
     raft::{Machine, Members, RestoreError},
-    state::{Entry, Outcome, State, codec, level},
+    state::{Command, Entry, Outcome, State, codec, level},
 };
 
 /// How long a snapshot waits for the archive to have on disk what the snapshot makes the log forget. It runs on its own thread.
@@ -30,6 +31,7 @@ pub struct Replica {
     published: watch::Sender<State>,
     archive: Feed,
     batch: Batch,
+    hashes: Hashes,
 }
 
 impl Replica {
@@ -37,8 +39,20 @@ impl Replica {
     #[must_use]
     pub fn new(archive: Feed) -> (Self, watch::Receiver<State>) {
         let (published, states) = watch::channel(State::default());
-        let replica = Self { state: State::default(), published, archive, batch: Batch::default() };
+        let replica = Self {
+            state: State::default(),
+            published,
+            archive,
+            batch: Batch::default(),
+            hashes: Hashes::new(),
+        };
         (replica, states)
+    }
+
+    /// Hashes of the state at the indexes that were marked.
+    #[must_use]
+    pub fn hashes(&self) -> Hashes {
+        self.hashes.clone()
     }
 }
 
@@ -58,6 +72,9 @@ impl Machine for Replica {
             Err(error) => unreadable(index, &error),
         };
         let applied = self.state.apply(index, &entry);
+        if matches!(entry.command, Command::CompareStates) {
+            self.hashes.take(self.state.clone());
+        }
         self.batch.events.extend(applied.events.iter().map(event_message));
         let finished = applied.finished.iter().map(|instance| (index, self.state.instance_message(instance)));
         self.batch.finished.extend(finished);

@@ -372,9 +372,10 @@ impl Node {
         &self.core
     }
 
-    /// Ready when a server has ended by itself, which it should not.
+    /// Ready when a server has ended by itself, which it should not, or when the state was found to be wrong.
     pub async fn failed(&mut self) -> String {
         let (port, ended) = tokio::select! {
+            why = self.core.deviation() => return format!("this node's state is wrong: {why}"),
             ended = &mut self.api => ("API", ended),
             ended = &mut self.peers => ("peers'", ended),
         };

@@ -308,3 +308,41 @@ async fn with_tls_only_schedulers_are_served() {
     );
     node.stop().await;
 }
+
+#[tokio::test]
+async fn a_node_whose_state_differs_from_most_stops_and_stays_out() {
+    let cluster = Cluster::of_three(raft::SnapshotPolicy::default()).await;
+    let leader = cluster.leader().await;
+    let (wrong, right) = (cluster.follower(leader), cluster.other_follower(leader));
+    until(&cluster.core(leader), |state| state.level() >= level::SECOND).await;
+    let compare = || cluster.core(leader);
+    let first = compare().propose("test", "", Command::CompareStates).await.unwrap().index;
+    for core in [&wrong, &right] {
+        let mut newest = core.hashes().newest();
+        tokio::time::timeout(DEADLINE, newest.wait_for(|hash| hash.is_some()))
+            .await
+            .expect("in time")
+            .unwrap();
+        assert_eq!(core.hashes().all(), compare().hashes().all(), "equal at {first}");
+    }
+    wrong.hashes().spoil();
+    let second = compare().propose("test", "", Command::CompareStates).await.unwrap().index;
+    let found = tokio::time::timeout(DEADLINE, wrong.deviation()).await.expect("in time");
+    assert_eq!(
+        found,
+        format!("its state at log index {second} differs from that of 2 voters, which are equal")
+    );
+    for core in [cluster.core(leader), right.clone()] {
+        let alarm = async {
+            while !core.metrics().text(&core, 0, None).unwrap().contains("state_deviations_total 1") {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        tokio::time::timeout(DEADLINE, alarm).await.expect("the others raise the alarm");
+    }
+    let (id, address) = (wrong.node(), "127.0.0.1:1".to_owned());
+    let settings = Settings::new("c-1".to_owned(), id, cluster.directory(id), address);
+    let error = Core::start(settings, Start::Again, PeerTrust::Plain).await.err().unwrap();
+    assert!(matches!(&error, StartError::Deviates { found, .. } if found.contains("2 voters")), "{error}");
+    cluster.stop().await;
+}

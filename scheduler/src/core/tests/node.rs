@@ -160,6 +160,10 @@ impl Cluster {
         Self { nodes, folder, snapshots }
     }
 
+    pub(super) fn directory(&self, id: NodeId) -> std::path::PathBuf {
+        self.folder.path().join(id.to_string())
+    }
+
     /// A node joins, and its core is returned.
     pub(super) async fn join(&mut self, leader: NodeId) -> Core {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
