@@ -351,6 +351,29 @@ pub enum SchedulerCommand {
         #[arg(value_parser = clap::value_parser!(u64).range(1..))]
         node: Option<u64>,
     },
+    /// Saved states of the whole cluster, for the day when it cannot be brought back
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+}
+
+/// Saved states.
+#[derive(Debug, Subcommand)]
+pub enum SnapshotCommand {
+    /// Save the state into a file; with --stale what the answering node has, where there is no leader any more
+    Save {
+        /// The file; one that is there is replaced once the new one is whole
+        file: PathBuf,
+    },
+    /// Check a file and say what is in it; asks no node
+    Inspect {
+        /// The file
+        file: PathBuf,
+    },
+    /// Check a file and say what to run on the machine that shall be the first node; asks no node
+    Restore {
+        /// The file
+        file: PathBuf,
+    },
 }
 
 /// Join tokens.

@@ -2,7 +2,7 @@
 //!
 //! Two layers. [`v1`] and [`log`] are generated from the `.proto` files and are what travels and what is stored. Everything
 //! else is the vocabulary: ids, names, amounts, the spec, hosts, instances and orders as types that cannot hold nonsense. A
-//! conversion stands beside the domain type it makes. This crate knows no scheduler, no agent and no runtime.
+//! conversion stands beside the domain type it makes; [`saved`] is the file of a saved state. This crate knows no scheduler, no agent and no runtime.
 
 pub mod amount;
 pub mod condition;
@@ -13,6 +13,7 @@ pub mod name;
 pub mod order;
 pub mod pki;
 pub mod problem;
+pub mod saved;
 pub mod spec;
 mod wire;
 

@@ -119,7 +119,11 @@ impl Addresses {
     }
 }
 
-fn holder(ca: &Ca, identity: Identity, server_names: Vec<String>) -> Result<Credentials, CommandError> {
+pub(crate) fn holder(
+    ca: &Ca,
+    identity: Identity,
+    server_names: Vec<String>,
+) -> Result<Credentials, CommandError> {
     let KeyAndRequest { key_pem, csr_pem } = request::generate()?;
     let grant = Grant { identity, server_names, validity: LEAF_VALIDITY };
     let certificate = ca.sign(&csr_pem, &grant, SystemTime::now())?;
@@ -195,7 +199,8 @@ pub async fn join(
         Ca::from_pem(&joined.ca_key_pem).map_err(|error| CommandError::Answer(error.to_string()))?;
     let node = Credentials::new(ca, &joined.certificate_pem, &key_pem)?;
     home.save_keys(&authority, &node)?;
-    home.save(&Record::new(joined.cluster_id, joined.node_id, api, peer, Origin::Joined))?;
+    let record = Record::new(joined.cluster_id, joined.node_id, api, peer, Origin::Joined);
+    home.save(&record.in_history(joined.history))?;
     Ok(joined.node_id)
 }
 

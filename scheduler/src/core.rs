@@ -56,6 +56,8 @@ pub const READ_DEADLINE: Duration = Duration::from_secs(5);
 pub struct Settings {
     /// Id of the cluster, the same on all nodes; the log's and the state's.
     pub cluster: String,
+    /// Which history of the cluster the log belongs to; empty: the first. See `restore`.
+    pub history: String,
     /// Number of this node.
     pub node: NodeId,
     /// Its data: `raft/` and `archive/` within.
@@ -80,6 +82,7 @@ impl Settings {
     pub fn new(cluster: String, node: NodeId, directory: PathBuf, peer_address: String) -> Self {
         Self {
             cluster,
+            history: String::new(),
             node,
             directory,
             peer_address,
@@ -147,6 +150,7 @@ pub struct Core {
 
 struct Inner {
     cluster: String,
+    history: String,
     timing: Timing,
     log: Log<Outcome>,
     nodes: watch::Receiver<Status>,
@@ -183,6 +187,7 @@ impl Core {
         let (heartbeats, queue) = Heartbeats::new();
         let inner = Inner {
             cluster: settings.cluster,
+            history: settings.history,
             timing: settings.timing,
             log,
             nodes: nodes.clone(),
@@ -280,6 +285,12 @@ impl Core {
     #[must_use]
     pub fn cluster(&self) -> &str {
         &self.inner.cluster
+    }
+
+    /// Which history of the cluster this is; empty: the first.
+    #[must_use]
+    pub fn history(&self) -> &str {
+        &self.inner.history
     }
 
     /// Number of this node.
@@ -414,6 +425,11 @@ fn now() -> UnixMillis {
     clock::unix_now()
 }
 
+/// What the log takes for its cluster: nodes of two histories of one cluster must not talk to each other.
+pub(crate) fn log_cluster(cluster: &str, history: &str) -> String {
+    if history.is_empty() { cluster.to_owned() } else { format!("{cluster}/{history}") }
+}
+
 /// A node whose state was found to be wrong does not start again: it would serve it.
 fn refuse_deviating(settings: &Settings) -> Result<(), StartError> {
     match compare::deviation(&settings.directory) {
@@ -434,7 +450,7 @@ fn open(settings: &Settings, start: &Start, peers: &Peers, runtime: Handle) -> R
     let (replica, states) = Replica::new(feed);
     let hashes = replica.hashes();
     let raft_settings = raft::Settings {
-        cluster: settings.cluster.clone(),
+        cluster: log_cluster(&settings.cluster, &settings.history),
         id: settings.node,
         directory: settings.directory.join("raft"),
         peer_address: settings.peer_address.clone(),

@@ -6,6 +6,7 @@
 //!   node.pem       the node's credentials (absent in development)
 //!   ca.pem         the cluster's authority with its key (absent in development)
 //!   raft/          the log and its snapshots
+//!   restoring/     a restore that has not ended
 //!   archive/       events and finished instances
 //! ```
 //!
@@ -30,6 +31,9 @@ use crate::{
     state::level::{FIRST, KNOWN, Level},
 };
 
+/// Folder of a restore that has not ended.
+const RESTORING: &str = "restoring";
+
 /// What stands in `node.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -40,6 +44,10 @@ pub struct Record {
     pub cluster: String,
     /// Number of the node.
     pub node: u64,
+    /// Which history of the cluster its log belongs to; `None`: the first. A restore begins a new one, and nodes of different histories do not
+    /// talk to each other.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub history: Option<String>,
     /// Where clients and agents reach it, `host:port`.
     pub api_address: String,
     /// Where the other nodes reach it, `host:port`.
@@ -64,6 +72,8 @@ pub enum Origin {
     Founded,
     /// It joined.
     Joined,
+    /// It was made of a saved state, alone.
+    Restored,
 }
 
 /// A node's directory, held by this process.
@@ -93,6 +103,14 @@ pub enum HomeError {
         node: u64,
         /// Its cluster.
         cluster: String,
+    },
+    /// It holds something.
+    #[error("{directory} is not empty: it holds {found}; take an empty directory")]
+    NotEmpty {
+        /// The directory.
+        directory: PathBuf,
+        /// What is there.
+        found: PathBuf,
     },
     /// It belongs to no node.
     #[error(
@@ -164,6 +182,12 @@ pub enum HomeError {
 }
 
 impl Record {
+    /// The same node in another history of the cluster; empty: the first.
+    #[must_use]
+    pub fn in_history(self, history: String) -> Self {
+        Self { history: Some(history).filter(|history| !history.is_empty()), ..self }
+    }
+
     /// Of a node whose log was never started.
     #[must_use]
     pub fn new(
@@ -173,7 +197,16 @@ impl Record {
         peer_address: String,
         origin: Origin,
     ) -> Self {
-        Self { format: FIRST, cluster, node, api_address, peer_address, origin, started: false }
+        Self {
+            format: FIRST,
+            cluster,
+            node,
+            history: None,
+            api_address,
+            peer_address,
+            origin,
+            started: false,
+        }
     }
 }
 
@@ -256,6 +289,56 @@ impl Home {
         }
     }
 
+    /// Refuses a directory that belongs to a node or holds anything else, and clears away what a restore that was interrupted left.
+    ///
+    /// # Errors
+    /// [`HomeError::Taken`], [`HomeError::NotEmpty`], or when the disk refuses.
+    pub fn must_be_empty(&self) -> Result<(), HomeError> {
+        self.must_be_free()?;
+        let io = |source| HomeError::Io { path: self.directory.clone(), source };
+        let interrupted = self.restoring().exists();
+        for entry in fs::read_dir(&self.directory).map_err(io)? {
+            let path = entry.map_err(io)?.path();
+            match path.file_name().and_then(|name| name.to_str()) {
+                Some("lock") => {}
+                Some(RESTORING) => {}
+                Some("raft") if interrupted => fs::remove_dir_all(&path).map_err(io)?,
+                Some("ca.pem" | "node.pem") if interrupted => fs::remove_file(&path).map_err(io)?,
+                _ => return Err(HomeError::NotEmpty { directory: self.directory.clone(), found: path }),
+            }
+        }
+        if interrupted { fs::remove_dir_all(self.restoring()).map_err(io) } else { Ok(()) }
+    }
+
+    /// Where a restore prepares the log.
+    #[must_use]
+    pub fn restoring(&self) -> PathBuf {
+        self.path(RESTORING)
+    }
+
+    /// Puts a log that was prepared in [`Home::restoring`] into its place. The empty folder stays until [`Home::restored`]: while it is there and
+    /// no record is, the restore was interrupted.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn take_restored_log(&self) -> Result<(), HomeError> {
+        let steps = || -> std::io::Result<()> {
+            fs::rename(self.restoring().join("raft"), self.path("raft"))?;
+            sync_directory(&self.directory)
+        };
+        steps().map_err(|source| HomeError::Io { path: self.path("raft"), source })
+    }
+
+    /// Ends a restore: with its record the directory is a node's.
+    ///
+    /// # Errors
+    /// When the disk refuses.
+    pub fn restored(&self, record: Record) -> Result<(), HomeError> {
+        self.note_started(record)?;
+        let path = self.restoring();
+        fs::remove_dir(&path).map_err(|source| HomeError::Io { path, source })
+    }
+
     /// Writes the record: beside, synced, renamed, the directory synced.
     ///
     /// # Errors
@@ -324,6 +407,8 @@ impl Home {
         Ok(match record.origin {
             Origin::Founded => Start::Found { members: vec![me()] },
             Origin::Joined => Start::Join,
+            // Its log was laid down before the record.
+            Origin::Restored => Start::Again,
         })
     }
 
@@ -350,7 +435,19 @@ impl Home {
 /// # Errors
 /// When the system gives no random bytes.
 pub fn new_cluster_id() -> Result<String, getrandom::Error> {
-    let mut random = [0; 16];
+    random_hex::<16>()
+}
+
+/// A name for a new history of a cluster: 8 random hex digits, so that two restores from one file are told apart.
+///
+/// # Errors
+/// When the system gives no random bytes.
+pub fn new_history() -> Result<String, getrandom::Error> {
+    random_hex::<4>()
+}
+
+fn random_hex<const BYTES: usize>() -> Result<String, getrandom::Error> {
+    let mut random = [0; BYTES];
     getrandom::fill(&mut random)?;
     Ok(random.iter().map(|byte| format!("{byte:02x}")).collect())
 }

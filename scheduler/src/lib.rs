@@ -1,6 +1,6 @@
 //! The replicated scheduler. From the ground: `state` (pure) · `placement` (pure) · `raft` (the log) · `archive`, `replica`, `peers` · `watch`,
 //! `heartbeats`, `compare` and `leader` (loops that run while leading) · `core` (the handle on all of these) · `peer_service`, `admission`, `sessions` (of
-//! agents) · `api` · `config`, `home`, `logging` · `server`, `commands` and `main`.
+//! agents) · `api` · `config`, `home`, `logging` · `server`, `commands`, `restore` and `main`.
 
 pub mod admission;
 pub mod api;
@@ -21,6 +21,7 @@ pub mod peers;
 pub mod placement;
 pub mod raft;
 pub mod replica;
+pub mod restore;
 pub mod server;
 pub mod sessions;
 pub mod state;

@@ -1,4 +1,4 @@
-//! `supercloud-scheduler`: makes a node's directory (`init`, `join`) and runs it (`run`). Everything else stands in the library.
+//! `supercloud-scheduler`: makes a node's directory (`init`, `join`, `restore`) and runs it (`run`). Everything else stands in the library.
 
 use std::{error::Error, path::PathBuf, process::ExitCode};
 
@@ -11,7 +11,9 @@ use supercloud_proto::{
 use supercloud_scheduler::{
     commands::{self, Addresses},
     config::{Config, DEFAULT_DATA_DIR, DEFAULT_FILE, Texts},
-    logging, server,
+    logging,
+    restore::{self, Authority, Wish},
+    server,
 };
 use tokio::signal::unix::{SignalKind, signal};
 
@@ -29,6 +31,8 @@ enum Command {
     Init(Init),
     /// Makes the directory of a further node, with a token of a running cluster.
     Join(Join),
+    /// Makes the first node of a cluster that goes on from a saved state, when the cluster itself cannot be brought back.
+    Restore(Restore),
     /// Runs a node.
     Run(Run),
 }
@@ -78,6 +82,31 @@ struct Join {
 }
 
 #[derive(Args)]
+#[command(group = clap::ArgGroup::new("authority_of").required(true).args(["authority", "new_authority", "dev"]))]
+struct Restore {
+    #[command(flatten)]
+    place: Place,
+    /// The saved state; see `supercloud scheduler snapshot save`.
+    #[arg(long, value_name = "FILE")]
+    from: PathBuf,
+    /// The cluster's authority with its key: `ca.pem` of any of its nodes. Certificates of hosts and people stay good.
+    #[arg(long, value_name = "FILE")]
+    authority: Option<PathBuf>,
+    /// Makes a new authority of this name, where the old one is lost too. Every host and person must join anew.
+    #[arg(long, value_name = "NAME")]
+    new_authority: Option<String>,
+    /// Without certificates, for a node that runs with --dev.
+    #[arg(long)]
+    dev: bool,
+    /// Makes credentials for an operator of this name.
+    #[arg(long, value_name = "NAME", requires = "credentials_out", conflicts_with = "dev")]
+    operator: Option<String>,
+    /// File for the operator's credentials. Whoever has it is that operator.
+    #[arg(long, value_name = "FILE", requires = "operator")]
+    credentials_out: Option<PathBuf>,
+}
+
+#[derive(Args)]
 struct Run {
     /// File with settings; it must be there when it is named.
     #[arg(long, env = "SUPERCLOUD_SCHEDULER_CONFIG", value_name = "FILE")]
@@ -123,6 +152,7 @@ fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Init(arguments) => init(arguments),
         Command::Join(arguments) => join(arguments),
+        Command::Restore(arguments) => restore(arguments),
         Command::Run(arguments) => run(arguments),
     };
     match outcome {
@@ -178,6 +208,40 @@ fn join(arguments: Join) -> Outcome {
     let addresses = Addresses::check(&place.api_address, &place.peer_address, place.server_names)?;
     let node = runtime()?.block_on(commands::join(&place.data_dir, &token, &server, addresses))?;
     println!("node {node} in {}", place.data_dir.display());
+    Ok(())
+}
+
+fn restore(arguments: Restore) -> Outcome {
+    let Restore { place, from, authority, new_authority, dev, operator, credentials_out } = arguments;
+    let new_authority: Option<ClusterName> = new_authority.map(|name| name.parse()).transpose()?;
+    let operator: Option<PersonName> = operator.map(|name| name.parse()).transpose()?;
+    let authority = match (&authority, &new_authority) {
+        (Some(file), _) => Authority::Kept(file),
+        (None, Some(name)) => Authority::New(name),
+        (None, None) => {
+            debug_assert!(dev, "clap takes one of the three");
+            Authority::Development
+        }
+    };
+    let addresses = Addresses::check(&place.api_address, &place.peer_address, place.server_names)?;
+    let operator = operator.as_ref().zip(credentials_out.as_deref());
+    let restored =
+        restore::restore(Wish { from: &from, data_dir: &place.data_dir, addresses, authority, operator })?;
+    let head = &restored.summary.head;
+    println!(
+        "cluster {} as of log index {}: node {} in {}, the log goes on at {}",
+        head.cluster_id,
+        head.index,
+        restored.node,
+        place.data_dir.display(),
+        restored.index
+    );
+    if let Some(path) = restored.operator {
+        println!("operator's credentials in {}", path.display());
+    }
+    println!(
+        "start it only when every node of the old cluster is stopped for good, and for longer than a lease and its margin"
+    );
     Ok(())
 }
 

@@ -145,6 +145,7 @@ pub async fn start(config: &Config) -> Result<Node, StartError> {
         home.directory().to_owned(),
         record.peer_address.clone(),
     );
+    settings.history = record.history.clone().unwrap_or_default();
     settings.timing = config.timing;
     settings.knows = config.knows;
     tracing::info!(
@@ -308,7 +309,9 @@ async fn join_development(
     });
     let joined = joined.await.map_err(|_| problem("nobody answered in time".to_owned()))?;
     let joined = joined.map_err(|status| problem(status.message().to_owned()))?;
-    Ok(Record::new(joined.cluster_id, joined.node_id, api.to_string(), peer.to_string(), Origin::Joined))
+    let (api, peer) = (api.to_string(), peer.to_string());
+    let record = Record::new(joined.cluster_id, joined.node_id, api, peer, Origin::Joined);
+    Ok(record.in_history(joined.history))
 }
 
 /// Notes in the directory what level the cluster has reached.

@@ -84,7 +84,8 @@ impl Node {
         Self { place, process: None, log: folder.join(format!("{name}.log")), name }
     }
 
-    fn prepare(&self, verb: &str, more: &[&str]) -> Outcome {
+    /// Makes its directory: `init`, `join` or `restore`.
+    pub fn prepare(&self, verb: &str, more: &[&str]) -> Outcome {
         let mut command = program()?;
         complete(command.arg(verb).args(self.place.words()).args(more), b"", PATIENCE)?.with_code(0)?;
         Ok(())

@@ -6,23 +6,22 @@ use supercloud_proto::v1::{
     scheduler_service_client::SchedulerServiceClient,
 };
 
+use super::snapshot;
 use crate::{
-    args::{Format, SchedulerCommand},
+    args::{Format, Global, SchedulerCommand},
     failure::Failure,
     output::{self, Shown},
     session::{Session, request_id},
     show::node,
 };
 
-pub(super) async fn run(
-    session: &Session,
-    format: Format,
-    command: &SchedulerCommand,
-) -> Result<(), Failure> {
+pub(super) async fn run(global: &Global, format: Format, command: &SchedulerCommand) -> Result<(), Failure> {
+    let open = || Session::new(global);
     match command {
-        SchedulerCommand::List => list(session, format).await,
-        SchedulerCommand::Remove { node } => remove(session, *node).await,
-        SchedulerCommand::TransferLeader { node } => transfer(session, *node).await,
+        SchedulerCommand::List => list(&open()?, format).await,
+        SchedulerCommand::Remove { node } => remove(&open()?, *node).await,
+        SchedulerCommand::TransferLeader { node } => transfer(&open()?, *node).await,
+        SchedulerCommand::Snapshot(command) => snapshot::run(global, format, command).await,
     }
 }
 

@@ -9,6 +9,7 @@ pub mod host;
 pub mod instance;
 pub mod node;
 pub mod plan;
+pub mod saved;
 pub mod workload;
 
 /// An object without what is empty: absent reads better than `""`.

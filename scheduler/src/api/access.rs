@@ -30,7 +30,7 @@ pub enum Who {
 use Who::{Agents, Anyone, Certified, Operators, People, Schedulers};
 
 /// Every call there is, by its path.
-pub const TABLE: [(&str, Who); 43] = [
+pub const TABLE: &[(&str, Who)] = &[
     ("/supercloud.v1.WorkloadService/Apply", People),
     ("/supercloud.v1.WorkloadService/Plan", People),
     ("/supercloud.v1.WorkloadService/Scale", People),
@@ -59,6 +59,7 @@ pub const TABLE: [(&str, Who); 43] = [
     ("/supercloud.v1.SchedulerService/Join", Anyone),
     ("/supercloud.v1.SchedulerService/Remove", Operators),
     ("/supercloud.v1.SchedulerService/TransferLeadership", Operators),
+    ("/supercloud.v1.SchedulerService/SaveSnapshot", Operators),
     ("/supercloud.v1.AgentService/Session", Agents),
     ("/supercloud.v1.AgentService/Attach", Agents),
     ("/supercloud.v1.PeerService/Step", Schedulers),

@@ -159,6 +159,7 @@ impl Api {
         let certificate_pem = self.admission.sign(&Grant::Scheduler, Some(node), &request)?;
         Ok(v1::JoinResponse {
             node_id: node.0,
+            history: self.core.history().to_owned(),
             ca_key_pem: self.admission.authority_pem(),
             ..self.joined(certificate_pem)
         })
@@ -177,7 +178,8 @@ impl Api {
         self.must_know(&request).await?;
         may_be_added(&self.core.status(), &addresses)?;
         let node = self.add(addresses).await?;
-        Ok(v1::JoinResponse { node_id: node.0, ..self.joined(String::new()) })
+        let history = self.core.history().to_owned();
+        Ok(v1::JoinResponse { node_id: node.0, history, ..self.joined(String::new()) })
     }
 
     /// Refuses a node that would not know what the cluster may use.
@@ -217,6 +219,7 @@ impl Api {
             ca_pem: self.admission.ca_pem(),
             cluster_id: self.core.cluster().to_owned(),
             node_id: 0,
+            history: String::new(),
             ca_key_pem: String::new(),
             servers: status.members.members.values().map(|member| member.api_address.clone()).collect(),
             nodes: nodes(&self.core),

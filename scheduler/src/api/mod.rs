@@ -19,6 +19,7 @@ mod instances;
 mod joining;
 mod nodes;
 pub mod refusals;
+mod saving;
 mod show;
 mod workloads;
 
@@ -53,6 +54,7 @@ pub struct Api {
     ending: watch::Receiver<bool>,
     heavy: Arc<Semaphore>,
     watches: Arc<Semaphore>,
+    saves: Arc<Semaphore>,
 }
 
 /// A change that took effect.
@@ -74,8 +76,9 @@ impl Api {
         admission: Arc<Admission>,
         ending: watch::Receiver<bool>,
     ) -> Self {
-        let (heavy, watches) = (Arc::new(Semaphore::new(MAX_HEAVY)), Arc::new(Semaphore::new(MAX_WATCHES)));
-        Self { core, sessions, admission, ending, heavy, watches }
+        let places = |count| Arc::new(Semaphore::new(count));
+        let (heavy, watches, saves) = (places(MAX_HEAVY), places(MAX_WATCHES), places(saving::MAX_SAVES));
+        Self { core, sessions, admission, ending, heavy, watches, saves }
     }
 
     /// A state to answer from: this node's own copy, or one that has every acknowledged write.

@@ -9,7 +9,7 @@ use supercloud_proto::{
 };
 use tonic::{Request, Response, Status};
 
-use super::{Api, input, joining::PASSED_ON, open, refusals};
+use super::{Api, input, joining::PASSED_ON, open, refusals, saving};
 use crate::{
     clock,
     core::{Core, Known, MemberChange},
@@ -191,6 +191,17 @@ impl SchedulerService for Api {
         let to = (to != 0).then_some(NodeId(to));
         let leader = self.change_members(&caller.by(), MemberChange::Transfer(to)).await?;
         Ok(Response::new(v1::TransferLeadershipResponse { leader: leader.0 }))
+    }
+
+    type SaveSnapshotStream = saving::Pieces;
+
+    async fn save_snapshot(
+        &self,
+        request: Request<v1::SaveSnapshotRequest>,
+    ) -> Result<Response<Self::SaveSnapshotStream>, Status> {
+        let (caller, request) = open(request)?;
+        let pieces = self.save(&caller.by(), request.stale).await?;
+        Ok(Response::new(pieces))
     }
 }
 

@@ -76,7 +76,7 @@ pub use inbox::Reports;
 pub use limits::SnapshotPolicy;
 pub use members::{Member, MemberKind, Members, NodeId};
 pub use node::{Fatal, Role, Status};
-pub use open::{OpenError, Settings, Start};
+pub use open::{OpenError, Settings, Start, refound};
 pub use reads::ReadError;
 
 pub use service::{install_snapshot, step_stream};

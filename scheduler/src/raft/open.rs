@@ -5,10 +5,12 @@
 //!   log/                   raft-engine
 //!   snapshots/             snapshot-<index>-<term>, the last two
 //! ```
-//! Decision: a founded cluster begins with a snapshot at index 1, not with an empty log. A node that joins later
-//! starts without a membership and must learn it, and only a snapshot brings one.
+//! Decisions. A founded cluster begins with a snapshot at index 1, not with an empty log: a node that joins later
+//! starts without a membership and must learn it, and only a snapshot brings one. A cluster that is restored begins
+//! alike (`refound`), with the saved state and at an index that its older life never reached.
 
 use std::fs;
+use std::io::{self, Write};
 use std::path::PathBuf;
 use std::sync::Arc;
 
@@ -133,6 +135,33 @@ pub enum OpenError {
     Node(#[from] Fatal),
 }
 
+/// Lays down the log of the first node of a cluster that goes on from a saved state: `member` alone, a snapshot that `state`
+/// writes, and nothing behind it. Starts nothing; the node is started with [`Start::Again`].
+///
+/// # Errors
+/// When the directory is in use already, or the disk refuses.
+pub fn refound(
+    settings: &Settings,
+    member: &Member,
+    at: Position,
+    state: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> Result<(), OpenError> {
+    let io = |source| OpenError::Io { path: settings.directory.display().to_string(), source };
+    fs::create_dir_all(&settings.directory).map_err(io)?;
+    let members = vec![member.clone()];
+    let membership = Membership::founded_by(&members);
+    check_marker(settings, &Start::Found { members })?;
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).map_err(|error| io(io::Error::other(error)))?;
+    // Nothing is submitted, so there is nothing to be told.
+    let mut store = EngineStore::open(&settings.directory.join("log"), Box::new(|_| {}))?;
+    let snapshots =
+        SnapshotDir::open(Arc::new(Disk), settings.directory.join("snapshots"), &settings.cluster);
+    let meta = SnapshotMeta { position: at, membership, ..blank(settings) };
+    let (first, _) = founded(&snapshots.map_err(io)?, meta, state).map_err(io)?;
+    mark(settings, &mut store, first, random)
+}
+
 /// Opens the directory and sets up the node. `random` makes the directory's incarnation and the life of the process;
 /// `written` is told what became of the writes that the node submits.
 pub(super) fn open<M: Machine>(
@@ -213,6 +242,18 @@ fn begin<M: Machine>(
     machine: &M,
     random: [u8; 16],
 ) -> Result<SnapshotMeta, OpenError> {
+    let (first, meta) = first(settings, start, snapshots, machine)?;
+    mark(settings, store, first, random)?;
+    Ok(meta)
+}
+
+/// Begins a log, and then says whose directory it is.
+fn mark(
+    settings: &Settings,
+    store: &mut EngineStore,
+    mut first: LogWrite,
+    random: [u8; 16],
+) -> Result<(), OpenError> {
     let io = |source| OpenError::Io { path: settings.directory.display().to_string(), source };
     let identity = Identity {
         format: FORMAT,
@@ -220,12 +261,10 @@ fn begin<M: Machine>(
         node: settings.id.0,
         incarnation: random.iter().map(|byte| format!("{byte:02x}")).collect(),
     };
-    let (mut first, meta) = first(settings, start, snapshots, machine)?;
     first.owner = Some(identity.to_bytes());
     store.write(first, true)?;
     identity::sync_directory(&settings.directory.join("log")).map_err(io)?;
-    identity::write(&settings.directory, &identity)?;
-    Ok(meta)
+    Ok(identity::write(&settings.directory, &identity)?)
 }
 
 /// What a new log begins with, and the snapshot before it, which is written here.
@@ -236,21 +275,27 @@ pub(super) fn first<M: Machine>(
     machine: &M,
 ) -> Result<(LogWrite, SnapshotMeta), OpenError> {
     let io = |source| OpenError::Io { path: settings.directory.display().to_string(), source };
-    let mut first = LogWrite::default();
-    let mut meta = blank(settings);
-    if let Start::Found { members } = start {
-        let with_us = members.iter().any(|member| member.id == settings.id);
-        if !with_us || members.len() > MAX_VOTERS {
-            return Err(OpenError::Founders { id: settings.id });
-        }
-        meta.position = FOUNDING;
-        meta.membership = Membership::founded_by(members);
-        let copy = machine.copy();
-        meta = snapshots.create(meta, |out| M::write_snapshot(copy, out)).map_err(io)?;
-        first.base = Some(FOUNDING);
-        first.hard_state = Some(HardState { term: FOUNDING.term, vote: 0, commit: FOUNDING.index });
+    let Start::Found { members } = start else { return Ok((LogWrite::default(), blank(settings))) };
+    let with_us = members.iter().any(|member| member.id == settings.id);
+    if !with_us || members.len() > MAX_VOTERS {
+        return Err(OpenError::Founders { id: settings.id });
     }
-    Ok((first, meta))
+    let membership = Membership::founded_by(members);
+    let meta = SnapshotMeta { position: FOUNDING, membership, ..blank(settings) };
+    let copy = machine.copy();
+    founded(snapshots, meta, |out| M::write_snapshot(copy, out)).map_err(io)
+}
+
+/// A snapshot that is written here, and a log that goes on from it.
+fn founded(
+    snapshots: &SnapshotDir,
+    meta: SnapshotMeta,
+    state: impl FnOnce(&mut dyn Write) -> io::Result<()>,
+) -> io::Result<(LogWrite, SnapshotMeta)> {
+    let meta = snapshots.create(meta, state)?;
+    let Position { index, term } = meta.position;
+    let hard_state = Some(HardState { term, vote: 0, commit: index });
+    Ok((LogWrite { base: Some(meta.position), hard_state, ..LogWrite::default() }, meta))
 }
 
 fn blank(settings: &Settings) -> SnapshotMeta {

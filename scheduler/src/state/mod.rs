@@ -24,6 +24,7 @@ pub mod fits;
 pub mod level;
 pub mod model;
 pub mod orders;
+mod refound;
 pub mod requests;
 #[cfg(test)]
 pub mod tests;

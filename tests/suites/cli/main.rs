@@ -33,6 +33,11 @@ fn refusals() -> Outcome {
 }
 
 #[test]
+fn saved_states() -> Outcome {
+    World::with(NO_HOST, |world| transcript::play(world, "saved-states.txt"))
+}
+
+#[test]
 fn without_hosts() -> Outcome {
     World::with(NO_HOST, |world| transcript::play(world, "without-hosts.txt"))
 }

@@ -10,6 +10,7 @@ mod events;
 mod ledger;
 mod lost_host;
 mod refusals;
+mod restored;
 mod running;
 mod scale;
 mod scheduler_killed;
