@@ -48,7 +48,11 @@ pub struct InvalidInstanceId {
 
 impl fmt::Display for InstanceId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.pad(&format!("i-{:x}-{:x}", self.index, self.ordinal))
+        if f.width().is_some() {
+            return f.pad(&format!("i-{:x}-{:x}", self.index, self.ordinal));
+        }
+        // The usual case, without memory of its own: there are a million of them.
+        write!(f, "i-{:x}-{:x}", self.index, self.ordinal)
     }
 }
 
@@ -64,15 +68,23 @@ impl FromStr for InstanceId {
     fn from_str(text: &str) -> Result<Self, InvalidInstanceId> {
         let parse = || {
             let (index, ordinal) = text.strip_prefix("i-")?.split_once('-')?;
-            let id = Self {
+            // Only the one canonical text is an id; "i-0A-+1" is not.
+            if !is_canonical(index) || !is_canonical(ordinal) {
+                return None;
+            }
+            Some(Self {
                 index: u64::from_str_radix(index, 16).ok()?,
                 ordinal: u32::from_str_radix(ordinal, 16).ok()?,
-            };
-            // Only the one canonical text is an id; "i-0A-+1" is not.
-            (id.to_string() == text).then_some(id)
+            })
         };
         parse().ok_or_else(|| InvalidInstanceId { found: text.to_owned() })
     }
+}
+
+/// Whether a hex number is written in the one way that we write it: small letters, no leading zero, no sign.
+fn is_canonical(digits: &str) -> bool {
+    let small = |digit: u8| matches!(digit, b'0'..=b'9' | b'a'..=b'f');
+    digits.bytes().all(small) && (digits == "0" || !digits.starts_with('0')) && !digits.is_empty()
 }
 
 #[cfg(test)]
@@ -84,7 +96,11 @@ mod tests {
         let id = InstanceId { index: 0x2f, ordinal: 10 };
         assert_eq!(id.to_string(), "i-2f-a");
         assert_eq!("i-2f-a".parse(), Ok(id));
-        for bad in ["", "i-", "i-2f", "i-2F-a", "i-02f-a", "i-2f-+a", "2f-a", "i-2f-a-"] {
+        assert_eq!(format!("{id:>8}"), "  i-2f-a");
+        assert_eq!("i-0-0".parse(), Ok(InstanceId { index: 0, ordinal: 0 }));
+        for bad in
+            ["", "i-", "i--", "i-00-1", "i-1-", "i-2f", "i-2F-a", "i-02f-a", "i-2f-+a", "2f-a", "i-2f-a-"]
+        {
             assert!(bad.parse::<InstanceId>().is_err(), "{bad}");
         }
     }

@@ -39,6 +39,7 @@ pub fn shown(event: &v1::Event) -> Shown {
             ("host", json!(event.host)),
             ("message", json!(event.message)),
             ("by", json!(event.by)),
+            ("runs", event.runs.iter().map(run).collect()),
         ]),
         row: vec![
             moment(event.time_ms),
@@ -49,6 +50,11 @@ pub fn shown(event: &v1::Event) -> Shown {
             event.index.to_string(),
         ],
     }
+}
+
+/// Instances that follow each other, of an event of many.
+fn run(run: &v1::EventRun) -> serde_json::Value {
+    object([("first", json!(run.first)), ("count", json!(run.count)), ("host", json!(run.host))])
 }
 
 /// One event in a line.

@@ -65,7 +65,7 @@ impl HostService for Api {
         let state = self.state(request.stale).await?;
         let host =
             state.host_named(name.as_str()).ok_or_else(|| refusals::not_found(format!("host {name}")))?;
-        let seen = state.instances_on(host.id).filter(|instance| caller.sees(&instance.workload.borough));
+        let seen = state.instances_on(host.id).filter(|instance| caller.sees(&instance.workload().borough));
         let instances =
             show::within(seen.map(|instance| state.instance_message(instance)), input::MAX_PAGE_BYTES);
         let index = state.applied();

@@ -72,9 +72,9 @@ impl Wanted {
         };
         let shown = walk.filter(|instance| {
             self.after.is_none_or(|after| instance.id > after)
-                && self.borough.as_ref().is_none_or(|borough| instance.workload.borough == *borough)
+                && self.borough.as_ref().is_none_or(|borough| instance.workload().borough == *borough)
                 && host.is_none_or(|host| instance.host() == Some(host))
-                && caller.sees(&instance.workload.borough)
+                && caller.sees(&instance.workload().borough)
         });
         Ok(input::page(shown, self.size, |found| found.id.to_string(), |found| state.instance_message(found)))
     }
@@ -92,7 +92,7 @@ fn unknown(id: InstanceId) -> Status {
 
 /// An instance of the state that the caller may see.
 fn seen<'s>(state: &'s State, caller: &Caller, id: InstanceId) -> Result<&'s Arc<Instance>, Status> {
-    let found = state.instance(id).filter(|instance| caller.sees(&instance.workload.borough));
+    let found = state.instance(id).filter(|instance| caller.sees(&instance.workload().borough));
     found.ok_or_else(|| unknown(id))
 }
 
@@ -116,8 +116,8 @@ fn explained(
     let mut pending: Vec<Arc<Instance>> =
         state.instances_of(&key).filter(|instance| instance.is_pending()).cloned().collect();
     // Instances of one revision want the same.
-    pending.sort_by_key(|instance| (instance.revision, instance.not_before, instance.id));
-    pending.dedup_by_key(|instance| instance.revision);
+    pending.sort_by_key(|instance| (instance.revision(), instance.not_before(), instance.id));
+    pending.dedup_by_key(|instance| instance.revision());
     if pending.is_empty() {
         pending = state.instances_of(&key).filter(|instance| instance.placed.is_some()).cloned().collect();
     }

@@ -25,7 +25,7 @@ fn counts(state: &State, workload: &Workload) -> v1::WorkloadCounts {
     let current = workload.current().revision;
     let mut counts = v1::WorkloadCounts { desired: workload.wanted(), ..Default::default() };
     for instance in state.instances_of(&workload.key) {
-        counts.current += u32::from(instance.desired == Desired::Run && instance.revision == current);
+        counts.current += u32::from(instance.desired == Desired::Run && instance.revision() == current);
         *place_of(&mut counts, instance) += 1;
     }
     counts

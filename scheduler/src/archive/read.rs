@@ -1,7 +1,8 @@
 //! Listing events: which keys are walked for a filter, latest first, until there are enough. Knows the store's keys, not its files.
 //!
 //! An instance has no keys of its own: its id says at which log index it was created, the event there says of which workload, and that
-//! workload's blocks are walked.
+//! workload's blocks are walked. An event of many instances has no keys for their hosts either: whoever asks for a host walks the host's own
+//! blocks and, in step with them, those that hold such events. What is found that way is cut down to what was asked for.
 
 use supercloud_proto::{
     id::{InstanceId, LogIndex},
@@ -42,8 +43,32 @@ impl EventFilter {
         event.index > self.after
             && is(&self.borough, &event.borough)
             && is(&self.workload, &event.workload)
-            && is(&self.host, &event.host)
-            && self.instance.is_none_or(|id| event.instance == id.to_string())
+            && (is(&self.host, &event.host) || event.runs.iter().any(|run| self.admits_run(run)))
+            && self.instance.is_none_or(|id| {
+                event.instance == id.to_string() || event.runs.iter().any(|run| self.admits_run(run))
+            })
+    }
+
+    /// Whether some of a run's instances are among those asked for.
+    fn admits_run(&self, run: &v1::EventRun) -> bool {
+        self.host.as_ref().is_none_or(|host| *host == run.host)
+            && self.instance.is_none_or(|id| record::has_instance(run, id))
+    }
+
+    /// An event of many, cut down to what was asked for: the one instance, or the runs on the one host.
+    fn narrow(&self, mut event: v1::Event) -> v1::Event {
+        if event.runs.is_empty() || (self.host.is_none() && self.instance.is_none()) {
+            return event;
+        }
+        event.runs.retain(|run| self.admits_run(run));
+        if let Some(run) = event.runs.first() {
+            event.host.clone_from(&run.host);
+        }
+        if let Some(id) = self.instance {
+            event.instance = id.to_string();
+            event.runs.clear();
+        }
+        event
     }
 }
 
@@ -78,7 +103,7 @@ pub(super) fn events(
         // What was archived after the index was read is for the next list.
         let admitted =
             block.into_iter().rev().filter(|event| filter.admits(event) && event.index <= status.index);
-        found.extend(admitted.take(limit - found.len()));
+        found.extend(admitted.take(limit - found.len()).map(|event| filter.narrow(event)));
         if found.len() >= limit || (newest <= filter.after && at.0 <= filter.after) {
             break;
         }
@@ -97,11 +122,31 @@ fn walk(store: &Store, filter: &EventFilter) -> Result<Walk, StoreError> {
     };
     let pointer = match (&owner, &filter.host, &filter.borough) {
         (Some((borough, workload)), ..) => Pointer::Workload(borough, workload),
-        (None, Some(host), _) => Pointer::Host(host),
+        (None, Some(host), _) => {
+            let own = store.pointed(&Pointer::Host(host).prefix());
+            return Ok(Box::new(latest_first(own, store.pointed(&Pointer::Crowds.prefix()))));
+        }
         (None, None, Some(borough)) => Pointer::Borough(borough),
         (None, None, None) => return Ok(Box::new(store.all_blocks())),
     };
     Ok(Box::new(store.pointed(&pointer.prefix())))
+}
+
+/// Two walks, each latest first, as one; what both come to is passed once.
+fn latest_first(
+    one: impl Iterator<Item = Result<Position, StoreError>>,
+    two: impl Iterator<Item = Result<Position, StoreError>>,
+) -> impl Iterator<Item = Result<Position, StoreError>> {
+    let (mut one, mut two) = (one.peekable(), two.peekable());
+    std::iter::from_fn(move || match (one.peek(), two.peek()) {
+        (Some(Ok(a)), Some(Ok(b))) if a == b => {
+            two.next();
+            one.next()
+        }
+        (Some(Ok(a)), Some(Ok(b))) if a < b => two.next(),
+        (None, _) => two.next(),
+        _ => one.next(),
+    })
 }
 
 /// Borough and workload of an instance, from the event of its creation if that is kept.
@@ -115,7 +160,8 @@ fn owner_of(store: &Store, id: InstanceId) -> Result<Option<(String, String)>, S
         if event.index > id.index {
             break;
         }
-        if event.instance == text && !event.workload.is_empty() {
+        let is_it = event.instance == text || event.runs.iter().any(|run| record::has_instance(run, id));
+        if is_it && !event.workload.is_empty() {
             return Ok(Some((event.borough, event.workload)));
         }
     }

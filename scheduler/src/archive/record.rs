@@ -7,7 +7,7 @@ use supercloud_proto::{
 };
 
 use super::store::StoreError;
-use crate::state::Event;
+use crate::state::{Event, Run};
 
 /// Bytes of events in one block, or of one finished instance. With checksum and framing it stays below 8 KiB: a larger value becomes a file
 /// of its own in sled, which is never synced.
@@ -40,7 +40,24 @@ pub fn event_message(event: &Event) -> v1::Event {
         host: text(subject.host.as_ref().map(String::from)),
         message: event.message.clone(),
         by: event.by.clone(),
+        runs: event.runs.iter().map(run_message).collect(),
     }
+}
+
+fn run_message(run: &Run) -> v1::EventRun {
+    v1::EventRun {
+        first: run.first.to_string(),
+        count: run.count,
+        host: run.host.as_ref().map(String::from).unwrap_or_default(),
+    }
+}
+
+/// Whether an instance is one of a run's.
+pub(super) fn has_instance(run: &v1::EventRun, id: InstanceId) -> bool {
+    run.first.parse::<InstanceId>().is_ok_and(|first| {
+        let place = id.ordinal.checked_sub(first.ordinal);
+        first.index == id.index && place.is_some_and(|place| place < run.count)
+    })
 }
 
 pub(super) fn position(event: &v1::Event) -> Position {
@@ -66,6 +83,8 @@ pub(super) enum Pointer<'a> {
     Borough(&'a str),
     Workload(&'a str, &'a str),
     Host(&'a str),
+    /// Blocks with events of many instances, which have no key for each of their hosts.
+    Crowds,
 }
 
 impl Pointer<'_> {
@@ -77,6 +96,7 @@ impl Pointer<'_> {
                 [b"pw".as_slice(), borough.as_bytes(), b"/", workload.as_bytes(), b"\0"].concat()
             }
             Self::Host(host) => [b"ph".as_slice(), host.as_bytes(), b"\0"].concat(),
+            Self::Crowds => b"pc\0".to_vec(),
         }
     }
 }
@@ -95,6 +115,9 @@ pub(super) fn pointers(events: &[v1::Event]) -> std::collections::BTreeSet<Vec<u
         }
         if !event.host.is_empty() {
             keys.insert(suffixed(&Pointer::Host(&event.host).prefix(), position(first)));
+        }
+        if event.runs.iter().any(|run| !run.host.is_empty()) {
+            keys.insert(suffixed(&Pointer::Crowds.prefix(), position(first)));
         }
     }
     keys

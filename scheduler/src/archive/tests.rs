@@ -348,3 +348,50 @@ fn an_event_of_the_state_keeps_what_it_says() {
     assert_eq!((message.kind.as_str(), message.borough.as_str()), ("borough-created", "camden"));
     assert_eq!((message.by.as_str(), message.workload.as_str()), ("operator:alice", ""));
 }
+
+#[tokio::test]
+async fn an_event_of_many_is_found_by_each_of_them_and_by_their_hosts() {
+    let folder = tempfile::tempdir().unwrap();
+    let (archive, feed) = Archive::open(settings(folder.path()));
+    let run = |first: u32, host: &str| v1::EventRun {
+        first: InstanceId { index: 1, ordinal: first }.to_string(),
+        count: 10,
+        host: host.to_owned(),
+    };
+    let crowd = |ordinal, runs| v1::Event {
+        instance: String::new(),
+        host: String::new(),
+        runs,
+        ..event(1, ordinal, "portal")
+    };
+    let events = vec![crowd(0, vec![run(0, ""), run(10, "")]), crowd(1, vec![run(0, "h7"), run(10, "h8")])];
+    feed.push(Batch { after: 0, index: 1, events, finished: Vec::new() });
+    feed.push(batch(2, 2));
+    reach(&archive, |status| status.index == 2).await;
+
+    let find = async |filter: EventFilter| {
+        let found = archive.events(filter, MAX_LISTED).await.unwrap().events;
+        found
+            .iter()
+            .map(|event| {
+                format!(
+                    "{}.{} {} on {:?} {}",
+                    event.index,
+                    event.ordinal,
+                    event.instance,
+                    event.host,
+                    event.runs.len()
+                )
+            })
+            .collect::<Vec<_>>()
+    };
+    let of =
+        |ordinal| EventFilter { instance: Some(InstanceId { index: 1, ordinal }), ..EventFilter::default() };
+    assert_eq!(find(of(12)).await, [r#"1.0 i-1-c on "" 0"#, r#"1.1 i-1-c on "h8" 0"#]);
+    assert_eq!(find(of(20)).await, Vec::<String>::new());
+    let on = |host: &str| EventFilter { host: Some(host.to_owned()), ..EventFilter::default() };
+    assert_eq!(find(on("h7")).await, [r#"1.1  on "h7" 1"#]);
+    assert_eq!(find(on("h0")).await, [r#"2.0 i-2-0 on "h0" 0"#]);
+    assert_eq!(find(EventFilter::default()).await.len(), 4);
+    archive.stop().await;
+}

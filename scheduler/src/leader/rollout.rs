@@ -35,7 +35,7 @@ pub fn next<'a>(
 pub fn is_under_way(state: &State, key: &WorkloadKey) -> bool {
     let Some(workload) = state.workload(key) else { return false };
     let current = workload.current().revision;
-    state.instances_of(key).any(|instance| instance.desired == Desired::Run && instance.revision != current)
+    state.instances_of(key).any(|instance| instance.desired == Desired::Run && instance.revision() != current)
 }
 
 /// What an old instance costs when it is replaced.
@@ -63,13 +63,13 @@ fn step(state: &State, key: &WorkloadKey, now: UnixMillis) -> Vec<InstanceId> {
         .collect();
     let mut old: Vec<(Cost, &Instance)> = live
         .iter()
-        .filter(|instance| instance.revision != current)
+        .filter(|instance| instance.revision() != current)
         .map(|instance| (cost(instance), *instance))
         .collect();
     if old.is_empty() {
         return Vec::new();
     }
-    old.sort_by_key(|(cost, instance)| (*cost, instance.revision, instance.slot));
+    old.sort_by_key(|(cost, instance)| (*cost, instance.revision(), instance.slot));
     let available = live.iter().filter(|instance| is_available(workload, instance, now)).count();
     let may_serve = old.iter().filter(|(cost, _)| *cost == Cost::MayServe).count();
     let allowed = workload.current().spec.update.max_unavailable.max(1) as usize;
@@ -100,7 +100,7 @@ fn cost(old: &Instance) -> Cost {
 /// Whether an instance does what it is there for. One of the present revision must have done so for a while, where the spec asks for it.
 fn is_available(workload: &Workload, instance: &Instance, now: UnixMillis) -> bool {
     let current = workload.current();
-    let is_new = instance.revision == current.revision;
+    let is_new = instance.revision() == current.revision;
     match instance.state {
         InstanceState::Running => {
             !is_new || now.saturating_sub(instance.changed) >= current.spec.update.healthy_for

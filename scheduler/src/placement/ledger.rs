@@ -57,7 +57,7 @@ impl<'a> Ledger<'a> {
         used.taken += request.demand;
         used.instances.insert(instance.id);
         for ((_, port), number) in request.spec.ports().zip(ports) {
-            used.ports.insert((port.protocol, *number), instance.id);
+            used.ports.insert((port.protocol, *number));
         }
         self.changes.push(slot);
     }
@@ -69,10 +69,7 @@ impl<'a> Ledger<'a> {
         let used = self.seats[slot].used.to_mut();
         used.instances.remove(&instance.id);
         if instance.takes().is_some() {
-            used.taken = used.taken.saturating_sub(placed.taken);
-            for ((_, port), number) in instance.spec.ports().zip(&placed.ports) {
-                used.ports.remove(&(port.protocol, *number));
-            }
+            used.take_back(instance, placed);
         }
         self.changes.push(slot);
     }

@@ -78,9 +78,9 @@ pub fn pass(state: &State, now: UnixMillis, limits: Limits) -> Plan {
     let mut ledger = Ledger::new(state);
     let mut shapes = Shapes::default();
     for instance in state.pending() {
-        if instance.not_before > now {
+        if instance.not_before() > now {
             plan.next_wake =
-                Some(plan.next_wake.map_or(instance.not_before, |at| at.min(instance.not_before)));
+                Some(plan.next_wake.map_or(instance.not_before(), |at| at.min(instance.not_before())));
             continue;
         }
         if plan.placements.len() >= limits.placements.min(MAX_PLACEMENTS) {
@@ -111,7 +111,7 @@ struct Shapes<'a> {
 
 impl<'a> Shapes<'a> {
     fn place(&mut self, ledger: &mut Ledger<'_>, instance: &'a Instance) -> Option<Placement> {
-        let key = (&instance.workload, instance.revision);
+        let key = (instance.workload(), instance.revision());
         if self.exhausted.contains_key(&key) {
             return None;
         }
@@ -133,7 +133,7 @@ impl<'a> Shapes<'a> {
     }
 
     fn count_unplaced(&mut self, instance: &'a Instance) {
-        let key = (&instance.workload, instance.revision);
+        let key = (instance.workload(), instance.revision());
         if let Some(at) = self.exhausted.get(&key) {
             self.unplaced[*at].instances += 1;
             return;
@@ -141,8 +141,8 @@ impl<'a> Shapes<'a> {
         self.live.retain(|(live, _)| *live != key);
         self.exhausted.insert(key, self.unplaced.len());
         self.unplaced.push(Unplaced {
-            workload: instance.workload.clone(),
-            revision: instance.revision,
+            workload: instance.workload().clone(),
+            revision: instance.revision(),
             instances: 1,
             first: instance.id,
         });

@@ -132,7 +132,7 @@ impl Trial {
             return;
         };
         let outdated = |instance: &&Arc<Instance>| {
-            instance.desired == Desired::Run && instance.placed.is_some() && instance.revision != current
+            instance.desired == Desired::Run && instance.placed.is_some() && instance.revision() != current
         };
         let instances: Vec<InstanceId> =
             self.state.instances_of(key).filter(outdated).map(|instance| instance.id).collect();
@@ -199,7 +199,7 @@ impl Trial {
             .collect();
         placements.sort_unstable_by_key(|placement| placement.slot);
         let pending = || self.state.instances_of(&workload).filter(|instance| instance.is_pending());
-        let waiting = pending().filter(|instance| instance.not_before > self.now).count() as u32;
+        let waiting = pending().filter(|instance| instance.not_before() > self.now).count() as u32;
         let unplaced = pending().count() as u32 - waiting;
         Some(WorkloadPlan {
             change,

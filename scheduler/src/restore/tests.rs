@@ -63,7 +63,7 @@ fn orders_are_decided_anew_and_tokens_are_forgotten() {
     assert_eq!(orders.len(), 1);
     assert_eq!((orders[0].index, orders[0].desired), (1 << 40, Desired::Run));
     assert_eq!(again.pending_count(), 1);
-    assert_eq!(again.host(HostId(1)).unwrap().orders_index, 1 << 40);
+    assert_eq!(again.orders_indexes()[&HostId(1)], 1 << 40);
     // All else is as it was.
     let mut bytes = Vec::new();
     again.write(&mut bytes).unwrap();

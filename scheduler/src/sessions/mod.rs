@@ -13,8 +13,8 @@
 //! Files, from the ground: `outbox` (messages to the agent, cut to a size) · `streams` · `hello` · `session` · `relay`.
 //!
 //! Decisions
-//! * **One dispatcher compares states**, not every session: it walks what differs between two states' hosts, which costs as much as changed,
-//!   and wakes the sessions of those. Ten thousand sessions that slept on every change would wake ten thousand times for each.
+//! * **One dispatcher compares states**, not every session: it walks what differs between the indexes of two states' orders, which costs as much
+//!   as changed, and wakes the sessions of those hosts. Ten thousand sessions that slept on every change would wake ten thousand times for each.
 //! * **Nothing waits for an agent.** What is sent goes into a bounded queue; who does not take it in [`SLOW`] is disconnected and comes back
 //!   with a full set of orders.
 //! * **Reports are sent on at once, one command under way a host**; what comes meanwhile shares the next one. So a quiet host's report is
@@ -128,7 +128,7 @@ impl Sessions {
         self.shared.live.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Wakes the sessions of hosts that differ from one state to the next.
+    /// Wakes the sessions of hosts whose orders changed from one state to the next, or that were removed.
     async fn dispatch(self) {
         let mut states = self.core().changes();
         let mut ending = self.shared.ending.clone();
@@ -149,13 +149,15 @@ impl Sessions {
         if live.by_host.is_empty() {
             return;
         }
-        for item in before.hosts().diff(after.hosts()) {
+        for item in before.orders_indexes().diff(after.orders_indexes()) {
             let host = match item {
-                DiffItem::Add(_, host)
-                | DiffItem::Remove(_, host)
-                | DiffItem::Update { new: (_, host), .. } => host,
+                DiffItem::Add(host, _)
+                | DiffItem::Remove(host, _)
+                | DiffItem::Update { new: (host, _), .. } => *host,
             };
-            if let Some(entry) = live.by_host.get(&host.name) {
+            // One that was removed has its name in the state before.
+            let name = after.host_name(host).or_else(|| before.host_name(host));
+            if let Some(entry) = name.and_then(|name| live.by_host.get(name)) {
                 entry.wake.notify_one();
             }
         }

@@ -293,8 +293,8 @@ impl Session<'_> {
     /// Sends the orders that are newer than those that were sent.
     async fn send_changed(&mut self) -> Result<(), End> {
         let state = self.core.view();
-        let host = state.host(self.host).ok_or(End::Removed)?;
-        if host.orders_index > self.sent {
+        let changed = *state.orders_indexes().get(&self.host).ok_or(End::Removed)?;
+        if changed > self.sent {
             let index = state.applied();
             self.outbox.send_orders(state.orders_of(self.host, self.sent), index, false).await?;
             self.sent = index;

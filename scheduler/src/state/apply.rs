@@ -14,10 +14,12 @@ use super::{
     model::{Event, EventKind, Instance, Subject},
     requests::{Remembered, Requests},
 };
+use telling::{Note, Stamp, Tellings, Text};
 
 pub mod hosts;
 mod instances;
 mod reports;
+mod telling;
 mod tokens;
 mod workloads;
 
@@ -69,11 +71,12 @@ impl State {
             time: entry.time,
             by: &entry.by,
             created: 0,
-            events: Vec::new(),
+            tellings: Tellings::default(),
             finished: Vec::new(),
         };
         let result = step.run(&entry.command);
-        let Step { events, finished, .. } = step;
+        let Step { tellings, finished, .. } = step;
+        let events = tellings.into_events(Stamp { index, time: entry.time, by: &entry.by });
         Applied { outcome: Outcome { index, result }, events, finished }
     }
 }
@@ -85,7 +88,7 @@ struct Step<'a> {
     time: UnixMillis,
     by: &'a str,
     created: u32,
-    events: Vec<Event>,
+    tellings: Tellings,
     finished: Vec<Arc<Instance>>,
 }
 
@@ -135,25 +138,13 @@ impl Step<'_> {
 
     /// Notes that something happened.
     fn event(&mut self, kind: EventKind, subject: Subject, message: impl Into<String>) {
-        self.events.push(Event {
-            index: self.index,
-            ordinal: self.events.len() as u32,
-            time: self.time,
-            kind,
-            subject,
-            message: message.into(),
-            by: self.by.to_owned(),
-        });
+        self.tellings.plain(kind, subject, message.into());
     }
 
-    /// What an event about this instance speaks of.
-    fn about(&self, instance: &Instance) -> Subject {
-        Subject {
-            borough: Some(instance.workload.borough.clone()),
-            workload: Some(instance.workload.clone()),
-            instance: Some(instance.id),
-            host: instance.host().and_then(|id| self.state.host_name(id).cloned()),
-        }
+    /// What is to be told of an instance as it now is.
+    fn note(&self, kind: EventKind, instance: &Instance, text: Text) -> Note {
+        let host = instance.host().and_then(|id| self.state.host_name(id).cloned());
+        Note::new(kind, instance, host, text)
     }
 
     /// The next instance id of this entry.
@@ -165,8 +156,8 @@ impl Step<'_> {
 
     /// Notes that an order of this host is new or changed, so that its session sends it.
     fn order_changed(&mut self, host: HostId) {
-        if let Some(host) = self.state.hosts.get_mut(&host) {
-            Arc::make_mut(host).orders_index = self.index;
+        if let Some(index) = self.state.orders.get_mut(&host) {
+            *index = self.index;
         }
     }
 }

@@ -15,7 +15,7 @@ use supercloud_proto::{
 
 use super::{
     level::{self, Level},
-    model::Grant,
+    model::{Grant, Ports},
 };
 
 /// One entry of the log.
@@ -178,7 +178,7 @@ pub struct Placement {
     /// Its host.
     pub host: HostId,
     /// Host ports, in the order of [`WorkloadSpec::ports`].
-    pub ports: Vec<u16>,
+    pub ports: Ports,
 }
 
 /// What became of an entry. Applying cannot fail, it can only reject.

@@ -1,5 +1,9 @@
-//! What follows from the records: who is where, what is given away, what waits. Kept up by [`Derived::add`] and [`Derived::remove`], called
-//! wherever a record enters or leaves the state, and by nobody else; a test rebuilds it from scratch and compares.
+//! What follows from the records: who is where, what is given away, what waits. Kept up by [`Derived::add`], [`Derived::moved`] and
+//! [`Derived::remove`], called wherever a record enters, changes in or leaves the state, and by nobody else; a test rebuilds it from scratch and
+//! compares.
+//!
+//! Decision: *what a host has is one piece of memory*. A host bears some hundreds of instances; as trees of their own those took several times
+//! the memory, and a copy for every published version cost more than copying the whole list.
 
 use std::{cmp::Reverse, sync::Arc};
 
@@ -11,7 +15,10 @@ use supercloud_proto::{
     spec::Protocol,
 };
 
-use super::model::{Host, Instance};
+use super::{
+    model::{Host, Instance, Placed},
+    sorted::Sorted,
+};
 
 /// What is given away of one host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -19,9 +26,41 @@ pub struct HostUse {
     /// Sum of what its instances take.
     pub taken: Amounts,
     /// Host ports given away.
-    pub ports: OrdMap<(Protocol, u16), InstanceId>,
+    pub ports: Sorted<(Protocol, u16)>,
     /// All instances on it, with those that are over but not cleared away.
-    pub instances: OrdSet<InstanceId>,
+    pub instances: Sorted<InstanceId>,
+}
+
+impl HostUse {
+    /// Gives an instance room and ports.
+    fn give(&mut self, instance: &Instance, placed: &Placed) {
+        self.taken += placed.taken;
+        taken_ports(instance, placed).for_each(|port| self.ports.insert(port));
+    }
+
+    /// Takes back what an instance was given.
+    pub fn take_back(&mut self, instance: &Instance, placed: &Placed) {
+        self.taken = self.taken.saturating_sub(placed.taken);
+        taken_ports(instance, placed).for_each(|port| self.ports.remove(&port));
+    }
+}
+
+/// How an instance stood before it changed.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Standing {
+    pending: bool,
+    placed: bool,
+    takes: bool,
+}
+
+impl Standing {
+    pub(super) fn of(instance: &Instance) -> Self {
+        Self {
+            pending: instance.is_pending(),
+            placed: instance.placed.is_some(),
+            takes: instance.takes().is_some(),
+        }
+    }
 }
 
 /// Indexes over the records.
@@ -35,42 +74,59 @@ pub struct Derived {
 }
 
 impl Derived {
-    /// Takes in an instance as it now is.
+    /// Takes in an instance.
     pub(super) fn add(&mut self, instance: &Instance) {
-        self.of_workload.entry(instance.workload.clone()).or_default().insert(instance.id);
-        if instance.is_pending() {
-            self.pending.insert((Reverse(instance.spec.priority), instance.id));
+        match self.of_workload.get_mut(instance.workload()) {
+            Some(ids) => drop(ids.insert(instance.id)),
+            None => drop(self.of_workload.insert(instance.workload().clone(), OrdSet::unit(instance.id))),
         }
-        if let Some(placed) = &instance.placed {
-            let used = Arc::make_mut(self.uses.entry(placed.host).or_default());
+        let new = Standing { pending: false, placed: false, takes: false };
+        self.moved(new, instance);
+    }
+
+    /// Takes into account how an instance changed. Its workload never does, and once placed it stays where it is until it is gone.
+    pub(super) fn moved(&mut self, before: Standing, instance: &Instance) {
+        let now = Standing::of(instance);
+        if before.pending != now.pending {
+            let place = (Reverse(instance.spec().priority), instance.id);
+            if now.pending {
+                self.pending.insert(place)
+            } else {
+                self.pending.remove(&place)
+            };
+        }
+        let Some(placed) = &instance.placed else { return };
+        if (before.placed, before.takes) == (now.placed, now.takes) {
+            return;
+        }
+        let used = Arc::make_mut(self.uses.entry(placed.host).or_default());
+        if !before.placed {
             used.instances.insert(instance.id);
-            if instance.takes().is_some() {
-                used.taken += placed.taken;
-                for port in taken_ports(instance) {
-                    used.ports.insert(port, instance.id);
-                }
-            }
+        }
+        match (before.takes, now.takes) {
+            (false, true) => used.give(instance, placed),
+            (true, false) => used.take_back(instance, placed),
+            _ => {}
         }
     }
 
-    /// Takes out an instance as it was when it was added.
+    /// Takes out an instance as it last was.
     pub(super) fn remove(&mut self, instance: &Instance) {
-        if let Some(ids) = self.of_workload.get_mut(&instance.workload) {
+        if let Some(ids) = self.of_workload.get_mut(instance.workload()) {
             ids.remove(&instance.id);
             if ids.is_empty() {
-                self.of_workload.remove(&instance.workload);
+                self.of_workload.remove(instance.workload());
             }
         }
-        self.pending.remove(&(Reverse(instance.spec.priority), instance.id));
+        if instance.is_pending() {
+            self.pending.remove(&(Reverse(instance.spec().priority), instance.id));
+        }
         let Some(placed) = &instance.placed else { return };
         let Some(used) = self.uses.get_mut(&placed.host) else { return };
         let used = Arc::make_mut(used);
         used.instances.remove(&instance.id);
         if instance.takes().is_some() {
-            used.taken = used.taken.saturating_sub(placed.taken);
-            for port in taken_ports(instance) {
-                used.ports.remove(&port);
-            }
+            used.take_back(instance, placed);
         }
         if used.instances.is_empty() {
             self.uses.remove(&placed.host);
@@ -113,7 +169,6 @@ impl Derived {
 }
 
 /// The host ports that an instance holds.
-fn taken_ports(instance: &Instance) -> Vec<(Protocol, u16)> {
-    let chosen = instance.placed.iter().flat_map(|placed| &placed.ports);
-    instance.spec.ports().zip(chosen).map(|((_, port), host_port)| (port.protocol, *host_port)).collect()
+fn taken_ports(instance: &Instance, placed: &Placed) -> impl Iterator<Item = (Protocol, u16)> {
+    instance.spec().ports().zip(placed.ports.iter()).map(|((_, port), host_port)| (port.protocol, *host_port))
 }

@@ -48,7 +48,7 @@ impl<'a> Request<'a> {
 
     /// A request for an instance, with any free ports.
     pub fn of(instance: &'a Instance) -> Self {
-        Self::new(&instance.workload, &instance.spec)
+        Self::new(instance.workload(), instance.spec())
     }
 
     /// The same with these host ports.
@@ -209,7 +209,7 @@ fn resources(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
 fn distinct_hosts(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
     let there = |id: &InstanceId| {
         candidate.state.instance(*id).is_some_and(|other| {
-            other.workload == *request.key && other.desired == Desired::Run && !other.state.is_over()
+            other.workload() == request.key && other.desired == Desired::Run && !other.state.is_over()
         })
     };
     if request.spec.place.distinct_hosts && candidate.used.instances.iter().any(there) {

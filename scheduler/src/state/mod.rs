@@ -26,13 +26,15 @@ pub mod model;
 pub mod orders;
 mod refound;
 pub mod requests;
+pub mod sorted;
 #[cfg(test)]
 pub mod tests;
 
 pub use command::{Change, Command, Done, Entry, HostVerdict, Outcome, Placement, Rejection};
 pub use derived::{Derived, HostUse};
 pub use model::{
-    Borough, Event, EventKind, Grant, Host, Instance, Placed, RevisionRecord, Subject, Token, Workload,
+    Background, Borough, Event, EventKind, Grant, Host, Instance, Placed, Ports, RevisionRecord, Run,
+    Subject, TaskSeen, Token, Workload,
 };
 
 use level::Level;
@@ -50,6 +52,8 @@ pub struct State {
     workloads: OrdMap<WorkloadKey, Arc<Workload>>,
     instances: OrdMap<InstanceId, Arc<Instance>>,
     hosts: OrdMap<HostId, Arc<Host>>,
+    /// Log index of the last change of each host's orders. Apart from the hosts' records, which seldom change: this does with every placement.
+    orders: OrdMap<HostId, LogIndex>,
     tokens: OrdMap<String, Arc<Token>>,
     requests: Requests,
     derived: Derived,
@@ -138,6 +142,11 @@ impl State {
     /// Name of a host; empty when it is not known.
     pub fn host_name(&self, id: HostId) -> Option<&HostName> {
         self.hosts.get(&id).map(|host| &host.name)
+    }
+
+    /// For every host the log index of the last change of its orders: sessions send what is newer than what they sent.
+    pub fn orders_indexes(&self) -> &OrdMap<HostId, LogIndex> {
+        &self.orders
     }
 
     /// What is given away of a host, and to whom.

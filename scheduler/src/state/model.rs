@@ -5,13 +5,19 @@ use std::sync::Arc;
 
 use imbl::Vector;
 use supercloud_proto::{
-    amount::Amounts,
     host::{HostState, Inventory},
     id::{HostId, InstanceId, LogIndex, Revision, UnixMillis},
-    instance::{Desired, InstanceState, TaskStatus},
     name::{BoroughName, HostName, WorkloadKey},
     spec::WorkloadSpec,
 };
+
+mod instance;
+mod ports;
+mod task;
+
+pub use instance::{Background, Instance, Placed};
+pub use ports::Ports;
+pub use task::{TaskSeen, TaskText};
 
 /// A tenant.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -46,6 +52,8 @@ pub struct Workload {
 /// One revision.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct RevisionRecord {
+    /// Of which workload.
+    pub key: WorkloadKey,
     /// Its number, from 1.
     pub revision: Revision,
     /// What was wanted. In the present revision `count` follows every scale.
@@ -77,75 +85,6 @@ impl Workload {
     }
 }
 
-/// One running copy of a workload.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Instance {
-    /// Id.
-    pub id: InstanceId,
-    /// Whose.
-    pub workload: WorkloadKey,
-    /// Revision that it runs; always kept in the workload while this exists.
-    pub revision: Revision,
-    /// What that revision wants; shared with the workload's record.
-    pub spec: Arc<WorkloadSpec>,
-    /// Which copy, from 0. At most one instance of a slot has `desired == Run`.
-    pub slot: u32,
-    /// What is wanted of it.
-    pub desired: Desired,
-    /// Why, where there is more to say than the spec does.
-    pub desired_reason: Arc<str>,
-    /// Where it is; `None` while pending.
-    pub placed: Option<Placed>,
-    /// What is seen of it.
-    pub state: InstanceState,
-    /// Why it is in that state.
-    pub state_reason: Arc<str>,
-    /// Log index of the latest decision about it.
-    pub order_index: LogIndex,
-    /// Created at.
-    pub created: UnixMillis,
-    /// State last changed at.
-    pub changed: UnixMillis,
-    /// Not to be placed before; 0: at once.
-    pub not_before: UnixMillis,
-    /// Its tasks as last reported.
-    pub tasks: Vec<TaskStatus>,
-    /// The one it took over from.
-    pub replaces: Option<InstanceId>,
-    /// Failed instances in a row in this slot before it.
-    pub failures: u32,
-    /// Sequence of the last report taken into account.
-    pub report_sequence: u64,
-}
-
-/// Where an instance is and what it takes there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Placed {
-    /// Its host.
-    pub host: HostId,
-    /// Host ports, in the order of [`WorkloadSpec::ports`].
-    pub ports: Vec<u16>,
-    /// What it takes there, with a VM's overhead, as decided when it was placed.
-    pub taken: Amounts,
-}
-
-impl Instance {
-    /// Its host.
-    pub fn host(&self) -> Option<HostId> {
-        self.placed.as_ref().map(|placed| placed.host)
-    }
-
-    /// Whether it waits for a host.
-    pub fn is_pending(&self) -> bool {
-        self.desired == Desired::Run && self.placed.is_none()
-    }
-
-    /// Whether it still takes what it was given: everything placed does, until its host says that it is over, or the host is gone.
-    pub fn takes(&self) -> Option<&Placed> {
-        self.placed.as_ref().filter(|_| !self.state.is_over())
-    }
-}
-
 /// A machine with an agent.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Host {
@@ -167,8 +106,6 @@ pub struct Host {
     pub schedulable: bool,
     /// When it first registered.
     pub registered: UnixMillis,
-    /// Log index of the last change of its orders; sessions send what is newer than what they sent.
-    pub orders_index: LogIndex,
 }
 
 /// A join token. Its secret is known to nobody but the bearer.
@@ -214,6 +151,19 @@ pub struct Event {
     pub message: String,
     /// Who caused it.
     pub by: String,
+    /// The instances that it happened to, where those are many at once; the subject names none then.
+    pub runs: Vec<Run>,
+}
+
+/// Instances that follow each other, on one host or none.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Run {
+    /// The first one.
+    pub first: InstanceId,
+    /// How many, created at the same log index one after the other.
+    pub count: u32,
+    /// Their host.
+    pub host: Option<HostName>,
 }
 
 /// What an event is about.

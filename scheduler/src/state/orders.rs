@@ -17,21 +17,22 @@ impl State {
     }
 
     fn order_of(&self, instance: &Instance) -> Order {
+        let spec = instance.spec();
         Order {
             instance: instance.id,
             index: instance.order_index,
-            workload: instance.workload.clone(),
-            revision: instance.revision,
+            workload: instance.workload().clone(),
+            revision: instance.revision(),
             slot: instance.slot,
             desired: instance.desired,
-            reason: instance.desired_reason.as_ref().to_owned(),
-            kind: instance.spec.kind,
-            tasks: instance.spec.tasks.clone(),
-            resources: instance.spec.resources,
+            reason: instance.desired_reason().to_owned(),
+            kind: spec.kind,
+            tasks: spec.tasks.clone(),
+            resources: spec.resources,
             ports: self.bindings(instance),
-            restart: instance.spec.restart,
-            stop_grace: instance.spec.stop_grace,
-            exclusive: instance.spec.is_exclusive(),
+            restart: spec.restart,
+            stop_grace: spec.stop_grace,
+            exclusive: spec.is_exclusive(),
         }
     }
 
@@ -47,6 +48,6 @@ impl State {
             address: address.to_owned(),
             protocol: port.protocol,
         };
-        instance.spec.ports().zip(&placed.ports).map(bind).collect()
+        instance.spec().ports().zip(placed.ports.iter()).map(bind).collect()
     }
 }

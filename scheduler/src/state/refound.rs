@@ -8,10 +8,7 @@ use std::sync::Arc;
 use imbl::OrdMap;
 use supercloud_proto::id::LogIndex;
 
-use super::{
-    State,
-    model::{Host, Instance},
-};
+use super::{State, model::Instance};
 
 impl State {
     /// The state as it is to begin with at `index`: all orders stem from there, and there are no join tokens, since a token that was used up after the
@@ -24,9 +21,7 @@ impl State {
             (id, Arc::new(Instance { order_index: index, ..Instance::clone(&instance) }))
         };
         self.instances = self.instances.into_iter().map(instance).collect();
-        let host =
-            |(id, host): (_, Arc<Host>)| (id, Arc::new(Host { orders_index: index, ..Host::clone(&host) }));
-        self.hosts = self.hosts.into_iter().map(host).collect();
+        self.orders = self.orders.into_iter().map(|(host, _)| (host, index)).collect();
         self
     }
 }

@@ -106,7 +106,9 @@ fn told(state: &State) -> String {
         let (state, desired) = (instance.state.as_str(), instance.desired);
         format!(
             "instance {} of {} {host}: {state}, {desired:?}, order {}",
-            instance.id, instance.workload, instance.order_index
+            instance.id,
+            instance.workload(),
+            instance.order_index
         )
     }));
     lines.join("\n") + "\n"
@@ -247,7 +249,7 @@ async fn rolled_out(core: &Core) -> Outcome<Option<String>> {
     let state = core.view();
     let large = key("hackney/too-large")?;
     let present = state.workload(&large).ok_or("it is not there")?.current().revision;
-    let over = state.instances_of(&large).all(|instance| instance.revision == present);
+    let over = state.instances_of(&large).all(|instance| instance.revision() == present);
     Ok(over.then(|| told(&state)))
 }
 

@@ -107,7 +107,7 @@ fn a_rollout_ends_with_all_of_the_new_revision_and_never_misses_more_than_it_may
         assert!(steps <= 5, "the rollout does not end: {:?}", world.shape("portal"));
     }
     assert_eq!(steps, 3);
-    assert!(world.live("portal").iter().all(|id| world.state.instance(*id).unwrap().revision == 2));
+    assert!(world.live("portal").iter().all(|id| world.state.instance(*id).unwrap().revision() == 2));
 }
 
 #[test]

@@ -12,9 +12,9 @@ use crate::{
 
 /// Of an instance.
 pub(super) fn of_instance(survey: &Survey<'_>, instance: &Instance, now: UnixMillis) -> String {
-    let who = format!("{} of {}", instance.id, instance.workload);
+    let who = format!("{} of {}", instance.id, instance.workload());
     let Some(placed) = &instance.placed else {
-        let wait = instance.not_before.saturating_sub(now);
+        let wait = instance.not_before().saturating_sub(now);
         return match (wait, survey.chosen()) {
             (0, _) => of_request(survey, &who),
             (_, None) => format!("{}; it waits another {} anyway", of_request(survey, &who), seconds(wait)),

@@ -109,7 +109,7 @@ fn passed(estate: &mut Estate, limit: usize) -> String {
         let instance = estate.state.instance(placement.instance).unwrap();
         let host = estate.state.host_name(placement.host).unwrap();
         out +=
-            &format!("{} slot {} -> {host}{}\n", instance.workload, instance.slot, ports(&placement.ports));
+            &format!("{} slot {} -> {host}{}\n", instance.workload(), instance.slot, ports(&placement.ports));
     }
     for shape in &plan.unplaced {
         let (workload, revision) = (&shape.workload, shape.revision);
@@ -184,7 +184,7 @@ fn hosts(estate: &Estate) -> String {
     let line = |host: &std::sync::Arc<crate::state::Host>| {
         let used = estate.state.used(host.id);
         let taken = used.taken;
-        let held: Vec<u16> = used.ports.keys().map(|(_, port)| *port).collect();
+        let held: Vec<u16> = used.ports.iter().map(|(_, port)| *port).collect();
         let (name, count) = (&host.name, used.instances.len());
         format!("{name}: {count} instances, cpu {}, memory {}{}\n", taken.cpu, taken.memory, ports(&held))
     };

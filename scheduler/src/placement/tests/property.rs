@@ -140,16 +140,16 @@ fn load(state: &State, host: &Host) -> Load {
     let mut load = Load::default();
     for instance in state.instances().values() {
         let Some(placed) = instance.placed.as_ref().filter(|placed| placed.host == host.id) else { continue };
-        let (cpu, memory) = needs(&instance.spec);
+        let (cpu, memory) = needs(instance.spec());
         load.cpu += cpu;
         load.memory += memory;
-        for (port, number) in port_list(&instance.spec).into_iter().zip(&placed.ports) {
+        for (port, number) in port_list(instance.spec()).into_iter().zip(&placed.ports) {
             assert!(port.1.is_none_or(|fixed| fixed == *number), "a fixed port was moved");
             let in_range = (host.inventory.ports.first..=host.inventory.ports.last).contains(number);
             assert!(port.1.is_some() || in_range, "port {number} is outside the range of {}", host.name);
             assert!(load.ports.insert((port.0, *number)), "port {number} of {} is given twice", host.name);
         }
-        load.workloads.push(instance.spec.workload.to_string());
+        load.workloads.push(instance.spec().workload.to_string());
     }
     load
 }
@@ -172,7 +172,7 @@ fn port_list(spec: &WorkloadSpec) -> Vec<(bool, Option<u16>)> {
 
 /// Whether one more instance would go onto a host, by the words of the specification and nothing else.
 fn would_go(state: &State, host: &Host, instance: &Instance) -> bool {
-    let (spec, inventory, load) = (&instance.spec, &host.inventory, load(state, host));
+    let (spec, inventory, load) = (instance.spec(), &host.inventory, load(state, host));
     let (cpu, memory) = needs(spec);
     let is_vm = matches!(spec.tasks[0].driver, Driver::Vm(_));
     let tier = spec.place.require.first().map(|condition| condition.to_string());
@@ -225,7 +225,7 @@ fn check_loads(state: &State) {
 fn check_order(state: &State, plan: &Plan) {
     let rank = |id| {
         let instance = state.instance(id).unwrap();
-        (u32::MAX - instance.spec.priority, instance.id)
+        (u32::MAX - instance.spec().priority, instance.id)
     };
     let ranks: Vec<_> = plan.placements.iter().map(|placement| rank(placement.instance)).collect();
     assert!(ranks.is_sorted(), "placements are out of order");
@@ -284,7 +284,7 @@ proptest! {
         for instance in estate.state.pending() {
             for host in estate.state.hosts().values() {
                 let fits = fits(&estate.state, host, &Request::of(instance)).is_ok();
-                prop_assert_eq!(fits, would_go(&estate.state, host, instance), "{} on {}", instance.workload, host.name);
+                prop_assert_eq!(fits, would_go(&estate.state, host, instance), "{} on {}", instance.workload(), host.name);
                 checked.insert((instance.id, host.id), fits);
             }
             let told = explain::instance(&estate.state, instance, 0);

@@ -12,7 +12,7 @@ use supercloud_proto::{
 use super::Step;
 use crate::state::{
     command::{Done, HostVerdict, Rejection},
-    model::{EventKind, Host, Instance, Subject},
+    model::{EventKind, Host, Subject},
 };
 
 impl Step<'_> {
@@ -51,17 +51,23 @@ impl Step<'_> {
     /// A new installation counts its reports from its own clock, which may stand behind the one that the last installation had: what it
     /// says must not be passed over as old.
     fn forget_sequences(&mut self, host: HostId) {
-        let heard: Vec<Arc<Instance>> =
-            self.state.instances_on(host).filter(|instance| instance.report_sequence > 0).cloned().collect();
-        for instance in heard {
-            self.put(Instance { report_sequence: 0, ..Instance::clone(&instance) });
+        let heard: Vec<InstanceId> = self
+            .state
+            .instances_on(host)
+            .filter(|instance| instance.report_sequence > 0)
+            .map(|instance| instance.id)
+            .collect();
+        for id in heard {
+            self.change(id, |instance| instance.report_sequence = 0);
         }
     }
 
     fn new_host(&mut self, name: &HostName, inventory: &Inventory, incarnation: &str) -> Host {
         self.state.next_host += 1;
+        let id = HostId(self.state.next_host);
+        self.state.orders.insert(id, self.index);
         Host {
-            id: HostId(self.state.next_host),
+            id,
             name: name.clone(),
             inventory: Arc::new(inventory.clone()),
             incarnation: incarnation.to_owned(),
@@ -70,7 +76,6 @@ impl Step<'_> {
             state_since: self.time,
             schedulable: true,
             registered: self.time,
-            orders_index: self.index,
         }
     }
 
@@ -107,21 +112,21 @@ impl Step<'_> {
 
     /// Replaces what ran on a lost host. The records stay, told to stop, until the host is back and says that they are gone.
     fn replace_lost(&mut self, host: HostId) {
-        let lost: Vec<Arc<Instance>> = self
+        let lost: Vec<InstanceId> = self
             .state
             .instances_on(host)
             .filter(|i| i.desired == Desired::Run && !i.state.is_over())
-            .cloned()
+            .map(|i| i.id)
             .collect();
-        for instance in lost {
-            let seen = Instance {
-                state: InstanceState::Lost,
-                state_reason: "its host is lost".into(),
-                changed: self.time,
-                ..Instance::clone(&instance)
-            };
-            self.put(seen.clone());
-            self.succeed(&seen, "its host is lost");
+        let (time, reason) = (self.time, Arc::<str>::from("its host is lost"));
+        for id in lost {
+            self.change(id, |instance| {
+                instance.state = InstanceState::Lost;
+                instance.state_reason = reason.clone();
+                instance.changed = time;
+            });
+            let Some(seen) = self.state.instances.get(&id).cloned() else { continue };
+            self.succeed(&seen, &reason);
         }
     }
 
@@ -155,6 +160,7 @@ impl Step<'_> {
         }
         self.state.derived.remove_host(&host);
         self.state.hosts.remove(&host.id);
+        self.state.orders.remove(&host.id);
         self.host_event(EventKind::HostRemoved, name, format!("removed with {} instances", gone.len()));
         Ok(Done::Instances(gone.len() as u32))
     }

@@ -7,11 +7,15 @@ use supercloud_proto::{
     instance::{Desired, InstanceState},
 };
 
-use super::Step;
+use super::{
+    Step,
+    telling::{Note, Text},
+};
 use crate::state::{
     command::{Done, Placement},
+    derived::Standing,
     fits::{Request, fits},
-    model::{EventKind, Instance, Placed, Workload},
+    model::{Background, EventKind, Instance, Placed, Workload},
 };
 
 /// Wait before a successor of a failed instance is placed; doubles with each failure in a row.
@@ -22,59 +26,62 @@ const LONGEST_WAIT: Millis = 600_000;
 const LONG_ENOUGH: Millis = 600_000;
 
 impl Step<'_> {
-    /// Puts an instance into the state in place of what was there, and keeps what is derived.
-    pub(super) fn put(&mut self, instance: Instance) {
-        if let Some(before) = self.state.instances.get(&instance.id) {
-            self.state.derived.remove(before);
-        }
+    /// Puts a new instance into the state.
+    fn put(&mut self, instance: Instance) {
         self.state.derived.add(&instance);
         self.state.instances.insert(instance.id, Arc::new(instance));
+    }
+
+    /// Changes an instance that is there, and keeps what is derived. Its record is copied only where a published state still has it.
+    pub(super) fn change(&mut self, id: InstanceId, change: impl FnOnce(&mut Instance)) {
+        let Some(record) = self.state.instances.get_mut(&id) else { return };
+        let before = Standing::of(record);
+        let record = Arc::make_mut(record);
+        change(record);
+        self.state.derived.moved(before, record);
     }
 
     /// Takes an instance out of the state for good.
     pub(super) fn take(&mut self, id: InstanceId, message: &str) {
         let Some(instance) = self.state.instances.remove(&id) else { return };
         self.state.derived.remove(&instance);
-        let subject = self.about(&instance);
-        self.event(EventKind::InstanceGone, subject, message);
+        let note = self.note(EventKind::InstanceGone, &instance, Text::Said(message.into()));
+        self.tellings.note(note);
         if let Some(host) = instance.host() {
             self.order_changed(host);
         }
-        let key = instance.workload.clone();
+        let key = instance.workload().clone();
         self.finished.push(instance);
         self.forget_if_purged(&key);
     }
 
     /// Creates a pending instance of the present revision; as a successor it knows whom it follows.
     pub(super) fn create_instance(&mut self, workload: &Workload, slot: u32, follows: Option<&Instance>) {
-        let current = workload.current();
         let failures = follows.map_or(0, |before| failures_after(before, self.time));
+        let background = Background {
+            not_before: if failures == 0 { 0 } else { self.time.saturating_add(wait_after(failures)) },
+            replaces: follows.map(|before| before.id),
+            failures,
+            ..Background::default()
+        };
         let instance = Instance {
             id: self.next_id(),
-            workload: workload.key.clone(),
-            revision: current.revision,
-            spec: current.spec.clone(),
+            record: workload.current().clone(),
             slot,
             desired: Desired::Run,
-            desired_reason: "".into(),
             placed: None,
             state: InstanceState::Pending,
-            state_reason: "".into(),
+            state_reason: Arc::default(),
             order_index: self.index,
             created: self.time,
             changed: self.time,
-            not_before: if failures == 0 { 0 } else { self.time.saturating_add(wait_after(failures)) },
-            tasks: Vec::new(),
-            replaces: follows.map(|before| before.id),
-            failures,
+            tasks: Box::default(),
             report_sequence: 0,
+            background: background.boxed(),
         };
-        let subject = self.about(&instance);
-        let message = match follows {
-            Some(before) => format!("slot {slot} created in place of {}", before.id),
-            None => format!("slot {slot} created"),
-        };
-        self.event(EventKind::InstanceCreated, subject, message);
+        let text = follows.map_or(Text::Created(slot), |before| Text::Succeeds(slot, before.id));
+        let note = self.note(EventKind::InstanceCreated, &instance, text);
+        self.tellings.note(note);
         self.put(instance);
     }
 
@@ -85,22 +92,22 @@ impl Step<'_> {
             return;
         }
         let Some(host) = instance.host() else { return self.take(id, reason) };
-        let stopping = Instance {
-            desired: Desired::Stop,
-            desired_reason: reason.into(),
-            order_index: self.index,
-            ..Instance::clone(instance)
-        };
-        let subject = self.about(&stopping);
-        self.event(EventKind::InstanceStopping, subject, reason);
-        self.put(stopping);
+        let reason: Arc<str> = reason.into();
+        let note = self.note(EventKind::InstanceStopping, instance, Text::Said(reason.clone()));
+        self.tellings.note(note);
+        let index = self.index;
+        self.change(id, |instance| {
+            instance.desired = Desired::Stop;
+            instance.order_index = index;
+            instance.background.get_or_insert_default().desired_reason = reason;
+        });
         self.order_changed(host);
     }
 
     /// Tells an instance to stop and creates its successor in the slot, if the slot is still wanted.
     pub(super) fn succeed(&mut self, before: &Instance, reason: &str) {
         self.stop_instance(before.id, reason);
-        let Some(workload) = self.state.workloads.get(&before.workload).cloned() else { return };
+        let Some(workload) = self.state.workloads.get(before.workload()).cloned() else { return };
         if before.slot < workload.wanted() {
             self.create_instance(&workload, before.slot, Some(before));
         }
@@ -113,24 +120,24 @@ impl Step<'_> {
     }
 
     fn place_one(&mut self, placement: &Placement) -> bool {
-        let Some(instance) = self.state.instances.get(&placement.instance).cloned() else { return false };
-        let Some(host) = self.state.hosts.get(&placement.host).cloned() else { return false };
-        let request = Request::of(&instance).with_ports(&placement.ports);
-        if !instance.is_pending() || fits(self.state, &host, &request).is_err() {
+        let Some(instance) = self.state.instances.get(&placement.instance) else { return false };
+        let Some(host) = self.state.hosts.get(&placement.host) else { return false };
+        let request = Request::of(instance).with_ports(&placement.ports);
+        if !instance.is_pending() || fits(self.state, host, &request).is_err() {
             return false;
         }
-        let placed = Instance {
-            placed: Some(Placed { host: host.id, ports: placement.ports.clone(), taken: request.demand }),
-            state: InstanceState::Placed,
-            state_reason: "".into(),
-            order_index: self.index,
-            changed: self.time,
-            ..Instance::clone(&instance)
-        };
-        let subject = self.about(&placed);
-        self.event(EventKind::InstancePlaced, subject, format!("placed on {}", host.name));
-        self.put(placed);
-        self.order_changed(host.id);
+        let placed = Placed { host: host.id, ports: placement.ports.clone(), taken: request.demand };
+        let note = Note::new(EventKind::InstancePlaced, instance, Some(host.name.clone()), Text::Placed);
+        self.tellings.note(note);
+        let (index, time) = (self.index, self.time);
+        self.change(placement.instance, |instance| {
+            instance.placed = Some(placed);
+            instance.state = InstanceState::Placed;
+            instance.state_reason = Arc::default();
+            instance.order_index = index;
+            instance.changed = time;
+        });
+        self.order_changed(placement.host);
         true
     }
 
@@ -139,8 +146,8 @@ impl Step<'_> {
         let mut replaced = 0;
         for id in instances {
             let Some(instance) = self.state.instances.get(id).cloned() else { continue };
-            let Some(workload) = self.state.workloads.get(&instance.workload) else { continue };
-            if instance.desired == Desired::Run && instance.revision != workload.current().revision {
+            let Some(workload) = self.state.workloads.get(instance.workload()) else { continue };
+            if instance.desired == Desired::Run && instance.revision() != workload.current().revision {
                 self.succeed(&instance, reason);
                 replaced += 1;
             }
@@ -155,10 +162,10 @@ fn failures_after(before: &Instance, now: u64) -> u32 {
         return 0;
     }
     let well = before.tasks.iter().all(|task| {
-        let end = task.finished.unwrap_or(now);
-        task.started.is_some_and(|start| end.saturating_sub(start) >= LONG_ENOUGH)
+        let end = task.finished().unwrap_or(now);
+        task.started().is_some_and(|start| end.saturating_sub(start) >= LONG_ENOUGH)
     });
-    if well && !before.tasks.is_empty() { 1 } else { before.failures.saturating_add(1) }
+    if well && !before.tasks.is_empty() { 1 } else { before.failures().saturating_add(1) }
 }
 
 /// Wait before a successor after so many failures in a row, at least one.

@@ -3,15 +3,18 @@
 use std::sync::Arc;
 
 use supercloud_proto::{
-    id::HostId,
+    id::{HostId, InstanceId},
     instance::{Desired, InstanceReport, InstanceState, TaskStatus},
     spec::WorkloadKind,
 };
 
-use super::Step;
+use super::{
+    Step,
+    telling::{Note, Text},
+};
 use crate::state::{
     command::{Done, Rejection},
-    model::{EventKind, Instance, Subject},
+    model::{EventKind, Instance, Subject, TaskSeen},
 };
 
 impl Step<'_> {
@@ -28,68 +31,54 @@ impl Step<'_> {
     fn report_one(&mut self, host: HostId, report: &InstanceReport) {
         let known =
             self.state.instances.get(&report.instance).filter(|instance| instance.host() == Some(host));
-        let Some(instance) = known.cloned() else { return self.unrecognised(host, report) };
+        let Some(instance) = known else { return self.unrecognised(host, report) };
         if report.sequence <= instance.report_sequence || !may_report(report.state) {
             return;
         }
-        self.note_restarts(&instance, report);
         // Over is over: what it took was given to others the moment it was reported to have ended.
         let state =
             if instance.state.is_over() && !report.state.is_over() { instance.state } else { report.state };
         let changed = instance.state != state;
-        let seen = Instance {
-            state,
-            state_reason: shared(&instance.state_reason, &report.reason),
-            tasks: report.tasks.clone(),
-            report_sequence: report.sequence,
-            changed: if changed { self.time } else { instance.changed },
-            ..Instance::clone(&instance)
-        };
+        let mut notes: Vec<Note> = restarts(instance, report)
+            .map(|text| self.note(EventKind::InstanceRestarted, instance, Text::Said(text)))
+            .collect();
         if changed && is_news(state) {
-            let subject = self.about(&seen);
-            self.event(EventKind::InstanceState, subject, describe(report));
+            notes.push(self.note(EventKind::InstanceState, instance, Text::Said(describe(report))));
         }
-        self.put(seen.clone());
-        self.settle(&seen);
+        notes.into_iter().for_each(|note| self.tellings.note(note));
+        let time = self.time;
+        self.change(report.instance, |instance| {
+            instance.state = state;
+            set_text(&mut instance.state_reason, &report.reason);
+            instance.tasks = report.tasks.iter().map(|task| TaskSeen::of(task, instance.spec())).collect();
+            instance.report_sequence = report.sequence;
+            if changed {
+                instance.changed = time;
+            }
+        });
+        self.settle(report.instance);
     }
 
     /// Draws the consequence where an instance is over.
-    fn settle(&mut self, instance: &Instance) {
+    fn settle(&mut self, id: InstanceId) {
+        let over = |instance: &&Arc<Instance>| instance.state.is_over();
+        let Some(instance) = self.state.instances.get(&id).filter(over).cloned() else { return };
         match (instance.desired, instance.state) {
-            (Desired::Stop, InstanceState::Stopped) => {
-                let reason = instance.desired_reason.clone();
-                self.take(instance.id, &reason);
-            }
+            (Desired::Stop, InstanceState::Stopped) => self.take(id, instance.desired_reason()),
             (Desired::Run, InstanceState::Stopped) => {
                 // Its host says that nothing is left of it although nobody told it to stop.
-                let failed = Instance { state: InstanceState::Failed, ..instance.clone() };
+                let failed = Instance { state: InstanceState::Failed, ..Instance::clone(&instance) };
                 self.succeed(&failed, "gone from its host without an order");
-                self.take(instance.id, "gone from its host without an order");
+                self.take(id, "gone from its host without an order");
             }
             (Desired::Run, InstanceState::Failed) => {
                 let reason = format!("failed: {}", instance.state_reason);
-                self.succeed(instance, &reason);
+                self.succeed(&instance, &reason);
             }
-            (Desired::Run, InstanceState::Completed) if instance.spec.kind != WorkloadKind::Batch => {
-                self.succeed(instance, "a service that ended");
+            (Desired::Run, InstanceState::Completed) if instance.spec().kind != WorkloadKind::Batch => {
+                self.succeed(&instance, "a service that ended");
             }
             _ => {}
-        }
-    }
-
-    fn note_restarts(&mut self, instance: &Instance, report: &InstanceReport) {
-        for task in &report.tasks {
-            let before = instance.tasks.iter().find(|t| t.name == task.name).map_or(0, |t| t.restarts);
-            if task.restarts > before {
-                let subject = self.about(instance);
-                let message = format!(
-                    "task {} started anew (restart {}): {}",
-                    task.name,
-                    task.restarts,
-                    last_end(task)
-                );
-                self.event(EventKind::InstanceRestarted, subject, message);
-            }
         }
     }
 
@@ -120,18 +109,33 @@ fn is_news(state: InstanceState) -> bool {
     matches!(state, Running | Restarting | Completed | Failed | Unknown)
 }
 
-fn describe(report: &InstanceReport) -> String {
+fn describe(report: &InstanceReport) -> Arc<str> {
     match report.reason.as_str() {
-        "" => report.state.as_str().to_owned(),
-        reason => format!("{}: {reason}", report.state.as_str()),
+        "" => report.state.as_str().into(),
+        reason => format!("{}: {reason}", report.state.as_str()).into(),
     }
+}
+
+/// What is to be said of tasks that were started anew since the last report.
+fn restarts<'r>(
+    instance: &'r Instance,
+    report: &'r InstanceReport,
+) -> impl Iterator<Item = Arc<str>> + use<'r> {
+    let before = |task: &TaskStatus| {
+        instance.tasks.iter().find(|known| *known.name() == task.name).map_or(0, TaskSeen::restarts)
+    };
+    report.tasks.iter().filter(move |task| task.restarts > before(task)).map(|task| {
+        format!("task {} started anew (restart {}): {}", task.name, task.restarts, last_end(task)).into()
+    })
 }
 
 fn last_end(task: &TaskStatus) -> &str {
     if task.reason.is_empty() { "no reason given" } else { &task.reason }
 }
 
-/// Keeps the text that is there where it is the same.
-fn shared(present: &Arc<str>, new: &str) -> Arc<str> {
-    if present.as_ref() == new { present.clone() } else { new.into() }
+/// Keeps the text that is there where it is the same; an empty one takes no memory.
+fn set_text(present: &mut Arc<str>, new: &str) {
+    if present.as_ref() != new {
+        *present = if new.is_empty() { Arc::default() } else { new.into() };
+    }
 }

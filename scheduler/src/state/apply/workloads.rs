@@ -107,6 +107,7 @@ impl Step<'_> {
 
     fn revision(&self, revision: Revision, spec: &WorkloadSpec) -> Arc<RevisionRecord> {
         Arc::new(RevisionRecord {
+            key: spec.key(),
             revision,
             spec: Arc::new(spec.clone()),
             applied: self.time,
@@ -189,7 +190,7 @@ impl Step<'_> {
         let outdated: Vec<InstanceId> = self
             .state
             .instances_of(key)
-            .filter(|instance| instance.is_pending() && instance.revision != current)
+            .filter(|instance| instance.is_pending() && instance.revision() != current)
             .map(|instance| instance.id)
             .collect();
         for id in outdated {
@@ -199,7 +200,7 @@ impl Step<'_> {
 
     /// Forgets old revisions that no instance runs.
     fn prune(&self, workload: &mut Workload) {
-        let used: BTreeSet<Revision> = self.state.instances_of(&workload.key).map(|i| i.revision).collect();
+        let used: BTreeSet<Revision> = self.state.instances_of(&workload.key).map(|i| i.revision()).collect();
         let surplus = workload.revisions.len().saturating_sub(KEPT_REVISIONS);
         let keep = |(place, record): &(usize, &Arc<RevisionRecord>)| {
             *place >= surplus || used.contains(&record.revision)

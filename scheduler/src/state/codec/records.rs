@@ -5,18 +5,17 @@ use std::sync::Arc;
 use imbl::Vector;
 use supercloud_proto::{
     host::HostState,
-    id::HostId,
-    instance::{Desired, InstanceState},
+    id::{HostId, LogIndex},
     log::v1 as stored,
     problem::Problems,
     spec::WorkloadSpec,
     v1,
 };
 
-use super::entry::{key, parse_grant, parsed, port, token, wrong};
+use super::entry::{parse_grant, parsed, token, wrong};
 use crate::state::{
     State,
-    model::{Borough, Host, Instance, Placed, RevisionRecord, Token, Workload},
+    model::{Borough, Host, Instance, RevisionRecord, Token, Workload},
 };
 
 /// A borough, without what is counted.
@@ -99,9 +98,11 @@ pub(super) fn parse_workload(message: v1::Workload) -> Result<Workload, Problems
 
 fn parse_revision(message: v1::WorkloadRevision) -> Result<Arc<RevisionRecord>, Problems> {
     let spec = message.spec.ok_or_else(|| wrong("spec", "a spec", "none"))?;
+    let spec = WorkloadSpec::try_from(spec)?;
     Ok(Arc::new(RevisionRecord {
+        key: spec.key(),
         revision: message.revision,
-        spec: Arc::new(WorkloadSpec::try_from(spec)?),
+        spec: Arc::new(spec),
         applied: message.applied_ms,
         applied_by: message.applied_by,
     }))
@@ -123,12 +124,8 @@ pub fn host_message(host: &Host) -> v1::Host {
     }
 }
 
-pub(super) fn host_record(host: &Host) -> stored::HostRecord {
-    stored::HostRecord {
-        host: Some(host_message(host)),
-        incarnation: host.incarnation.clone(),
-        orders_index: host.orders_index,
-    }
+pub(super) fn host_record(host: &Host, orders_index: LogIndex) -> stored::HostRecord {
+    stored::HostRecord { host: Some(host_message(host)), incarnation: host.incarnation.clone(), orders_index }
 }
 
 pub(super) fn parse_host(record: stored::HostRecord) -> Result<Host, Problems> {
@@ -144,7 +141,6 @@ pub(super) fn parse_host(record: stored::HostRecord) -> Result<Host, Problems> {
         state_since: message.state_since_ms,
         schedulable: message.schedulable,
         registered: message.registered_ms,
-        orders_index: record.orders_index,
     })
 }
 
@@ -154,70 +150,27 @@ impl State {
         let host = instance.host().and_then(|id| self.host(id));
         v1::Instance {
             id: instance.id.to_string(),
-            borough: (&instance.workload.borough).into(),
-            workload: (&instance.workload.workload).into(),
-            revision: instance.revision,
+            borough: (&instance.workload().borough).into(),
+            workload: (&instance.workload().workload).into(),
+            revision: instance.revision(),
             slot: instance.slot,
             host: host.map(|host| String::from(&host.name)).unwrap_or_default(),
             host_id: instance.host().map_or(0, |id| id.0),
             desired: instance.desired.into(),
-            desired_reason: instance.desired_reason.as_ref().to_owned(),
+            desired_reason: instance.desired_reason().to_owned(),
             state: instance.state.into(),
             state_reason: instance.state_reason.as_ref().to_owned(),
             order_index: instance.order_index,
             created_ms: instance.created,
             changed_ms: instance.changed,
-            not_before_ms: instance.not_before,
-            tasks: instance.tasks.iter().map(Into::into).collect(),
+            not_before_ms: instance.not_before(),
+            tasks: instance.tasks.iter().map(|task| task.status().into()).collect(),
             ports: self.bindings(instance).into_iter().map(Into::into).collect(),
-            replaces: instance.replaces.map(|id| id.to_string()).unwrap_or_default(),
-            failures: instance.failures,
+            replaces: instance.replaces().map(|id| id.to_string()).unwrap_or_default(),
+            failures: instance.failures(),
             report_sequence: instance.report_sequence,
             taken: instance.placed.as_ref().map(|placed| placed.taken.into()),
         }
-    }
-
-    /// An instance from a snapshot. Its workload must be in the state already.
-    pub(super) fn parse_instance(&self, message: v1::Instance) -> Result<Instance, Problems> {
-        let workload = key(&message.borough, &message.workload)?;
-        let known = self.workload(&workload).and_then(|record| record.revision(message.revision));
-        let record =
-            known.ok_or_else(|| wrong("revision", "a kept revision of the workload", message.revision))?;
-        let placed = match message.host_id {
-            0 => None,
-            host => Some(Placed {
-                host: HostId(host),
-                ports: message
-                    .ports
-                    .iter()
-                    .map(|binding| port(binding.host_port))
-                    .collect::<Result<_, _>>()?,
-                taken: message.taken.unwrap_or_default().into(),
-            }),
-        };
-        Ok(Instance {
-            id: parsed("id", &message.id)?,
-            spec: record.spec.clone(),
-            workload,
-            revision: message.revision,
-            slot: message.slot,
-            desired: Desired::try_from(message.desired)?,
-            desired_reason: message.desired_reason.into(),
-            placed,
-            state: InstanceState::try_from(message.state)?,
-            state_reason: message.state_reason.into(),
-            order_index: message.order_index,
-            created: message.created_ms,
-            changed: message.changed_ms,
-            not_before: message.not_before_ms,
-            tasks: message.tasks.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
-            replaces: match message.replaces.as_str() {
-                "" => None,
-                id => Some(parsed("replaces", id)?),
-            },
-            failures: message.failures,
-            report_sequence: message.report_sequence,
-        })
     }
 }
 

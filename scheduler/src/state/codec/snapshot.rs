@@ -13,15 +13,24 @@ use supercloud_proto::{
     problem::Problems,
 };
 
-use super::{entry::wrong, outcome, records};
+use super::{
+    entry::wrong,
+    instances, outcome, records,
+    wire::{Reading, Value, varint},
+};
 use crate::state::{
     State,
     level::{FIRST, KNOWN, Level},
+    model::Instance,
     requests::Remembered,
 };
 
 /// Longest record: a workload with all its revisions, far below this.
 const MAX_RECORD: usize = 64 << 20;
+/// Most bytes of the length before a record.
+const MAX_LENGTH_DIGITS: usize = 5;
+/// Bytes that are hashed, and written or read, at a time.
+const BUFFER: usize = 256 << 10;
 
 /// Why a stream is no snapshot.
 #[derive(Debug, thiserror::Error)]
@@ -72,7 +81,7 @@ pub enum RestoreError {
 impl State {
     /// Writes the whole state.
     pub fn write(&self, out: &mut dyn Write) -> io::Result<()> {
-        let mut writer = Writer { out, records: 0, hash: Sha256::new() };
+        let mut writer = Writer::new(out);
         writer.record(Record::Header(stored::SnapshotHeader {
             format: self.level(),
             cluster_id: self.cluster_id().unwrap_or_default().to_owned(),
@@ -86,10 +95,11 @@ impl State {
             writer.record(Record::Workload(records::whole_workload_message(workload)))?;
         }
         for host in self.hosts.values() {
-            writer.record(Record::Host(records::host_record(host)))?;
+            let orders_index = self.orders.get(&host.id).copied().unwrap_or_default();
+            writer.record(Record::Host(records::host_record(host, orders_index)))?;
         }
         for instance in self.instances.values() {
-            writer.record(Record::Instance(self.instance_message(instance)))?;
+            writer.instance(self, instance)?;
         }
         for token in self.tokens.values() {
             writer.record(Record::Token(records::token_record(token)))?;
@@ -110,8 +120,8 @@ impl State {
 
     /// Reads a whole state, and believes nothing until the footer matches.
     pub fn read(input: &mut dyn Read) -> Result<Self, RestoreError> {
-        let mut reader = Reader { input, records: 0, hash: Sha256::new() };
-        let Record::Header(header) = reader.record()? else {
+        let mut reader = Reader::new(input);
+        let Some(Record::Header(header)) = reader.record()?.message()? else {
             return Err(RestoreError::Footer("it does not begin with a header"));
         };
         if !(FIRST..=KNOWN).contains(&header.format) {
@@ -124,16 +134,24 @@ impl State {
             next_host: header.last_host_id,
             ..Self::default()
         };
+        let mut instances = instances::Reader::default();
         loop {
-            let (before, hash) = (reader.records, reader.hash.clone());
-            match reader.record()? {
-                Record::Footer(footer) => {
-                    check_footer(&footer, before, hash)?;
+            let stored = reader.record()?;
+            let record = stored.number;
+            let content = |problems| RestoreError::Content { record, problems };
+            if let Some(bytes) = stored.instance() {
+                let instance = instances.read(&state, bytes).map_err(content)?;
+                state.derived.add(&instance);
+                state.instances.insert(instance.id, Arc::new(instance));
+                continue;
+            }
+            match stored.message()? {
+                Some(Record::Footer(footer)) => {
+                    check_footer(&footer, record, &reader.hash_before_last())?;
                     return Ok(state);
                 }
-                record => state
-                    .take_in(record)
-                    .map_err(|problems| RestoreError::Content { record: before, problems })?,
+                Some(message) => state.take_in(message).map_err(content)?,
+                None => return Err(content(wrong("record", "a record that this version knows", "another"))),
             }
         }
     }
@@ -149,14 +167,11 @@ impl State {
                 self.workloads.insert(workload.key.clone(), Arc::new(workload));
             }
             Record::Host(message) => {
+                let orders_index = message.orders_index;
                 let host = records::parse_host(message)?;
                 self.derived.add_host(&host);
+                self.orders.insert(host.id, orders_index);
                 self.hosts.insert(host.id, Arc::new(host));
-            }
-            Record::Instance(message) => {
-                let instance = self.parse_instance(message)?;
-                self.derived.add(&instance);
-                self.instances.insert(instance.id, Arc::new(instance));
             }
             Record::Token(message) => {
                 let token = records::parse_token(message)?;
@@ -166,19 +181,19 @@ impl State {
                 let (key, request) = parse_request(message)?;
                 self.requests.insert(&key, request);
             }
-            Record::Header(_) | Record::Footer(_) => {
-                return Err(wrong("record", "a record", "a second header"));
+            Record::Header(_) | Record::Footer(_) | Record::Instance(_) => {
+                return Err(wrong("record", "a record", "one in the wrong place"));
             }
         }
         Ok(())
     }
 }
 
-fn check_footer(footer: &stored::SnapshotFooter, records: u64, hash: Sha256) -> Result<(), RestoreError> {
+fn check_footer(footer: &stored::SnapshotFooter, records: u64, hash: &[u8]) -> Result<(), RestoreError> {
     if footer.records != records {
         return Err(RestoreError::Footer("another number of records"));
     }
-    if footer.state_hash != hash.finalize().as_slice() {
+    if footer.state_hash != hash {
         return Err(RestoreError::Footer("another hash"));
     }
     Ok(())
@@ -203,63 +218,133 @@ struct Writer<'a> {
     out: &'a mut dyn Write,
     records: u64,
     hash: Sha256,
+    /// Records that are not hashed and written yet.
+    buffer: Vec<u8>,
 }
 
-impl Writer<'_> {
+impl<'a> Writer<'a> {
+    fn new(out: &'a mut dyn Write) -> Self {
+        Self { out, records: 0, hash: Sha256::new(), buffer: Vec::with_capacity(2 * BUFFER) }
+    }
+
     fn record(&mut self, record: Record) -> io::Result<()> {
-        let bytes = stored::SnapshotRecord { record: Some(record) }.encode_length_delimited_to_vec();
-        self.hash.update(&bytes);
+        let message = stored::SnapshotRecord { record: Some(record) };
+        self.buffer.extend_from_slice(&message.encode_length_delimited_to_vec());
+        self.written()
+    }
+
+    fn instance(&mut self, state: &State, instance: &Instance) -> io::Result<()> {
+        instances::write(state, instance, &mut self.buffer);
+        self.written()
+    }
+
+    fn written(&mut self) -> io::Result<()> {
         self.records += 1;
-        self.out.write_all(&bytes)
+        if self.buffer.len() >= BUFFER { self.flush() } else { Ok(()) }
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        self.hash.update(&self.buffer);
+        self.out.write_all(&self.buffer)?;
+        self.buffer.clear();
+        Ok(())
     }
 
     fn footer(mut self) -> io::Result<()> {
+        self.flush()?;
         let state_hash = self.hash.clone().finalize().to_vec();
-        self.record(Record::Footer(stored::SnapshotFooter { records: self.records, state_hash }))
+        self.record(Record::Footer(stored::SnapshotFooter { records: self.records, state_hash }))?;
+        self.flush()
     }
 }
 
+/// Reads records out of a buffer that is filled and hashed many at a time.
 struct Reader<'a> {
     input: &'a mut dyn Read,
     records: u64,
+    buffer: Vec<u8>,
+    /// Everything in the buffer before this was read.
+    at: usize,
+    /// Where the last record begins.
+    last: usize,
+    /// Hash of everything before the last record that has left the buffer.
     hash: Sha256,
 }
 
-impl Reader<'_> {
-    fn record(&mut self) -> Result<Record, RestoreError> {
-        let record = self.records;
-        let length = self.length()?;
-        if length > MAX_RECORD as u64 {
-            return Err(RestoreError::TooLong { record, found: length });
+/// One record as it stands in the bytes.
+struct Stored<'r> {
+    number: u64,
+    bytes: &'r [u8],
+}
+
+impl Stored<'_> {
+    /// The bytes of the instance, if it is one.
+    fn instance(&self) -> Option<&[u8]> {
+        match Reading(self.bytes).next() {
+            Ok(Some((instances::RECORD_FIELD, Value::Bytes(bytes)))) => Some(bytes),
+            _ => None,
         }
-        let mut bytes = vec![0; length as usize];
-        self.fill(&mut bytes)?;
-        self.records += 1;
-        let message = stored::SnapshotRecord::decode(bytes.as_slice())
-            .map_err(|source| RestoreError::Message { record, source })?;
-        let unknown = || wrong("record", "a record that this version knows", "another");
-        message.record.ok_or_else(|| RestoreError::Content { record, problems: unknown() })
     }
 
-    /// The length before a record: seven bits a byte, least first.
-    fn length(&mut self) -> Result<u64, RestoreError> {
-        let mut length = 0u64;
-        for shift in (0..35).step_by(7) {
-            let mut byte = [0];
-            self.fill(&mut byte)?;
-            length |= u64::from(byte[0] & 0x7f) << shift;
-            if byte[0] & 0x80 == 0 {
-                return Ok(length);
+    fn message(&self) -> Result<Option<Record>, RestoreError> {
+        let message = stored::SnapshotRecord::decode(self.bytes);
+        Ok(message.map_err(|source| RestoreError::Message { record: self.number, source })?.record)
+    }
+}
+
+impl<'a> Reader<'a> {
+    fn new(input: &'a mut dyn Read) -> Self {
+        Self { input, records: 0, buffer: Vec::new(), at: 0, last: 0, hash: Sha256::new() }
+    }
+
+    fn record(&mut self) -> Result<Stored<'_>, RestoreError> {
+        let number = self.records;
+        self.last = self.at;
+        let (length, digits) = self.length()?;
+        if length > MAX_RECORD as u64 {
+            return Err(RestoreError::TooLong { record: number, found: length });
+        }
+        let whole = digits + length as usize;
+        self.need(whole)?;
+        let start = self.at + digits;
+        self.at += whole;
+        self.records += 1;
+        Ok(Stored { number, bytes: &self.buffer[start..self.at] })
+    }
+
+    /// The length before a record, and how many bytes it takes.
+    fn length(&mut self) -> Result<(u64, usize), RestoreError> {
+        for digits in 1..=MAX_LENGTH_DIGITS {
+            self.need(digits)?;
+            if let Some(found) = varint(&self.buffer[self.at..self.at + digits]) {
+                return Ok(found);
             }
         }
-        Err(RestoreError::TooLong { record: self.records, found: length })
+        Err(RestoreError::TooLong { record: self.records, found: u64::MAX })
     }
 
-    fn fill(&mut self, bytes: &mut [u8]) -> Result<(), RestoreError> {
-        let record = self.records;
-        self.input.read_exact(bytes).map_err(|source| RestoreError::Read { record, source })?;
-        self.hash.update(bytes);
+    /// Sees to it that so many bytes are there.
+    fn need(&mut self, bytes: usize) -> Result<(), RestoreError> {
+        if self.buffer.len() - self.at >= bytes {
+            return Ok(());
+        }
+        self.hash.update(&self.buffer[..self.last]);
+        self.buffer.drain(..self.last);
+        self.at -= self.last;
+        self.last = 0;
+        while self.buffer.len() - self.at < bytes {
+            let more = BUFFER.max(bytes);
+            let read = self.input.take(more as u64).read_to_end(&mut self.buffer);
+            let ended = || io::Error::from(io::ErrorKind::UnexpectedEof);
+            let read = read.and_then(|read| if read == 0 { Err(ended()) } else { Ok(read) });
+            read.map_err(|source| RestoreError::Read { record: self.records, source })?;
+        }
         Ok(())
+    }
+
+    /// Hash of everything before the record that was read last.
+    fn hash_before_last(&self) -> Vec<u8> {
+        self.hash.clone().chain_update(&self.buffer[..self.last]).finalize().to_vec()
     }
 }
 

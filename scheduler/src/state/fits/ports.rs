@@ -9,7 +9,10 @@ use supercloud_proto::{
 };
 
 use super::{Candidate, Reason, Request};
-use crate::state::{derived::HostUse, model::Host};
+use crate::state::{
+    derived::HostUse,
+    model::{Host, Ports},
+};
 
 /// The host ports asked for are free, and enough of the others are; chosen ones are each what the spec asks for, free and the host's to give.
 pub(super) fn ports(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
@@ -33,7 +36,7 @@ fn chosen_ports(candidate: &Candidate<'_>, spec: &WorkloadSpec, chosen: &[u16]) 
             None if !contains(range, *number) => reasons.push(Reason::PortOutside(held.0, held.1)),
             _ => {}
         }
-        if candidate.used.ports.contains_key(&held) || !own.insert(held) {
+        if candidate.used.ports.contains(&held) || !own.insert(held) {
             reasons.push(Reason::PortTaken(held.0, held.1));
         }
     }
@@ -44,7 +47,7 @@ fn any_ports(candidate: &Candidate<'_>, spec: &WorkloadSpec) -> Vec<Reason> {
     let mut own = BTreeSet::new();
     let mut reasons = Vec::new();
     for held in fixed_ports(spec) {
-        if candidate.used.ports.contains_key(&held) || !own.insert(held) {
+        if candidate.used.ports.contains(&held) || !own.insert(held) {
             reasons.push(Reason::PortTaken(held.0, held.1));
         }
     }
@@ -72,9 +75,9 @@ fn free_ports(range: PortRange, used: &HostUse, protocol: Protocol, own: &BTreeS
     if range.last < range.first {
         return 0;
     }
-    let span = (protocol, range.first)..=(protocol, range.last);
-    let named = own.range(span.clone()).filter(|held| !used.ports.contains_key(*held)).count();
-    let taken = used.ports.range(span).count();
+    let (first, last) = ((protocol, range.first), (protocol, range.last));
+    let named = own.range(first..=last).filter(|held| !used.ports.contains(held)).count();
+    let taken = used.ports.count_between(first, last);
     (u64::from(range.last - range.first) + 1).saturating_sub((named + taken) as u64)
 }
 
@@ -84,15 +87,10 @@ fn contains(range: PortRange, port: u16) -> bool {
 
 /// Host ports for an instance, in the order of [`WorkloadSpec::ports`], or `None` where the filter `ports` would say no. Those that the spec
 /// names are as named; the others are the first free ones of the host's range from a place that the instance's id gives, round and round.
-pub fn choose_ports(
-    host: &Host,
-    used: &HostUse,
-    spec: &WorkloadSpec,
-    instance: InstanceId,
-) -> Option<Vec<u16>> {
+pub fn choose_ports(host: &Host, used: &HostUse, spec: &WorkloadSpec, instance: InstanceId) -> Option<Ports> {
     let mut own = BTreeSet::new();
     for held in fixed_ports(spec) {
-        if used.ports.contains_key(&held) || !own.insert(held) {
+        if used.ports.contains(&held) || !own.insert(held) {
             return None;
         }
     }
@@ -102,7 +100,7 @@ pub fn choose_ports(
             Some(number) => Some(number),
             None => rotation(range, instance).find(|number| {
                 let held = (port.protocol, *number);
-                !used.ports.contains_key(&held) && own.insert(held)
+                !used.ports.contains(&held) && own.insert(held)
             }),
         })
         .collect()

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use supercloud_proto::{
     host::HostState,
+    id::{HostId, InstanceId},
     instance::{Desired, InstanceState},
     spec::WorkloadKind,
 };
@@ -12,9 +13,11 @@ use super::{
     checker::check,
     world::{World, key, service, web},
 };
-use crate::state::{Change, Command, Done, EventKind, Grant, HostVerdict, Outcome, Rejection};
+use crate::state::{
+    Change, Command, Done, EventKind, Grant, HostVerdict, Outcome, Placement, Ports, Rejection, Run,
+};
 
-fn judge(world: &mut World, host: supercloud_proto::id::HostId, state: HostState) {
+fn judge(world: &mut World, host: HostId, state: HostState) {
     world.must(Command::JudgeHosts(vec![HostVerdict { host, state, reason: "silent".to_owned() }]));
 }
 
@@ -32,7 +35,7 @@ fn a_workload_is_created_scaled_changed_and_stopped() {
     assert_eq!(world.apply_spec(&changed), Done::Applied(Change::Updated));
     assert_eq!(world.state.workload(&key("web")).unwrap().current().revision, 2);
     assert_eq!(
-        world.state.pending().next().unwrap().revision,
+        world.state.pending().next().unwrap().revision(),
         2,
         "what waits takes the new revision at once"
     );
@@ -105,7 +108,7 @@ fn orders_follow_decisions_and_a_stopped_instance_leaves_when_its_host_says_so()
     world.must(Command::StopWorkload { key: key("web"), purge: true });
     let stop = world.state.orders_of(host, order.index).next().unwrap();
     assert_eq!((stop.instance, stop.desired), (id, Desired::Stop));
-    assert_eq!(world.state.host(host).unwrap().orders_index, stop.index);
+    assert_eq!(world.state.orders_indexes()[&host], stop.index);
     world.report(id, InstanceState::Stopped);
     assert!(world.state.instance(id).is_none());
     assert!(world.state.workload(&key("web")).is_none(), "purged with its last instance");
@@ -125,8 +128,8 @@ fn a_failed_instance_is_replaced_after_a_wait_that_grows() {
         let id = world.live("web")[0];
         world.report(id, InstanceState::Failed);
         let next = world.state.instance(world.live("web")[0]).unwrap().clone();
-        assert_eq!(next.replaces, Some(id));
-        waits.push(next.not_before - world.now);
+        assert_eq!(next.replaces(), Some(id));
+        waits.push(next.not_before() - world.now);
         world.report(id, InstanceState::Stopped);
     }
     assert_eq!(waits, [5_000, 10_000, 20_000]);
@@ -191,7 +194,7 @@ fn a_rollout_step_stops_old_instances_and_creates_successors() {
     assert_eq!(world.must(replace(vec![old[0]])), Done::Instances(1));
     assert_eq!(world.must(replace(vec![old[0]])), Done::Instances(0), "a repetition does nothing");
     let next = world.state.instance(world.live("web")[0]).unwrap();
-    assert_eq!((next.revision, next.replaces), (2, Some(old[0])));
+    assert_eq!((next.revision(), next.replaces()), (2, Some(old[0])));
     check(&world.state);
 }
 
@@ -298,4 +301,45 @@ fn a_token_is_used_once_and_lapses() {
     world.must(create("t2", world.now + 10));
     world.now += 10;
     assert!(matches!(world.refused(using("t2", 7)), Rejection::Denied(_)));
+}
+
+#[test]
+fn what_happens_to_many_alike_is_told_once_with_all_of_them_in_it() {
+    let mut world = World::with_hosts(&["h0", "h1", "h2"]);
+    world.events.clear();
+    world.apply_spec(&service("web", 20));
+    assert_eq!(
+        told(&world),
+        ["workload-applied created with 20 instances", "instance-created 20 instances created"]
+    );
+    let (runs, first) = (world.events[1].runs.clone(), world.live("web")[0]);
+    assert_eq!(runs, [Run { first, count: 20, host: None }]);
+
+    let (ids, index) = (world.live("web"), world.state.applied() + 1);
+    let placement = |(place, id): (usize, &InstanceId)| Placement {
+        instance: *id,
+        host: HostId([1, 2, 3][place / 8]),
+        ports: Ports::default(),
+    };
+    world.events.clear();
+    world.must(Command::Place(ids.iter().enumerate().map(placement).collect()));
+    assert_eq!(told(&world), ["instance-placed 20 instances placed on 3 hosts"]);
+    let runs: Vec<(InstanceId, u32, &str)> = world.events[0]
+        .runs
+        .iter()
+        .map(|run| (run.first, run.count, run.host.as_ref().unwrap().as_str()))
+        .collect();
+    assert_eq!(runs, [(ids[0], 8, "h0"), (ids[8], 8, "h1"), (ids[16], 4, "h2")]);
+    assert_eq!((world.events[0].index, world.events[0].ordinal), (index, 0));
+
+    world.events.clear();
+    for id in &ids[..2] {
+        world.report(*id, InstanceState::Running);
+    }
+    assert_eq!(told(&world), ["instance-state running: as seen"; 2], "a few are told one by one");
+}
+
+/// What was told, without who and when.
+fn told(world: &World) -> Vec<String> {
+    world.events.iter().map(|event| format!("{} {}", event.kind.as_str(), event.message)).collect()
 }

@@ -48,8 +48,8 @@ fn no_host_bears_too_much(state: &State) {
 fn every_slot_once(state: &State) {
     let mut slots = BTreeMap::new();
     for instance in state.instances().values().filter(|i| i.desired == Desired::Run) {
-        let before = slots.insert((instance.workload.clone(), instance.slot), instance.id);
-        assert_eq!(before, None, "slot {} of {} twice", instance.slot, instance.workload);
+        let before = slots.insert((instance.workload().clone(), instance.slot), instance.id);
+        assert_eq!(before, None, "slot {} of {} twice", instance.slot, instance.workload());
     }
     for workload in state.workloads().values() {
         let wanted = if workload.stopped { 0 } else { workload.current().spec.count };
@@ -75,9 +75,9 @@ fn what_is_derived_follows(state: &State) {
 /// Every record that another speaks of is there.
 fn nothing_dangles(state: &State) {
     for instance in state.instances().values() {
-        let workload = state.workload(&instance.workload).expect("the workload of an instance");
-        let revision = workload.revision(instance.revision).expect("the revision of an instance");
-        assert_eq!(revision.spec.tasks, instance.spec.tasks);
+        let workload = state.workload(instance.workload()).expect("the workload of an instance");
+        let revision = workload.revision(instance.revision()).expect("the revision of an instance");
+        assert_eq!(revision.spec.tasks, instance.spec().tasks);
         if let Some(placed) = &instance.placed {
             assert!(state.host(placed.host).is_some(), "the host of {}", instance.id);
         }

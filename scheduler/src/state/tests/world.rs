@@ -158,7 +158,7 @@ impl World {
     pub fn place(&mut self, instance: InstanceId, host: HostId) -> bool {
         let Some(record) = self.state.instance(instance).cloned() else { return false };
         let Some(at) = self.state.host(host).cloned() else { return false };
-        let ports = choose_ports(&at, self.state.used(host), &record.spec, instance);
+        let ports = choose_ports(&at, self.state.used(host), record.spec(), instance);
         let Some(ports) = ports else { return false };
         self.must(Command::Place(vec![Placement { instance, host, ports }])) == Done::Instances(1)
     }

@@ -7,6 +7,7 @@ mod api;
 mod baseline;
 mod report;
 mod run;
+mod state;
 
 use std::{path::PathBuf, process::ExitCode};
 
@@ -17,7 +18,7 @@ use report::Report;
 type Bench = fn(&Options, &mut Report) -> Outcome;
 
 /// All benches, in the order in which they run.
-const BENCHES: [(&str, Bench); 1] = [("run", run::run)];
+const BENCHES: [(&str, Bench); 2] = [("run", run::run), ("state", state::run)];
 /// Rounds of a comparison where none are asked for. Odd, so that the median is a measurement.
 const ROUNDS: usize = 9;
 /// Fewer say nothing.

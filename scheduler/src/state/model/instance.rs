@@ -1,0 +1,139 @@
+//! An instance's record. There are a million of them, so it is kept small: what its revision says is looked up there, and what few instances have
+//! to say stands apart.
+
+use std::sync::Arc;
+
+use supercloud_proto::{
+    amount::Amounts,
+    id::{HostId, InstanceId, LogIndex, Revision, UnixMillis},
+    instance::{Desired, InstanceState},
+    name::WorkloadKey,
+    spec::WorkloadSpec,
+};
+
+use super::{Ports, RevisionRecord, TaskSeen};
+
+/// One running copy of a workload.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Instance {
+    /// Id.
+    pub id: InstanceId,
+    /// Revision that it runs, with whose it is and what it wants; shared with the workload's record.
+    pub record: Arc<RevisionRecord>,
+    /// Which copy, from 0. At most one instance of a slot has `desired == Run`.
+    pub slot: u32,
+    /// What is wanted of it.
+    pub desired: Desired,
+    /// Where it is; `None` while pending.
+    pub placed: Option<Placed>,
+    /// What is seen of it.
+    pub state: InstanceState,
+    /// Why it is in that state.
+    pub state_reason: Arc<str>,
+    /// Log index of the latest decision about it.
+    pub order_index: LogIndex,
+    /// Created at.
+    pub created: UnixMillis,
+    /// State last changed at.
+    pub changed: UnixMillis,
+    /// Its tasks as last reported.
+    pub tasks: Box<[TaskSeen]>,
+    /// Sequence of the last report taken into account.
+    pub report_sequence: u64,
+    /// What an instance has that follows another one or was told to stop.
+    pub background: Option<Box<Background>>,
+}
+
+/// What few instances have to say.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Background {
+    /// Why that is wanted of it, where there is more to say than the spec does.
+    pub desired_reason: Arc<str>,
+    /// Not to be placed before; 0: at once.
+    pub not_before: UnixMillis,
+    /// The one it took over from.
+    pub replaces: Option<InstanceId>,
+    /// Failed instances in a row in this slot before it.
+    pub failures: u32,
+}
+
+impl Background {
+    /// Nothing where there is nothing to say.
+    pub fn boxed(self) -> Option<Box<Self>> {
+        (self != Self::default()).then(|| Box::new(self))
+    }
+}
+
+/// Where an instance is and what it takes there.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Placed {
+    /// Its host.
+    pub host: HostId,
+    /// Host ports, in the order of [`WorkloadSpec::ports`].
+    pub ports: Ports,
+    /// What it takes there, with a VM's overhead, as decided when it was placed.
+    pub taken: Amounts,
+}
+
+impl Instance {
+    /// Whose.
+    pub fn workload(&self) -> &WorkloadKey {
+        &self.record.key
+    }
+
+    /// Number of the revision that it runs; always kept in the workload while this exists.
+    pub fn revision(&self) -> Revision {
+        self.record.revision
+    }
+
+    /// What that revision wants. Its count is that of some moment: only the workload's own record follows every scale.
+    pub fn spec(&self) -> &WorkloadSpec {
+        &self.record.spec
+    }
+
+    /// Why that is wanted of it, where there is more to say than the spec does.
+    pub fn desired_reason(&self) -> &str {
+        self.background.as_ref().map_or("", |background| &background.desired_reason)
+    }
+
+    /// Not to be placed before; 0: at once.
+    pub fn not_before(&self) -> UnixMillis {
+        self.background.as_ref().map_or(0, |background| background.not_before)
+    }
+
+    /// The one it took over from.
+    pub fn replaces(&self) -> Option<InstanceId> {
+        self.background.as_ref().and_then(|background| background.replaces)
+    }
+
+    /// Failed instances in a row in this slot before it.
+    pub fn failures(&self) -> u32 {
+        self.background.as_ref().map_or(0, |background| background.failures)
+    }
+
+    /// Its host.
+    pub fn host(&self) -> Option<HostId> {
+        self.placed.as_ref().map(|placed| placed.host)
+    }
+
+    /// Whether it waits for a host.
+    pub fn is_pending(&self) -> bool {
+        self.desired == Desired::Run && self.placed.is_none()
+    }
+
+    /// Whether it still takes what it was given: everything placed does, until its host says that it is over, or the host is gone.
+    pub fn takes(&self) -> Option<&Placed> {
+        self.placed.as_ref().filter(|_| !self.state.is_over())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_record_stays_small() {
+        // A million of them: every eight bytes more are eight megabytes on every node.
+        assert!(size_of::<Instance>() <= 152, "{}", size_of::<Instance>());
+    }
+}

@@ -1,0 +1,90 @@
+//! A small set in one piece of memory, in order. For what is some hundreds at most, such as what one host has: there it takes a third of the
+//! memory of a tree and is copied in one go.
+
+/// A set of few.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Sorted<T>(Vec<T>);
+
+impl<T> Default for Sorted<T> {
+    fn default() -> Self {
+        Self(Vec::new())
+    }
+}
+
+impl<T: Ord + Copy> Sorted<T> {
+    /// Puts one in.
+    pub fn insert(&mut self, item: T) {
+        if self.0.last().is_none_or(|last| *last < item) {
+            // What grows with the log comes in order.
+            self.0.push(item);
+        } else if let Err(place) = self.0.binary_search(&item) {
+            self.0.insert(place, item);
+        }
+    }
+
+    /// Takes one out.
+    pub fn remove(&mut self, item: &T) {
+        if let Ok(place) = self.0.binary_search(item) {
+            self.0.remove(place);
+        }
+    }
+
+    /// Whether it is in.
+    pub fn contains(&self, item: &T) -> bool {
+        self.0.binary_search(item).is_ok()
+    }
+
+    /// How many there are from `first` to `last`, both included.
+    pub fn count_between(&self, first: T, last: T) -> usize {
+        let (from, to) =
+            (self.0.partition_point(|item| *item < first), self.0.partition_point(|item| *item <= last));
+        to.saturating_sub(from)
+    }
+
+    /// All, in order.
+    pub fn iter(&self) -> std::slice::Iter<'_, T> {
+        self.0.iter()
+    }
+
+    /// How many.
+    pub fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+}
+
+impl<'a, T> IntoIterator for &'a Sorted<T> {
+    type Item = &'a T;
+    type IntoIter = std::slice::Iter<'a, T>;
+
+    fn into_iter(self) -> Self::IntoIter {
+        self.0.iter()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #[test]
+        fn it_holds_what_a_tree_holds(steps in proptest::collection::vec((any::<bool>(), 0..20u8), 0..60)) {
+            let (mut sorted, mut tree) = (Sorted::default(), BTreeSet::new());
+            for (insert, item) in steps {
+                if insert { sorted.insert(item) } else { sorted.remove(&item) }
+                if insert { tree.insert(item) } else { tree.remove(&item) };
+                prop_assert!(sorted.iter().eq(tree.iter()));
+                prop_assert_eq!(sorted.contains(&item), insert);
+                prop_assert_eq!(sorted.count_between(5, 9), tree.range(5..=9).count());
+            }
+        }
+    }
+}

@@ -1,0 +1,314 @@
+//! The replicated state alone, in this process: 10,000 hosts and 1,000 workloads of 1,000, created, placed and reported as running through the
+//! real machine and the real archive. What a step costs, what an instance takes of memory, what a snapshot takes to write and to read.
+//!
+//! It knows no log, no network and no agent: what those add is measured on whole programs. Steps are given in processor time of the one thread that
+//! does them, so that neighbours count for little; entries are decoded as a follower decodes them, and a version is published after each, as the
+//! log's thread does. What is given in seconds went by on the clock.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    io::{BufReader, BufWriter, Write as _},
+    time::{Duration, Instant},
+};
+
+use nix::time::{ClockId, clock_gettime};
+use supercloud_proto::{
+    amount::{Amounts, Bytes, MilliCpu},
+    host::{DriverInfo, Inventory, PortRange},
+    id::InstanceId,
+    instance::{InstanceReport, InstanceState, TaskStatus},
+    spec::{
+        Container, Driver, DriverKind, Place, Port, Protocol, Resources, Restart, Task, Update, WorkloadKind,
+        WorkloadSpec,
+    },
+};
+use supercloud_scheduler::{
+    archive::{Archive, Feed, Retention, Settings},
+    placement::{Limits, pass},
+    raft::{Machine, Members},
+    replica::Replica,
+    state::{Command, Entry, State},
+};
+use supercloud_tests::{Outcome, wrong};
+use tokio::sync::watch;
+
+use crate::{Options, report::Report};
+
+const HOSTS: u32 = 10_000;
+const WORKLOADS: u32 = 1_000;
+const INSTANCES_EACH: u32 = 1_000;
+const INSTANCES: u32 = WORKLOADS * INSTANCES_EACH;
+/// Placements of one entry, as the leader cuts them.
+const CHUNK: usize = 5_000;
+/// Reports of one entry: some hosts' of a moment, as a node gathers them.
+const REPORTS_EACH: usize = 10;
+/// Longest wait for the archive after everything has been handed to it.
+const ARCHIVE_DEADLINE: Duration = Duration::from_secs(120);
+/// Bytes of a page in `/proc/self/statm`.
+const PAGE: f64 = 4096.0;
+/// Time of the first entry.
+const NOW: u64 = 1_764_000_000_000;
+
+/// The bench.
+pub(crate) fn run(_: &Options, report: &mut Report) -> Outcome {
+    let directory = tempfile::Builder::new().prefix("supercloud-bench-state").tempdir_in("/var/lib")?;
+    let (archive, feed) = Archive::open(Settings {
+        directory: directory.path().join("archive"),
+        cluster: "bench".to_owned(),
+        retention: Retention::default(),
+    });
+    let mut node = Node::new(feed.clone());
+    node.hosts()?;
+    report.probe()?;
+    let before = resident()?;
+    node.create(report)?;
+    node.place(report)?;
+    report.note("state_rss_mib_placed", mib(resident()? - before));
+    node.run_all(report)?;
+    let grown = resident()? - before;
+    report.note("state_bytes_per_instance", grown / f64::from(INSTANCES));
+    report.note("state_rss_mib", mib(resident()?));
+    report.note("archive_behind_s", wait_for(&archive, node.index)?.as_secs_f64());
+    let path = directory.path().join("snapshot");
+    let begun = Instant::now();
+    let copy = node.machine.copy();
+    let mut file = BufWriter::new(File::create(&path)?);
+    Replica::write_snapshot(copy, &mut file)?;
+    file.flush()?;
+    report.note("snapshot_write_s", begun.elapsed().as_secs_f64());
+    report.note("snapshot_mib", mib(fs::metadata(&path)?.len() as f64));
+    let hash = node.state().hash();
+    drop(node);
+    let before = resident()?;
+    let (mut restored, states) = Replica::new(feed);
+    let begun = Instant::now();
+    restored
+        .restore(u64::MAX - 1, &mut BufReader::new(File::open(&path)?))
+        .map_err(|error| error.to_string())?;
+    restored.applied_batch(u64::MAX - 1, &Members::default());
+    report.note("snapshot_read_s", begun.elapsed().as_secs_f64());
+    report.note("state_rss_mib_after_restart", mib(resident()?));
+    eprintln!("resident before the restart {} MiB", mib(before).round());
+    let same = states.borrow().instances().len() == INSTANCES as usize;
+    if !same || hash.iter().all(|byte| *byte == 0) {
+        return wrong("a restart lost something");
+    }
+    report.probe()
+}
+
+/// The machine of one node, fed as its log would feed it.
+struct Node {
+    machine: Replica,
+    states: watch::Receiver<State>,
+    index: u64,
+    members: Members,
+}
+
+impl Node {
+    fn new(feed: Feed) -> Self {
+        let (machine, states) = Replica::new(feed);
+        Self { machine, states, index: 0, members: Members::default() }
+    }
+
+    fn state(&self) -> State {
+        self.states.borrow().clone()
+    }
+
+    /// Applies one entry and publishes; gives the time of both.
+    fn apply(&mut self, entry: &[u8]) -> Outcome<Duration> {
+        let begun = spent()?;
+        self.index += 1;
+        let outcome = self.machine.apply(self.index, entry);
+        self.machine.applied_batch(self.index, &self.members);
+        let took = spent()? - begun;
+        outcome.result.map_err(|rejection| format!("refused: {rejection}"))?;
+        Ok(took)
+    }
+
+    fn hosts(&mut self) -> Outcome {
+        self.apply(&entry(Command::CreateBorough { name: "camden".parse()?, title: "Camden".to_owned() }))?;
+        for number in 1..=HOSTS {
+            self.apply(&entry(Command::RegisterHost {
+                name: format!("host-{number:05}").parse()?,
+                inventory: Box::new(inventory(number)?),
+                incarnation: format!("installation-{number:05}"),
+            }))?;
+        }
+        Ok(())
+    }
+
+    fn create(&mut self, report: &mut Report) -> Outcome {
+        let mut took = Duration::ZERO;
+        for number in 0..WORKLOADS {
+            let spec = Box::new(spec(number)?);
+            took += self.apply(&entry(Command::ApplyWorkload { spec, expect_revision: None }))?;
+        }
+        report.note("state_create_ns", each(took));
+        Ok(())
+    }
+
+    fn place(&mut self, report: &mut Report) -> Outcome {
+        let (mut passing, mut encoding, mut applying, mut bytes) =
+            (Duration::ZERO, Duration::ZERO, Duration::ZERO, 0);
+        while self.state().pending_count() > 0 {
+            let state = self.state();
+            let begun = spent()?;
+            let plan = pass(&state, NOW, Limits::default());
+            passing += spent()? - begun;
+            if plan.placements.is_empty() {
+                return wrong("a pass placed nothing");
+            }
+            drop(state);
+            for chunk in plan.placements.chunks(CHUNK) {
+                let begun = spent()?;
+                let entry = entry(Command::Place(chunk.to_vec()));
+                encoding += spent()? - begun;
+                bytes += entry.len();
+                applying += self.apply(&entry)?;
+            }
+        }
+        report.note("state_pass_ns", each(passing));
+        report.note("state_place_encode_ns", each(encoding));
+        report.note("state_place_bytes", bytes as f64 / f64::from(INSTANCES));
+        report.note("state_place_ns", each(applying));
+        Ok(())
+    }
+
+    /// Every host's agent reports its instances: being made ready, then running.
+    fn run_all(&mut self, report: &mut Report) -> Outcome {
+        let mut took = Duration::ZERO;
+        let mut sequences = BTreeMap::new();
+        for state in [InstanceState::Preparing, InstanceState::Running] {
+            let now = self.state();
+            for host in now.hosts().keys() {
+                let here: Vec<InstanceId> = now.instances_on(*host).map(|instance| instance.id).collect();
+                for some in here.chunks(REPORTS_EACH) {
+                    let sequence: &mut u64 = sequences.entry(*host).or_insert(NOW);
+                    let reports = some.iter().map(|id| {
+                        *sequence += 1;
+                        seen(*id, *sequence, state)
+                    });
+                    let command = Command::Report { host: *host, reports: reports.collect::<Outcome<_>>()? };
+                    took += self.apply(&entry(command))?;
+                }
+            }
+        }
+        report.note("state_report_ns", each(took) / 2.0);
+        Ok(())
+    }
+}
+
+/// How long the archive takes to have everything on disk.
+fn wait_for(archive: &Archive, index: u64) -> Outcome<Duration> {
+    let (begun, status) = (Instant::now(), archive.status());
+    while status.borrow().durable < index {
+        if begun.elapsed() > ARCHIVE_DEADLINE || status.borrow().gap.is_some() {
+            eprintln!("the archive missed events: {:?}", *status.borrow());
+            return Ok(begun.elapsed());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    Ok(begun.elapsed())
+}
+
+fn entry(command: Command) -> Vec<u8> {
+    Entry { time: NOW, by: "scheduler".to_owned(), request_id: String::new(), command }.encode()
+}
+
+fn inventory(number: u32) -> Outcome<Inventory> {
+    let driver = DriverInfo { version: "28.3.3".to_owned(), healthy: true, ..DriverInfo::default() };
+    Ok(Inventory {
+        site: ["hounslow", "slough"][number as usize % 2].parse()?,
+        rack: Some(format!("rack-{:03}", number / 40).parse()?),
+        address: format!("10.{}.{}.{}", number >> 16, number >> 8 & 255, number & 255),
+        capacity: Amounts { cpu: MilliCpu(64_000), memory: Bytes(256 << 30), disk: Bytes(2 << 40) },
+        reserved: Amounts::default(),
+        arch: "amd64".to_owned(),
+        kernel: "6.18.0".to_owned(),
+        os: "debian-12".to_owned(),
+        labels: BTreeMap::from([("disk".to_owned(), "nvme".to_owned())]),
+        ports: PortRange { first: 20_000, last: 32_000 },
+        drivers: BTreeMap::from([(DriverKind::Docker, driver.clone()), (DriverKind::Libvirt, driver)]),
+        agent_version: "0.1.0".to_owned(),
+        boot_id: format!("7d1e1a52-6f3c-4d57-8e0b-0000000{number:05}"),
+    })
+}
+
+/// A hundred and some of these fill a host.
+fn spec(number: u32) -> Outcome<WorkloadSpec> {
+    let container = Container {
+        image: "registry.example/planning:4.2".to_owned(),
+        command: vec!["/bin/serve".to_owned(), "--listen".to_owned(), "8080".to_owned()],
+        ports: vec![Port { name: "http".parse()?, port: 8080, host: None, protocol: Protocol::Tcp }],
+        ..Container::default()
+    };
+    Ok(WorkloadSpec {
+        workload: format!("workload-{number:04}").parse()?,
+        borough: "camden".parse()?,
+        kind: WorkloadKind::Service,
+        count: INSTANCES_EACH,
+        priority: 50,
+        tasks: vec![Task { name: "main".parse()?, driver: Driver::Container(container) }],
+        resources: Resources { cpu: MilliCpu(500), memory: Bytes(1 << 30), disk: Bytes(1 << 30), pids: None },
+        place: Place::default(),
+        health: None,
+        restart: Restart::default(),
+        update: Update::default(),
+        stop_grace: 10_000,
+        exclusive: None,
+        schedule: None,
+    })
+}
+
+/// A report as an agent with Docker sends it.
+fn seen(instance: InstanceId, sequence: u64, state: InstanceState) -> Outcome<InstanceReport> {
+    let made = state == InstanceState::Running;
+    let task = TaskStatus {
+        name: "main".parse()?,
+        state,
+        runtime_id: if made { container_id(instance) } else { String::new() },
+        started: made.then_some(NOW),
+        finished: None,
+        exit_code: None,
+        restarts: 0,
+        reason: String::new(),
+    };
+    Ok(InstanceReport {
+        instance,
+        sequence,
+        order_index: instance.index,
+        state,
+        reason: String::new(),
+        tasks: vec![task],
+        time: NOW,
+        unordered: false,
+    })
+}
+
+/// 64 hex digits, another for each.
+fn container_id(instance: InstanceId) -> String {
+    let seed = (instance.index << 32 | u64::from(instance.ordinal)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    (0..4).map(|turn| format!("{:016x}", seed.rotate_left(turn * 13))).collect()
+}
+
+/// Processor time that this thread has had.
+fn spent() -> Outcome<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+}
+
+/// Nanoseconds for each instance.
+fn each(took: Duration) -> f64 {
+    took.as_nanos() as f64 / f64::from(INSTANCES)
+}
+
+fn mib(bytes: f64) -> f64 {
+    bytes / f64::from(1 << 20)
+}
+
+/// Bytes that this process has in memory.
+fn resident() -> Outcome<f64> {
+    let text = fs::read_to_string("/proc/self/statm")?;
+    let pages = text.split_whitespace().nth(1).ok_or("statm has a second field")?;
+    Ok(pages.parse::<f64>()? * PAGE)
+}
