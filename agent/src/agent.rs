@@ -9,6 +9,7 @@ use std::{
 };
 
 use supercloud_proto::{
+    id::UnixMillis,
     name::HostName,
     pki::{Credentials, Identity},
     spec::DriverKind,
@@ -24,7 +25,7 @@ use crate::{
     driver::{Driver, Owner},
     executor::Drivers,
     inventory::{self, HostSettings, Machine, MeasureError, Meter},
-    ledger::{Ledger, OpenError, WriteError},
+    ledger::{Ledger, OpenError, Opened, WriteError},
     libvirt::{LibvirtDriver, LibvirtSettings},
     observed::View,
     run::{self, FromSession},
@@ -107,7 +108,9 @@ pub async fn run(config: Config, end: impl Future<Output = ()>) -> Result<(), Ag
     let standing = if config.dev { dev_standing(&config)? } else { standing(&config)? };
     let drivers = Arc::new(drivers(&config, &standing.owner));
     let settings = host_settings(&config);
-    run_with(settings, config.servers, standing, drivers, Arc::new(SystemClock), end).await
+    let clock = Arc::new(SystemClock);
+    let opened = open_ledger(&settings.data_dir, clock.now().unix).await?;
+    run_with(settings, config.servers, standing, opened, drivers, clock, end).await
 }
 
 fn standing(config: &Config) -> Result<Standing, AgentError> {
@@ -230,24 +233,45 @@ pub async fn run_over(
     end: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
     let standing = Standing { owner, cluster: String::new(), access: Access::Plain };
-    run_with(settings, servers, standing, drivers, clock, end).await
+    let opened = open_ledger(&settings.data_dir, clock.now().unix).await?;
+    run_with(settings, servers, standing, opened, drivers, clock, end).await
+}
+
+/// Runs an agent over given drivers with a certificate and without a disk, for thousands of agents in one process: its ledger keeps nothing,
+/// and ends with it. `Err`: see [`AgentError`].
+#[cfg(any(test, feature = "fake"))]
+pub async fn run_without_disk(
+    settings: HostSettings,
+    servers: Vec<String>,
+    owner: Owner,
+    credentials: Box<Credentials>,
+    drivers: Arc<Drivers>,
+    end: impl Future<Output = ()>,
+) -> Result<(), AgentError> {
+    let standing = Standing { cluster: owner.cluster.clone(), owner, access: Access::Mutual(credentials) };
+    let opened = Ledger::forgetful(SystemClock.now().unix);
+    run_with(settings, servers, standing, opened, drivers, Arc::new(SystemClock), end).await
+}
+
+async fn open_ledger(data_dir: &Path, now: UnixMillis) -> Result<Opened, OpenError> {
+    let path = data_dir.join(LEDGER);
+    let opening = {
+        let path = path.clone();
+        tokio::task::spawn_blocking(move || Ledger::open(&path, now)).await
+    };
+    opening.map_err(|error| OpenError::Impossible { path, reason: error.to_string() })?
 }
 
 async fn run_with(
     settings: HostSettings,
     servers: Vec<String>,
     standing: Standing,
+    opened: Opened,
     drivers: Arc<Drivers>,
     clock: Arc<dyn Clock>,
     end: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
     let machine = Machine::measure(&settings.data_dir)?;
-    let (path, now) = (settings.data_dir.join(LEDGER), clock.now().unix);
-    let opening = tokio::task::spawn_blocking(move || Ledger::open(&path, now)).await;
-    let opened = opening.map_err(|error| OpenError::Impossible {
-        path: settings.data_dir.join(LEDGER),
-        reason: error.to_string(),
-    })??;
     let infos = inventory::probe(&drivers).await;
     let found = inventory::inventory(&settings, &machine, infos);
     info!(host = %standing.owner.host, site = %found.site, cpu = %found.capacity.cpu, memory = %found.capacity.memory,

@@ -4,6 +4,7 @@
 use std::{
     collections::BTreeMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::SystemTime,
 };
 
 use futures::{StreamExt, stream, stream::BoxStream};
@@ -22,8 +23,8 @@ use crate::driver::{Driver, DriverError, ExecIo, Hint, LogOptions, Phase, Seen, 
 
 /// Calls that are remembered.
 const KEPT_CALLS: usize = 4096;
-/// Hints that may wait; a reader that lags is told to look at everything.
-const HINTS: usize = 1024;
+/// Hints that may wait; a reader that lags is told to look at everything. Few, since their room is taken for each of thousands of agents.
+const HINTS: usize = 16;
 
 #[derive(Debug, Default)]
 struct World {
@@ -41,7 +42,11 @@ pub struct FakeDriver {
     world: Mutex<World>,
     hints: broadcast::Sender<Hint>,
     released: tokio::sync::Notify,
+    listener: Option<Listener>,
 }
+
+/// Told of each preparation, which is the first that a driver hears of an instance, with the moment at which it was asked for.
+pub type Listener = mpsc::UnboundedSender<(InstanceId, SystemTime)>;
 
 impl FakeDriver {
     /// An empty one that answers.
@@ -51,7 +56,13 @@ impl FakeDriver {
             world: Mutex::default(),
             hints: broadcast::channel(HINTS).0,
             released: tokio::sync::Notify::new(),
+            listener: None,
         }
+    }
+
+    /// The same, that tells when it is asked for something.
+    pub fn heard_by(kind: DriverKind, listener: Listener) -> Self {
+        Self { listener: Some(listener), ..Self::new(kind) }
     }
 
     fn world(&self) -> MutexGuard<'_, World> {
@@ -149,6 +160,10 @@ impl Driver for FakeDriver {
 
     async fn prepare(&self, run: &TaskRun) -> Result<(), DriverError> {
         drop(self.told("prepare", run.mark.instance, &run.mark.task)?);
+        if let Some(listener) = &self.listener {
+            // Whoever listened may be gone.
+            let _ = listener.send((run.mark.instance, SystemTime::now()));
+        }
         loop {
             let released = self.released.notified();
             if !self.world().hold_preparations {

@@ -202,8 +202,15 @@ struct Write {
 /// An open ledger. Dropping it ends the writer once it has written what waits.
 #[derive(Debug)]
 pub struct Ledger {
+    /// `None`: nothing is kept.
+    writer: Option<Writer>,
+}
+
+/// The way to the thread that writes.
+#[derive(Debug)]
+struct Writer {
     queue: mpsc::Sender<Write>,
-    writer: std::thread::JoinHandle<()>,
+    thread: std::thread::JoinHandle<()>,
 }
 
 /// An opened ledger with what it holds and what is to be told about it.
@@ -224,28 +231,37 @@ impl Ledger {
         let loaded = store::open(dir, now, &mut alarms)?;
         let (queue, waiting) = mpsc::channel(QUEUE);
         let store = loaded.store;
-        let writer = std::thread::Builder::new()
+        let thread = std::thread::Builder::new()
             .name("ledger".to_owned())
             .spawn(move || write_all(store, waiting))
             .map_err(|error| OpenError::Impossible { path: dir.to_owned(), reason: error.to_string() })?;
-        Ok(Opened { ledger: Self { queue, writer }, contents: loaded.contents, alarms })
+        let ledger = Self { writer: Some(Writer { queue, thread }) };
+        Ok(Opened { ledger, contents: loaded.contents, alarms })
+    }
+
+    /// One that keeps nothing and has no thread, since a ledger is read only when it is opened: for thousands of agents on one machine.
+    #[cfg(any(test, feature = "fake"))]
+    pub fn forgetful(now: UnixMillis) -> Opened {
+        let contents = store::beginning(now);
+        Opened { ledger: Self { writer: None }, contents, alarms: Vec::new() }
     }
 
     /// Writes a batch and returns when it is on disk.
     pub async fn write(&self, batch: Batch) -> Result<(), WriteError> {
-        if batch.is_empty() {
+        let Some(Writer { queue, .. }) = self.writer.as_ref().filter(|_| !batch.is_empty()) else {
             return Ok(());
-        }
+        };
         let gone = || WriteError("its writer has ended".to_owned());
         let (done, answer) = oneshot::channel();
-        self.queue.send(Write { batch, done }).await.map_err(|_| gone())?;
+        queue.send(Write { batch, done }).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?
     }
 
     /// Writes what waits and closes the store. Blocks for as long as that takes.
     pub fn close(self) {
-        drop(self.queue);
-        if self.writer.join().is_err() {
+        let Some(Writer { queue, thread }) = self.writer else { return };
+        drop(queue);
+        if thread.join().is_err() {
             tracing::error!("the ledger's writer broke down");
         }
     }

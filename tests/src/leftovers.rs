@@ -87,8 +87,8 @@ fn end_processes(folder: &Path) -> Outcome {
             text.windows(place.len()).any(|part| part == place)
         });
         // libvirt's QEMU has the folder among its arguments as well; its domain is cleared by libvirt.
-        let ours =
-            fs::read_to_string(entry.path().join("comm")).is_ok_and(|name| name.starts_with("supercloud"));
+        let ours = fs::read_to_string(entry.path().join("comm"))
+            .is_ok_and(|name| name.starts_with("supercloud") || name.trim() == "etcd");
         if started_there && ours {
             // It may end by itself this very moment.
             let _ = kill(Pid::from_raw(process), Signal::SIGKILL);

@@ -36,6 +36,8 @@ pub struct Place {
     pub data: PathBuf,
     /// Its network; `None`: this machine's.
     pub namespace: Option<Namespace>,
+    /// Further arguments of `run`, for what is needed otherwise than usual.
+    pub settings: Vec<String>,
 }
 
 impl Place {
@@ -48,6 +50,7 @@ impl Place {
             peer,
             data: folder.join(format!("scheduler-{number}")),
             namespace: None,
+            settings: Vec::new(),
         })
     }
 
@@ -96,7 +99,7 @@ impl Node {
         let mut command = self.place.program()?;
         command.arg("run").arg("--data-dir").arg(&self.place.data);
         command.args(["--api-listen", &self.place.api, "--peer-listen", &self.place.peer_listen]);
-        command.args(["--http-listen", "off"]);
+        command.args(["--http-listen", "off"]).args(&self.place.settings);
         self.process = Some(Process::start(&self.name, &mut command, &self.log)?);
         Ok(())
     }
@@ -151,8 +154,17 @@ pub struct Cluster {
 impl Cluster {
     /// Makes a cluster of `size` nodes on loopback, and waits until all of them vote.
     pub fn start(folder: &Path, size: usize, ports: &mut Ports) -> Outcome<Self> {
-        let places = (1..=size).map(|number| Place::loopback(folder, number, ports));
-        Self::at(folder, places.collect::<Outcome<Vec<_>>>()?)
+        Self::start_with(folder, size, ports, &[])
+    }
+
+    /// The same, with further arguments of `supercloud-scheduler run`.
+    pub fn start_with(folder: &Path, size: usize, ports: &mut Ports, settings: &[&str]) -> Outcome<Self> {
+        let settings: Vec<String> = settings.iter().copied().map(str::to_owned).collect();
+        let place = |number| {
+            let place = Place::loopback(folder, number, ports)?;
+            Ok(Place { settings: settings.clone(), ..place })
+        };
+        Self::at(folder, (1..=size).map(place).collect::<Outcome<Vec<_>>>()?)
     }
 
     /// Makes a cluster with a node at each place, and waits until all of them vote.
@@ -235,6 +247,11 @@ impl Cluster {
         let address = leader.map(|node| text(node, "api_address")).unwrap_or_default();
         let place = self.nodes.iter().position(|node| node.place.api == address && node.process.is_some());
         place.ok_or_else(|| Wrong(format!("none that runs leads: {seen}")).into())
+    }
+
+    /// Numbers of the processes of the nodes that run.
+    pub fn pids(&self) -> Vec<u32> {
+        self.nodes.iter().filter_map(|node| node.process.as_ref()).map(Process::pid).collect()
     }
 
     /// The addresses of all nodes.

@@ -207,6 +207,7 @@ fn place(network: &Network, node: usize, setting: Setting, data: PathBuf) -> Pla
         peer_listen: at(PEERS),
         data,
         namespace: Some(namespace),
+        settings: Vec::new(),
     }
 }
 

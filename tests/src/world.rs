@@ -42,7 +42,16 @@ pub struct World {
 impl World {
     /// Makes a world, lets the test act in it, and takes it down. What is not ours must have been left alone.
     pub fn with(shape: Shape, test: impl FnOnce(&mut Self) -> Outcome) -> Outcome {
-        let mut world = Self::make(shape)?;
+        Self::with_settings(shape, &[], test)
+    }
+
+    /// The same, with further arguments of `supercloud-scheduler run`.
+    pub fn with_settings(
+        shape: Shape,
+        settings: &[&str],
+        test: impl FnOnce(&mut Self) -> Outcome,
+    ) -> Outcome {
+        let mut world = Self::make(shape, settings)?;
         test(&mut world)?;
         if let Some((container, domain)) = &world.foreign {
             container.must_be_untouched()?;
@@ -52,11 +61,12 @@ impl World {
         Ok(())
     }
 
-    fn make(shape: Shape) -> Outcome<Self> {
+    fn make(shape: Shape, settings: &[&str]) -> Outcome<Self> {
         let folder = leftovers::folder()?;
         let mut ports = Ports::take()?;
         let path = folder.path().to_owned();
-        let cluster = Cluster::start(&path, shape.nodes, &mut ports).inspect_err(|_| print_logs(&path))?;
+        let cluster = Cluster::start_with(&path, shape.nodes, &mut ports, settings);
+        let cluster = cluster.inspect_err(|_| print_logs(&path))?;
         leftovers::note_cluster(&path, &cluster.id)?;
         let mut world = Self { agents: Vec::new(), cluster, foreign: None, folder, passed: false, ports };
         for borough in BOROUGHS {

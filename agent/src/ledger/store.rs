@@ -223,14 +223,13 @@ fn create(dir: &Path, now: UnixMillis) -> Result<Loaded, Unusable> {
     fs::set_permissions(dir, Permissions::from_mode(FOLDER_MODE))?;
     let db = open_sled(dir)?;
     let (mut loaded, _) = load(dir, db)?;
-    let incarnation = format!("{:032x}", rand::random::<u128>());
-    let sequence = now.saturating_mul(1000);
+    loaded.contents = beginning(now);
+    let Contents { incarnation, sequence, .. } = &loaded.contents;
     let first = BTreeMap::from([
-        (record::INCARNATION.to_vec(), Some(record::text(&incarnation))),
-        (record::SEQUENCE.to_vec(), Some(record::number(sequence))),
+        (record::INCARNATION.to_vec(), Some(record::text(incarnation))),
+        (record::SEQUENCE.to_vec(), Some(record::number(*sequence))),
     ]);
     loaded.store.write(first).map_err(|error| Unusable::Broken(error.to_string()))?;
-    loaded.contents = Contents { incarnation, sequence, ..Contents::default() };
     File::open(dir.join("conf"))?.sync_all()?;
     loaded.store.data.sync_all()?;
     sync_dir(dir)?;
@@ -240,6 +239,12 @@ fn create(dir: &Path, now: UnixMillis) -> Result<Loaded, Unusable> {
         sync_dir(parent)?;
     }
     Ok(loaded)
+}
+
+/// What a new ledger holds.
+pub(super) fn beginning(now: UnixMillis) -> Contents {
+    let incarnation = format!("{:032x}", rand::random::<u128>());
+    Contents { incarnation, sequence: now.saturating_mul(1000), ..Contents::default() }
 }
 
 fn sync_dir(dir: &Path) -> io::Result<()> {

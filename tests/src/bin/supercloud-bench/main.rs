@@ -1,15 +1,28 @@
-//! `supercloud-bench [NAME …] [--json FILE] [--rounds N]`: measures the real programs on this machine, and says what it measured.
+//! `supercloud-bench [NAME …] [--json FILE] [--rounds N] [--quick]`: measures the real programs on this machine, and says what it measured.
 //!
 //! To add a bench: a module with `pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome`, a line in [`BENCHES`], and its keys in
 //! the table of budgets. A bench that compares does so in one run and in turn, so that a busy neighbour meets both sides.
 
+mod agent;
+mod agents;
 mod api;
 mod baseline;
+mod enrol;
+mod estate;
+mod etcd;
+mod failover;
+mod hosts;
+mod load;
+mod placed;
 mod report;
+mod restart;
 mod run;
+mod sample;
 mod state;
+mod usage;
+mod writes;
 
-use std::{path::PathBuf, process::ExitCode};
+use std::{path::PathBuf, process::ExitCode, time::Instant};
 
 use supercloud_tests::{Outcome, wrong};
 
@@ -18,7 +31,18 @@ use report::Report;
 type Bench = fn(&Options, &mut Report) -> Outcome;
 
 /// All benches, in the order in which they run.
-const BENCHES: [(&str, Bench); 2] = [("run", run::run), ("state", state::run)];
+const BENCHES: [(&str, Bench); 8] = [
+    ("etcd", writes::run),
+    ("placed", placed::run),
+    ("agents", agents::run),
+    ("restart", restart::run),
+    ("failover", failover::run),
+    ("agent", agent::run),
+    ("run", run::run),
+    ("state", state::run),
+];
+/// Names of several benches, and which they are.
+const GROUPS: [(&str, &[&str]); 1] = [("core", &["etcd", "placed", "agents", "restart", "failover"])];
 /// Rounds of a comparison where none are asked for. Odd, so that the median is a measurement.
 const ROUNDS: usize = 9;
 /// Fewer say nothing.
@@ -32,18 +56,25 @@ struct Options {
     json: Option<PathBuf>,
     /// Rounds of a comparison.
     rounds: usize,
+    /// Small sizes, which show that the benches work and nothing else.
+    quick: bool,
 }
 
 impl Options {
     fn read(mut words: impl Iterator<Item = String>) -> Outcome<Self> {
-        let mut options = Self { names: Vec::new(), json: None, rounds: ROUNDS };
+        let mut options = Self { names: Vec::new(), json: None, rounds: ROUNDS, quick: false };
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--json" => options.json = Some(words.next().ok_or("--json needs a file")?.into()),
                 "--rounds" => options.rounds = words.next().ok_or("--rounds needs a number")?.parse()?,
+                "--quick" => options.quick = true,
                 name if BENCHES.iter().any(|(known, _)| *known == name) => options.names.push(word),
+                name if let Some((_, group)) = GROUPS.iter().find(|(known, _)| *known == name) => {
+                    options.names.extend(group.iter().copied().map(str::to_owned));
+                }
                 _ => {
-                    let known: Vec<&str> = BENCHES.iter().map(|(name, _)| *name).collect();
+                    let groups = GROUPS.iter().map(|(name, _)| *name);
+                    let known: Vec<&str> = BENCHES.iter().map(|(name, _)| *name).chain(groups).collect();
                     return wrong(format!("{word:?} is no bench; there are: {}", known.join(" ")));
                 }
             }
@@ -72,11 +103,40 @@ fn main() -> ExitCode {
 fn measure() -> Outcome {
     let options = Options::read(std::env::args().skip(1))?;
     let mut report = Report::begin()?;
-    for (name, bench) in BENCHES {
-        if options.wants(name) {
-            eprintln!("bench {name}");
-            bench(&options, &mut report)?;
+    let mut failed = Vec::new();
+    for (name, bench) in BENCHES.into_iter().filter(|(name, _)| options.wants(name)) {
+        let begun = Instant::now();
+        eprintln!("bench {name}");
+        // One that fails leaves no figures, and the others theirs.
+        if let Err(error) = bench(&options, &mut report) {
+            eprintln!("bench {name}: {error}");
+            failed.push(name);
         }
+        eprintln!("bench {name} took {:.0} s", begun.elapsed().as_secs_f64());
     }
-    report.finish(options.json.as_deref())
+    report.finish(options.json.as_deref())?;
+    if failed.is_empty() { Ok(()) } else { wrong(format!("failed: {}", failed.join(", "))) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(words: &[&str]) -> Outcome<Options> {
+        Options::read(words.iter().copied().map(str::to_owned))
+    }
+
+    #[test]
+    fn a_group_is_its_benches_and_nothing_is_everything() -> Outcome {
+        let core = read(&["core", "--quick", "--json", "x"])?;
+        assert!(core.wants("etcd") && core.wants("failover") && !core.wants("run") && core.quick);
+        assert!(read(&[])?.wants("run") && read(&["run"])?.wants("run") && !read(&["run"])?.wants("etcd"));
+        for bad in [&["cores"][..], &["--json"], &["--rounds", "1"], &["--rounds", "x"]] {
+            assert!(read(bad).is_err(), "{bad:?}");
+        }
+        for (_, group) in GROUPS {
+            assert!(group.iter().all(|name| BENCHES.iter().any(|(known, _)| known == name)));
+        }
+        Ok(())
+    }
 }

@@ -12,6 +12,8 @@ use std::{
 use serde_json::{Number, Value, json};
 use supercloud_tests::{Outcome, programs};
 
+use crate::sample::median;
+
 /// Where the probe writes: the disk that the programs under measurement write to.
 const PLACE: &str = "/var/lib";
 /// Writes of one probe: about a tenth of a second on a quiet disk.
@@ -26,11 +28,21 @@ pub(crate) struct Report {
 }
 
 impl Report {
-    /// Begins with a look at the disk.
+    /// Begins with a look at the disk, and says what is measured and where.
     pub(crate) fn begin() -> Outcome<Self> {
         let mut report = Self { probes: Vec::new(), figures: BTreeMap::new() };
         report.probe()?;
+        println!("version {} ({}) on {}", env!("CARGO_PKG_VERSION"), commit(), machine());
+        report.tell_probe();
         Ok(report)
+    }
+
+    fn fdatasync_micros(&self) -> f64 {
+        (median(&self.probes).as_secs_f64() * 1e6).round()
+    }
+
+    fn tell_probe(&self) {
+        println!("{:<40} {}", "probe: fdatasync_p50_us", self.fdatasync_micros());
     }
 
     /// Measures what an `fdatasync` of a small append costs at this moment.
@@ -51,7 +63,7 @@ impl Report {
     /// Notes a figure, rounded to what was really measured.
     pub(crate) fn note(&mut self, key: impl Into<String>, value: f64) {
         let (key, value) = (key.into(), (value * 1000.0).round() / 1000.0);
-        println!("{key:<32} {value}");
+        println!("{key:<40} {value}");
         self.figures.insert(key, value);
     }
 
@@ -63,11 +75,12 @@ impl Report {
             .iter()
             .map(|(key, value)| (key.clone(), Number::from_f64(*value).map_or(Value::Null, Value::Number)))
             .collect();
-        let micros = median(&self.probes).as_secs_f64() * 1e6;
+        self.tell_probe();
         let object = json!({
             "commit": commit(),
+            "version": env!("CARGO_PKG_VERSION"),
             "machine": machine(),
-            "probe": { "fdatasync_p50_us": micros.round() },
+            "probe": { "fdatasync_p50_us": self.fdatasync_micros() },
             "figures": figures,
         });
         let text = serde_json::to_string_pretty(&object)?;
@@ -77,18 +90,6 @@ impl Report {
         }
         Ok(())
     }
-}
-
-/// The middle one; zero of none.
-pub(crate) fn median(times: &[Duration]) -> Duration {
-    let mut sorted = times.to_vec();
-    sorted.sort();
-    sorted.get(sorted.len() / 2).copied().unwrap_or_default()
-}
-
-/// In milliseconds.
-pub(crate) fn millis(time: Duration) -> f64 {
-    time.as_secs_f64() * 1000.0
 }
 
 fn commit() -> String {
@@ -114,19 +115,4 @@ fn machine() -> String {
     let kvm = if Path::new("/dev/kvm").exists() { "/dev/kvm is there" } else { "no /dev/kvm" };
     let kernel = read("/proc/sys/kernel/osrelease");
     format!("{cores} cores, {} GiB, Linux {}, {kvm}", memory.div_ceil(1 << 20), kernel.trim())
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn the_median_is_the_middle_one() {
-        let of =
-            |times: &[u64]| median(&times.iter().copied().map(Duration::from_millis).collect::<Vec<_>>());
-        assert_eq!(
-            (of(&[]), of(&[3]), of(&[9, 1, 5])),
-            (Duration::ZERO, Duration::from_millis(3), Duration::from_millis(5))
-        );
-    }
 }

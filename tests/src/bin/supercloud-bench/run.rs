@@ -16,7 +16,8 @@ use crate::{
     Options,
     api::Client,
     baseline::{self, Container, Domain},
-    report::{Report, median, millis},
+    report::Report,
+    sample::{median, millis},
 };
 
 /// Sizes of the cluster, with what their keys end in: three nodes are how it is meant to be run.
