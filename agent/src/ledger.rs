@@ -26,12 +26,16 @@ use supercloud_proto::{
 use tokio::sync::{mpsc, oneshot};
 
 mod record;
+#[cfg(feature = "simulation")]
+mod simulated;
 mod store;
 #[cfg(test)]
 mod tests;
 
 use crate::reconcile::{Histories, history::TaskHistory};
 pub use record::LeaseRecord;
+#[cfg(feature = "simulation")]
+pub use simulated::Memory;
 
 /// Batches that may wait for the writer; it takes all that wait into one sync.
 const QUEUE: usize = 256;

@@ -1,6 +1,6 @@
 //! The per-host agent: keeps running what the scheduler ordered, and reports what really happened.
 //!
-//! From the ground: `reconcile` (pure) · `driver` with `docker` and `libvirt`, `inventory`, `ledger` · `executor` · `session` · `main`.
+//! From the ground: `reconcile` (pure) · `driver` with `docker` and `libvirt`, `inventory`, `ledger` · `executor` · `keeper` (decides, pure) · `run` (the loop) · `session` · `main`.
 
 pub mod agent;
 pub mod belonging;
@@ -14,6 +14,7 @@ pub mod executor;
 pub mod fake;
 pub mod inventory;
 pub mod join;
+pub mod keeper;
 pub mod ledger;
 pub mod libvirt;
 pub mod observed;

@@ -28,6 +28,7 @@ use crate::{clock::Clock, executor::Drivers, inventory::Meter, observed::View, r
 
 mod attach;
 mod backoff;
+pub mod heartbeats;
 mod stream;
 #[cfg(test)]
 mod tests;

@@ -71,15 +71,7 @@ impl Lead {
         if self.leading() != Some(term) {
             return Err(BeatError::NoLeader);
         }
-        let mut table = self.table();
-        table.lead(term, came);
-        if beats.iter().any(|beat| table.gives_up(beat.host)) {
-            // Its lease would be renewed while the log hands its work to others.
-            return Err(BeatError::Unanswered);
-        }
-        for beat in beats {
-            table.heard(beat, came);
-        }
+        self.table().take_in(term, beats, came)?;
         Ok(Taken { term, index })
     }
 

@@ -21,7 +21,7 @@ use supercloud_proto::{
 };
 
 use crate::{
-    heartbeats::Beat,
+    heartbeats::{Beat, BeatError},
     state::{Host, HostVerdict, State, apply::hosts::verdict_of},
 };
 
@@ -63,8 +63,16 @@ impl Timing {
     pub fn lost_after(&self) -> Duration {
         self.lease + self.margin
     }
+
+    /// How often hosts are judged: a host that is back, or whose runtime hangs, is known that soon.
+    #[must_use]
+    pub fn judge_every(&self) -> Duration {
+        JUDGE_EVERY.min(self.heartbeat_every / 2)
+    }
 }
 
+/// See [`Timing::judge_every`].
+const JUDGE_EVERY: Duration = Duration::from_millis(500);
 /// Of a hundred hosts of a site, more silent ones than this put the brake on.
 const BRAKE_PERCENT: usize = 55;
 /// Fewer silent hosts than this are just so many failures.
@@ -97,6 +105,41 @@ impl Table {
         if self.leads.is_none_or(|(known, _)| known != term) {
             *self = Self { leads: Some((term, now)), ..Self::default() };
         }
+    }
+
+    /// Takes in heartbeats that came at `came`, of which a majority has confirmed since that this node leads in `term`.
+    ///
+    /// # Errors
+    /// [`BeatError::Unanswered`] when one of the hosts is being given up: its lease would be renewed while the log hands its work to others.
+    pub fn take_in(&mut self, term: u64, beats: &[Beat], came: Duration) -> Result<(), BeatError> {
+        self.lead(term, came);
+        if beats.iter().any(|beat| self.gives_up(beat.host)) {
+            return Err(BeatError::Unanswered);
+        }
+        for beat in beats {
+            self.heard(beat, came);
+        }
+        Ok(())
+    }
+
+    /// One look at the hosts, `pause` after the one before: the verdicts to be proposed. Once they are applied or refused, that is to be
+    /// told by [`Table::concluded`].
+    pub fn look(
+        &mut self,
+        state: &State,
+        now: Duration,
+        pause: Duration,
+        timing: &Timing,
+    ) -> Vec<HostVerdict> {
+        // Held up for so long, the leader may have missed heartbeats by its own fault.
+        if pause > timing.judge_every() + timing.suspect_after() {
+            tracing::warn!("this node was away for a while; no host is judged before it has listened again");
+            self.was_away(now);
+        }
+        self.observe(state, now);
+        let verdicts = judge(self, state, now, timing);
+        self.judged(state, &verdicts, now);
+        verdicts
     }
 
     /// The leader itself was away (its machine slept, its process was stopped): it begins to listen anew.

@@ -8,17 +8,51 @@
 //! One that is `unknown` (its runtime does not answer) may well serve. It counts as missing, and it is replaced under the budget of what
 //! is otherwise missing: one hung host does not block a rollout, and a hang of all hosts does not let it run through.
 
+use std::collections::BTreeSet;
+
 use supercloud_proto::{
-    id::{InstanceId, UnixMillis},
+    id::{InstanceId, LogIndex, UnixMillis},
     instance::{Desired, InstanceState},
     name::WorkloadKey,
     spec::WorkloadKind,
 };
 
-use crate::state::{Instance, State, Workload};
+use crate::state::{Command, Instance, State, Workload};
 
 /// Most instances replaced in one step: they stand in one entry.
 pub const MAX_STEP: usize = 1_000;
+
+/// The rollouts that a leader keeps an eye on: workloads that changed, until all their instances are of the present revision.
+#[derive(Debug, Clone, Default)]
+pub struct Watch {
+    watched: BTreeSet<WorkloadKey>,
+    looked: LogIndex,
+}
+
+impl Watch {
+    /// Looks at a newer state: the steps to be proposed now, each with its workload.
+    pub fn look(&mut self, state: &State, now: UnixMillis) -> Vec<(WorkloadKey, Command)> {
+        let looked = self.looked;
+        let changed = state.workloads().values().filter(|workload| workload.changed_index > looked);
+        self.watched.extend(changed.map(|workload| workload.key.clone()));
+        self.looked = state.applied();
+        self.watched.retain(|key| is_under_way(state, key));
+        let steps = next(state, &self.watched, now).into_iter();
+        steps.filter_map(|(key, instances)| Some((key.clone(), replace(state, &key, instances)?))).collect()
+    }
+
+    /// Whether no rollout is under way.
+    #[must_use]
+    pub fn is_idle(&self) -> bool {
+        self.watched.is_empty()
+    }
+}
+
+fn replace(state: &State, key: &WorkloadKey, instances: Vec<InstanceId>) -> Option<Command> {
+    let revision = state.workload(key)?.current().revision;
+    tracing::info!(workload = %key, revision, instances = instances.len(), "a step of a rollout");
+    Some(Command::Replace { instances, reason: format!("rollout of revision {revision}") })
+}
 
 /// The next step for each of these workloads that has one.
 pub fn next<'a>(

@@ -35,6 +35,11 @@ impl<'a> Ledger<'a> {
         Self { state, seats, changes: Vec::new() }
     }
 
+    /// The state it is of.
+    pub(super) fn state(&self) -> &'a State {
+        self.state
+    }
+
     /// All slots.
     pub(super) fn slots(&self) -> std::ops::Range<Slot> {
         0..self.seats.len()

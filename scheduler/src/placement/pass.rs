@@ -24,7 +24,7 @@ use super::{
 };
 use crate::state::{
     Instance, Placement, State,
-    fits::{Request, choose_ports},
+    fits::{Request, choose_ports, must_wait_for},
 };
 
 /// Most placements of one pass: so many fit into one log entry of about half a MiB, and apply is done with them in some tens of milliseconds.
@@ -81,6 +81,10 @@ pub fn pass(state: &State, now: UnixMillis, limits: Limits) -> Plan {
         if instance.not_before() > now {
             plan.next_wake =
                 Some(plan.next_wake.map_or(instance.not_before(), |at| at.min(instance.not_before())));
+            continue;
+        }
+        if must_wait_for(state, instance).is_some() {
+            // The report that it is gone is a change of the state, and brings another pass.
             continue;
         }
         if plan.placements.len() >= limits.placements.min(MAX_PLACEMENTS) {

@@ -20,7 +20,7 @@ use super::{
     explain::{self, Explanation},
     pass::{Limits, pass},
 };
-use crate::state::{Change, Command, Done, Entry, Instance, Rejection, State};
+use crate::state::{Change, Command, Done, Entry, Instance, Rejection, State, fits::must_wait_for};
 
 /// Who applies in a copy of the state.
 const BY: &str = "plan";
@@ -199,7 +199,10 @@ impl Trial {
             .collect();
         placements.sort_unstable_by_key(|placement| placement.slot);
         let pending = || self.state.instances_of(&workload).filter(|instance| instance.is_pending());
-        let waiting = pending().filter(|instance| instance.not_before() > self.now).count() as u32;
+        let waits = |instance: &&Arc<Instance>| {
+            instance.not_before() > self.now || must_wait_for(&self.state, instance).is_some()
+        };
+        let waiting = pending().filter(waits).count() as u32;
         let unplaced = pending().count() as u32 - waiting;
         Some(WorkloadPlan {
             change,

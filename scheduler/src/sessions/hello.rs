@@ -27,11 +27,11 @@ const CATCH_UP: Duration = Duration::from_secs(5);
 
 /// Why a session is refused, or ended by this node.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Refusal {
+pub struct Refusal {
     /// In words.
-    pub(super) reason: String,
+    pub reason: String,
     /// Whether trying again is of no use without a change.
-    pub(super) permanent: bool,
+    pub permanent: bool,
 }
 
 impl Refusal {
@@ -47,11 +47,41 @@ impl Refusal {
 }
 
 /// A hello that was understood.
-#[derive(Debug)]
-pub(super) struct Greeted {
-    pub(super) host: HostName,
-    pub(super) inventory: Inventory,
-    pub(super) incarnation: String,
+#[derive(Debug, Clone)]
+pub struct Greeted {
+    /// Its host.
+    pub host: HostName,
+    /// What the host is.
+    pub inventory: Inventory,
+    /// Id of its agent's installation.
+    pub incarnation: String,
+}
+
+/// What follows from a hello.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Admission {
+    /// The host is registered as it is.
+    Known(HostId),
+    /// This is to be proposed first.
+    Register(Command),
+    /// Not now.
+    Refused(Refusal),
+}
+
+/// Decides about a hello by a state that holds everything acknowledged before it.
+#[must_use]
+pub fn admission(state: &State, greeted: &Greeted) -> Admission {
+    if let Err(refusal) = refuse_copies(state, greeted) {
+        return Admission::Refused(refusal);
+    }
+    match is_registered(state, greeted) {
+        Some(host) => Admission::Known(host),
+        None => Admission::Register(Command::RegisterHost {
+            name: greeted.host.clone(),
+            inventory: Box::new(greeted.inventory.clone()),
+            incarnation: greeted.incarnation.clone(),
+        }),
+    }
 }
 
 /// A session that stands.
@@ -124,13 +154,12 @@ pub(super) async fn admit(sessions: &Sessions, greeted: Greeted, by: &str) -> Re
     let state = core.read().await;
     let state = state
         .map_err(|error| Refusal::passing(format!("this node cannot say what is wanted now: {error}")))?;
-    refuse_copies(&state, &greeted)?;
-    let place = sessions.take_place(&greeted.host, &greeted.incarnation)?;
-    if let Some(host) = is_registered(&state, &greeted) {
-        return Ok(Admitted { place, host, state });
-    }
-    let Greeted { host: name, inventory, incarnation } = greeted;
-    let command = Command::RegisterHost { name, inventory: Box::new(inventory), incarnation };
+    let take_place = || sessions.take_place(&greeted.host, &greeted.incarnation);
+    let (place, command) = match admission(&state, &greeted) {
+        Admission::Refused(refusal) => return Err(refusal),
+        Admission::Known(host) => return Ok(Admitted { place: take_place()?, host, state }),
+        Admission::Register(command) => (take_place()?, command),
+    };
     let outcome = core.propose(by, "", command).await;
     let outcome =
         outcome.map_err(|error| Refusal::passing(format!("the host cannot register now: {error}")))?;

@@ -42,9 +42,9 @@ use tokio::{
 };
 
 use crate::{core::Core, state::State};
-use hello::Refusal;
 use streams::Streams;
 
+pub use hello::{Admission, Greeted, Refusal, admission};
 pub(crate) use session::serve;
 pub(crate) use streams::Attached;
 

@@ -293,10 +293,10 @@ impl Session<'_> {
     /// Sends the orders that are newer than those that were sent.
     async fn send_changed(&mut self) -> Result<(), End> {
         let state = self.core.view();
-        let changed = *state.orders_indexes().get(&self.host).ok_or(End::Removed)?;
-        if changed > self.sent {
+        let orders = state.unsent_orders(self.host, self.sent).ok_or(End::Removed)?;
+        if !orders.is_empty() {
             let index = state.applied();
-            self.outbox.send_orders(state.orders_of(self.host, self.sent), index, false).await?;
+            self.outbox.send_orders(orders.into_iter(), index, false).await?;
             self.sent = index;
         }
         Ok(())

@@ -120,6 +120,20 @@ impl Candidate<'_> {
     }
 }
 
+/// The instance that must be gone before this one may be placed. An exclusive instance never runs twice, so whoever holds its slot of the workload
+/// must have stopped first. What is on a lost host runs no more: its lease has run out.
+pub fn must_wait_for<'a>(state: &'a State, instance: &Instance) -> Option<&'a Instance> {
+    if !instance.spec().is_exclusive() {
+        return None;
+    }
+    let may_run = |other: &&'a Instance| {
+        let host = other.takes().and_then(|placed| state.host(placed.host));
+        let same_slot = other.slot == instance.slot && other.id != instance.id;
+        same_slot && host.is_some_and(|host| host.state != HostState::Lost)
+    };
+    state.instances_of(instance.workload()).map(AsRef::as_ref).find(may_run)
+}
+
 /// It answers, its runtimes do, and no operator closed it.
 fn host_state(candidate: &Candidate<'_>, _: &Request<'_>) -> Vec<Reason> {
     let host = candidate.host;

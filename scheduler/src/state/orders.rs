@@ -16,6 +16,12 @@ impl State {
             .map(|instance| self.order_of(instance))
     }
 
+    /// The orders that a session has to send which has sent those up to `sent`; `None`: the host is not known any more.
+    pub fn unsent_orders(&self, host: HostId, sent: LogIndex) -> Option<Vec<Order>> {
+        let is_new = *self.orders_indexes().get(&host)? > sent;
+        Some(if is_new { self.orders_of(host, sent).collect() } else { Vec::new() })
+    }
+
     fn order_of(&self, instance: &Instance) -> Order {
         let spec = instance.spec();
         Order {

@@ -12,7 +12,7 @@ const USAGE: &str = "usage: supercloud-sim [--seed N] [--seeds N] [--minutes M] 
   --seed N      begin with this seed (by chance)
   --seeds N     so many seeds (1 with --seed, else without end)
   --minutes M   for so long
-  --trace       tell what happens; best with one seed";
+  --trace       tell what happens; best with one seed. The product's own words with RUST_LOG=debug";
 
 /// Progress is told this often.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -55,6 +55,11 @@ fn main() -> ExitCode {
 }
 
 fn run(wish: &Wish) -> Outcome {
+    if wish.trace {
+        // The product's own words between those of the simulation, as much of them as RUST_LOG asks for.
+        let filter = tracing_subscriber::EnvFilter::from_default_env();
+        tracing_subscriber::fmt().with_env_filter(filter).without_time().with_writer(std::io::stderr).init();
+    }
     let first = wish.seed.unwrap_or_else(rand::random);
     let alone = wish.seed.is_some() && wish.minutes.is_none();
     let seeds = wish.seeds.unwrap_or(if alone { 1 } else { u64::MAX });

@@ -1,6 +1,7 @@
 //! Calls between places: from clients to nodes, from a node to the one that leads, and their answers. Each may get lost; nobody is told.
 
 use supercloud_scheduler::{
+    heartbeats::Beat,
     raft::{ChangeError, NodeId},
     state::{Entry, Outcome},
 };
@@ -31,6 +32,13 @@ pub(super) enum Request {
     Read,
     /// A change of the membership or of the leadership.
     Change(Change),
+    /// Heartbeats, for the leader.
+    Beats {
+        /// Of agents with a session on the node.
+        beats: Vec<Beat>,
+        /// They come from a node that does not lead.
+        passed_on: bool,
+    },
 }
 
 /// What an operator asks for.
@@ -70,6 +78,11 @@ pub(super) enum Answer {
     },
     /// There is no linearizable read now.
     NoRead,
+    /// The leader has the heartbeats; everything it had decided before is in the log up to this index.
+    Taken {
+        /// The index.
+        index: u64,
+    },
     /// The membership was changed or not; a node that was added has this number.
     Changed(Result<Option<NodeId>, ChangeError>),
 }
@@ -112,6 +125,8 @@ impl World {
         match to {
             Place::Node(node) => self.on_passed_on(node, id, answer),
             Place::Client(client) => self.on_client_answer(client, id, answer),
+            // Agents speak through sessions alone.
+            Place::Host(_) => {}
         }
     }
 }

@@ -99,6 +99,8 @@ struct State {
     unsynced: VecDeque<Change>,
     /// Handed over and not written, in order.
     waiting: VecDeque<(Ticket, Change)>,
+    /// The last ticket of which the process was not told yet.
+    untold: Option<Ticket>,
     witness: Position,
     witness_durable: Position,
     files: FileTree,
@@ -127,6 +129,7 @@ impl State {
             self.unsynced.push_back(change);
         }
         self.sync();
+        self.untold = self.untold.filter(|untold| *untold > ticket);
     }
 
     fn sync(&mut self) {
@@ -153,6 +156,7 @@ impl State {
             self.files.power_cut(dice);
         }
         self.handed = self.written.clone();
+        self.untold = None;
         self.fuse = None;
         self.failed = false;
     }
@@ -190,9 +194,9 @@ impl Disk {
         Some(state.files.files.get(file)?.bytes.clone())
     }
 
-    /// The last ticket that was handed over and has not reached the disk.
-    pub(super) fn waiting(&self) -> Option<Ticket> {
-        self.state().waiting.back().map(|(ticket, _)| *ticket)
+    /// The last ticket that was handed over, and of which the process was not told that it reached the disk.
+    pub(super) fn untold(&self) -> Option<Ticket> {
+        self.state().untold
     }
 
     /// The disk fails under the process after so many operations.
@@ -289,6 +293,7 @@ impl LogStore for SimLog {
         let change = Change::from(write);
         state.handed.take(&change);
         state.waiting.push_back((ticket, change));
+        state.untold = Some(ticket);
     }
 
     fn write(&mut self, write: LogWrite, sync: bool) -> Result<(), StoreError> {

@@ -18,6 +18,8 @@ use super::{
 pub(super) const OPERATOR: usize = usize::MAX;
 /// How often the operator looks.
 const LOOK: Micros = SECOND / 2;
+/// Within this time a supervisor starts an agent again.
+const SUPERVISOR: Micros = 2 * SECOND;
 /// Most nodes that are built in a run, members or not.
 const MOST_NODES: u64 = 9;
 
@@ -38,7 +40,8 @@ impl World {
             return;
         }
         let weights = self.shape.weights;
-        let faults: [(u64, Fault); 10] = [
+        let hosts = u64::from(!self.hosts.is_empty());
+        let faults: [(u64, Fault); 16] = [
             (weights.crash, World::crash_one),
             (weights.black_out, World::black_out_and_back),
             (weights.pause, World::pause_one),
@@ -49,6 +52,12 @@ impl World {
             (weights.damage, World::damage_disk),
             (weights.clock, World::jump_clock),
             (weights.membership, World::change_members),
+            (weights.host_cut * hosts, World::cut_host),
+            (weights.hosts_cut * hosts, World::cut_hosts),
+            (weights.agent_crash * hosts, World::crash_an_agent),
+            (weights.power_off * hosts, World::power_off_one),
+            (weights.runtime_silent * hosts, World::silence_runtime),
+            (weights.task_ends * hosts, World::end_task),
         ];
         let mut roll = self.dice.below(faults.iter().map(|(weight, _)| weight).sum());
         for (weight, fault) in faults {
@@ -117,7 +126,8 @@ impl World {
 
     fn places(&self) -> Vec<Place> {
         let nodes = self.servers.keys().map(|id| Place::Node(*id));
-        nodes.chain((0..self.clients.len()).map(Place::Client)).collect()
+        let hosts = (0..self.hosts.len()).map(Place::Host);
+        nodes.chain((0..self.clients.len()).map(Place::Client)).chain(hosts).collect()
     }
 
     /// Cuts the places in two, or one node off, or a single way; sometimes in one direction only.
@@ -230,6 +240,85 @@ impl World {
         self.note(|| format!("the clock of node {node} jumps by {jump} ms"));
     }
 
+    fn any_host(&mut self) -> usize {
+        self.dice.below(self.hosts.len() as u64) as usize
+    }
+
+    fn cut_off(&mut self, host: usize) {
+        let nodes: Vec<NodeId> = self.servers.keys().copied().collect();
+        for node in nodes {
+            self.network.cut_both(Place::Host(host), Place::Node(node));
+        }
+    }
+
+    /// One host reaches no node, for a moment or for longer than a lease and a margin.
+    fn cut_host(&mut self) {
+        let host = self.any_host();
+        self.cut_off(host);
+        let lasts = if self.dice.permille(500) { 45 * SECOND } else { 8 * SECOND };
+        let lasts = self.dice.between(SECOND / 2, lasts);
+        self.note(|| format!("host {host} is cut off for {lasts} us"));
+        self.after(lasts, Event::HealNetwork);
+    }
+
+    /// No host, or none of a half, reaches any node.
+    fn cut_hosts(&mut self) {
+        let all = self.dice.permille(600);
+        for host in 0..self.hosts.len() {
+            if all || self.dice.permille(600) {
+                self.cut_off(host);
+            }
+        }
+        let lasts = self.dice.between(5 * SECOND, 50 * SECOND);
+        self.note(|| format!("hosts are cut off for {lasts} us, all: {all}"));
+        self.after(lasts, Event::HealNetwork);
+    }
+
+    /// The agent's process ends, and is started again as a supervisor does. Sometimes its ledger is lost with it.
+    fn crash_an_agent(&mut self) {
+        let host = self.any_host();
+        self.crash_agent(host);
+        if self.dice.permille(150)
+            && let Some(machine) = self.hosts.get_mut(host)
+        {
+            machine.lose_ledger();
+            self.note(|| format!("the ledger of host {host} is lost"));
+        }
+        let away = self.dice.between(100_000, SUPERVISOR);
+        self.after(away, Event::StartAgent(host));
+    }
+
+    fn power_off_one(&mut self) {
+        let host = self.any_host();
+        self.power_off(host);
+        let away = self.dice.between(3 * SECOND, 40 * SECOND);
+        self.note(|| format!("host {host} loses its power for {away} us"));
+        self.after(away, Event::StartAgent(host));
+    }
+
+    fn silence_runtime(&mut self) {
+        let host = self.any_host();
+        if let Some(machine) = self.hosts.get_mut(host) {
+            machine.silent = true;
+        }
+        let lasts = self.dice.between(SECOND / 2, 30 * SECOND);
+        self.note(|| format!("the runtime of host {host} is silent for {lasts} us"));
+        self.after(lasts, Event::RuntimeAnswers(host));
+    }
+
+    pub(super) fn runtime_answers(&mut self, host: usize) {
+        if let Some(machine) = self.hosts.get_mut(host) {
+            machine.silent = false;
+        }
+    }
+
+    fn end_task(&mut self) {
+        let (host, which) = (self.any_host(), self.dice.any());
+        if let Some(machine) = self.hosts.get_mut(host) {
+            machine.end_one(which);
+        }
+    }
+
     /// Ask the node that seems to lead.
     fn ask(&mut self, change: Change) {
         let Some(leader) = self.leader() else { return };
@@ -318,6 +407,10 @@ impl World {
             }
             self.resume(node);
             self.start(node, &Start::Again);
+        }
+        for host in 0..self.hosts.len() {
+            self.runtime_answers(host);
+            self.start_agent(host);
         }
     }
 }

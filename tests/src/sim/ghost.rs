@@ -104,13 +104,14 @@ impl Ghost {
         }
     }
 
-    /// A node's state at an index: the same on every node.
-    pub(super) fn state(&self, node: NodeId, index: u64, hash: [u8; 32]) {
+    /// A node's state at an index: the same on every node. Says whether it is the first with that index.
+    pub(super) fn state(&self, node: NodeId, index: u64, hash: [u8; 32]) -> bool {
         let mut inner = self.inner();
-        let known = *inner.states.entry(index).or_insert(hash);
+        let Some(known) = inner.states.insert(index, hash) else { return true };
         if known != hash {
             inner.accuse(|| format!("node {node} has another state at index {index}"));
         }
+        false
     }
 
     pub(super) fn membership(&self, index: u64, members: &Members) {

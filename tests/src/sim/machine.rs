@@ -16,6 +16,8 @@ use super::ghost::Ghost;
 pub(super) struct Watched {
     replica: Replica,
     states: watch::Receiver<State>,
+    /// The last one that was looked at.
+    looked: State,
     node: NodeId,
     ghost: Ghost,
 }
@@ -24,7 +26,7 @@ impl Watched {
     /// A machine with nothing in it, and where its states are published.
     pub(super) fn new(node: NodeId, ghost: Ghost) -> (Self, watch::Receiver<State>) {
         let (replica, states) = Replica::new(Archive::absent());
-        (Self { replica, states: states.clone(), node, ghost }, states)
+        (Self { replica, states: states.clone(), looked: State::default(), node, ghost }, states)
     }
 }
 
@@ -40,10 +42,14 @@ impl Machine for Watched {
     fn applied_batch(&mut self, applied_index: u64, members: &Members) {
         self.replica.applied_batch(applied_index, members);
         self.ghost.membership(applied_index, members);
-        let state = self.states.borrow();
-        if state.applied() > 0 {
-            self.ghost.state(self.node, state.applied(), state.hash());
+        let state = self.states.borrow().clone();
+        if state.applied() > 0 && self.ghost.state(self.node, state.applied(), state.hash()) {
+            let fault = super::estate::fault(&self.looked, &state);
+            if let Some(fault) = fault {
+                self.ghost.accuse(|| format!("{fault}, at index {}", state.applied()));
+            }
         }
+        self.looked = state;
     }
 
     fn copy(&self) -> ReplicaCopy {

@@ -1,9 +1,10 @@
 //! Deterministic simulation: whole clusters in one thread, with their network, disks and clocks made up, and everything that happens from
-//! one seed. What runs is the product's own code: the log's nodes (`raft::simulated`), the replica, the state and the pass. Only what the
-//! product does with threads, sockets and files is played here, and nothing is decided here that the product decides.
+//! one seed. What runs is the product's own code: the log's nodes (`raft::simulated`), the replica, the state, the pass, the judging of
+//! hosts, the steps of rollouts, and of the agents the `keeper` with `reconcile`. Only what the product does with threads, sockets and files is
+//! played here, and nothing is decided here that the product decides.
 //!
-//! From the ground: `dice`, `shape` · `disk`, `network`, `ghost` (the checks) · `machine`, `specs` · `world` (time and events) · `server`,
-//! `calls`, `clients`, `leading`, `faults` (what happens in it, each a part of `World`).
+//! From the ground: `dice`, `shape` · `disk`, `network`, `ghost` and `estate` (the checks) · `machine`, `specs` · `world` (time and events) ·
+//! `server`, `calls`, `clients`, `leading`, `sessions`, `hosts`, `faults` (what happens in it, each a part of `World`).
 //!
 //! A run has a time of faults and a time without: after every step the checks of `ghost` hold, and after the faults end everything
 //! converges. A run that fails is run again with its seed, and tells what happens when asked.
@@ -12,17 +13,28 @@ mod calls;
 mod clients;
 mod dice;
 mod disk;
+mod estate;
 mod faults;
 mod ghost;
+mod hosts;
 mod leading;
 mod machine;
 mod network;
 mod server;
+mod sessions;
 mod shape;
 mod specs;
 mod world;
 
-use supercloud_scheduler::raft::NodeId;
+use supercloud_proto::{
+    host::HostState,
+    instance::{Desired, InstanceState},
+};
+use supercloud_scheduler::{
+    placement::{Limits, pass},
+    raft::NodeId,
+    state::State,
+};
 
 pub use ghost::Violation;
 
@@ -93,8 +105,53 @@ impl World {
                 return Some(why);
             }
         }
-        (self.ghost.seen() > status.applied)
-            .then(|| format!("the leader is at index {}, {} was seen", status.applied, self.ghost.seen()))
+        if self.ghost.seen() > status.applied {
+            return Some(format!(
+                "the leader is at index {}, {} was seen",
+                status.applied,
+                self.ghost.seen()
+            ));
+        }
+        self.servers.get(&leader).and_then(|server| self.unlike(&server.state()?, server.unix(self.now)))
+    }
+
+    /// Where the estate is not as the state wants it.
+    fn unlike(&self, state: &State, unix: u64) -> Option<String> {
+        if self.hosts.is_empty() {
+            return None;
+        }
+        if let Some(host) = state.hosts().values().find(|host| host.state != HostState::Ready) {
+            return Some(format!("host {} is {}", host.name, host.state.as_str()));
+        }
+        let plan = pass(state, unix, Limits::default());
+        if let Some(placement) = plan.placements.first() {
+            return Some(format!("{} could be placed", placement.instance));
+        }
+        for (number, host) in self.hosts.iter().enumerate() {
+            let record = state.host_named(host.name().as_str());
+            let Some(record) = record.filter(|_| host.is_up()) else {
+                return Some(format!("host {number} is not there"));
+            };
+            let mut running = host.running();
+            for instance in state.instances_on(record.id) {
+                let runs = running.iter().position(|id| *id == instance.id);
+                // Whatever is over or is to be started later runs nowhere.
+                let resting = instance.state.is_over() || instance.state == InstanceState::Restarting;
+                let wanted = instance.desired == Desired::Run && !resting;
+                let said = instance.state == InstanceState::Running;
+                if wanted != (runs.is_some() && said) || instance.desired == Desired::Stop {
+                    let (id, state, desired) = (instance.id, instance.state.as_str(), instance.desired);
+                    return Some(format!("{id} on host {number} is {state}, wanted: {desired:?}"));
+                }
+                if let Some(at) = runs {
+                    running.remove(at);
+                }
+            }
+            if let Some(stranger) = running.first() {
+                return Some(format!("host {number} runs {stranger}, which nobody wants there"));
+            }
+        }
+        None
     }
 
     fn behind(&self, member: NodeId, index: u64) -> Option<String> {

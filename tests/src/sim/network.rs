@@ -12,6 +12,8 @@ use super::{Micros, dice::Dice};
 pub(super) enum Place {
     /// A scheduler node.
     Node(NodeId),
+    /// A host with its agent, by its number.
+    Host(usize),
     /// Somebody who writes and reads.
     Client(usize),
 }
@@ -25,6 +27,8 @@ pub(super) enum Stream {
     Snapshots,
     /// Calls and their answers: each by itself, in no order.
     Calls,
+    /// An agent's session of this number.
+    Session(u64),
 }
 
 /// How the network is at a time.
@@ -79,10 +83,12 @@ impl Network {
         if self.is_cut(from, to) {
             return Vec::new();
         }
-        if self.dice.permille(self.weather.loss) {
+        // A session is one stream: it loses nothing in between, and nothing comes twice.
+        let may_err = !matches!(stream, Stream::Session(_));
+        if may_err && self.dice.permille(self.weather.loss) {
             return Vec::new();
         }
-        let copies = if self.dice.permille(self.weather.twice) { 2 } else { 1 };
+        let copies = if may_err && self.dice.permille(self.weather.twice) { 2 } else { 1 };
         let mut arrivals = Vec::with_capacity(copies);
         for _ in 0..copies {
             let (low, high) = self.weather.delay;

@@ -1,11 +1,12 @@
 //! A simulated machine with a scheduler node: its disk, its clock, and the process that runs there or does not. What the product does with
 //! threads and sockets is done here with events; what it decides is the product's own code.
 
-use std::{collections::BTreeMap, path::PathBuf, pin::Pin, sync::Arc};
+use std::{collections::BTreeMap, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
 
 use futures::FutureExt as _;
 use supercloud_scheduler::{
     core::SCHEDULER,
+    heartbeats::Beat,
     raft::{
         ChangeError, Committed, Fatal, Member, NodeId, OpenError, PeerAddress, ProposeError, ReadError, Role,
         Settings, SnapshotPolicy, SnapshotToSend, Start, Status, StepError, Transport,
@@ -21,6 +22,7 @@ use super::{
     Micros,
     calls::{Answer, CallId, Change, Request},
     disk::{Crash, Disk, SimLog},
+    leading,
     machine::Watched,
     network::{Place, Stream},
     world::{Event, World},
@@ -29,7 +31,7 @@ use super::{
 /// The cluster of every run.
 pub(super) const CLUSTER: &str = "5117";
 /// The world's clock at the beginning of every run, in milliseconds.
-const EPOCH_MILLIS: u64 = 1_700_000_000_000;
+pub(super) const EPOCH_MILLIS: u64 = 1_700_000_000_000;
 /// How long a turn waits for what comes with it: a wake-up of a thread.
 const TURN_DELAY: (Micros, Micros) = (20, 200);
 /// How long a snapshot is written beside the turns.
@@ -43,6 +45,15 @@ enum Waiting {
     /// The index that the leader confirmed, once it has.
     Read(Work<Result<u64, ReadError>>, Option<u64>),
     Change(Work<Result<Option<NodeId>, ChangeError>>),
+    /// Heartbeats that came at a time in a term; they count once the leadership is confirmed.
+    Beats(Work<Result<u64, ReadError>>, Vec<Beat>, u64, Duration),
+}
+
+/// What became of a call.
+enum Ready {
+    Answer(Answer),
+    /// The leadership was confirmed with this index, and the heartbeats are the leader's to take in.
+    Beats(Vec<Beat>, u64, Duration, u64),
 }
 
 /// A call that a process has taken and not answered.
@@ -178,7 +189,7 @@ impl Running {
     }
 
     /// Answers of calls that are ready.
-    fn ready(&mut self, node: NodeId) -> Vec<(CallId, Place, Answer)> {
+    fn ready(&mut self, node: NodeId) -> Vec<(CallId, Place, Ready)> {
         let applied = self.states.borrow().applied();
         let mut answers = Vec::new();
         self.calls.retain_mut(|call| {
@@ -206,10 +217,19 @@ impl Running {
                     }
                 }
                 Waiting::Change(work) => work.as_mut().now_or_never().map(Answer::Changed),
+                Waiting::Beats(work, beats, term, came) => match work.as_mut().now_or_never() {
+                    Some(Ok(index)) => {
+                        let ready = Ready::Beats(std::mem::take(beats), *term, *came, index);
+                        answers.push((call.id, call.from, ready));
+                        return false;
+                    }
+                    Some(Err(_)) => Some(Answer::NotTaken),
+                    None => None,
+                },
             };
             match answer {
                 Some(answer) => {
-                    answers.push((call.id, call.from, answer));
+                    answers.push((call.id, call.from, Ready::Answer(answer)));
                     false
                 }
                 None => true,
@@ -441,7 +461,7 @@ impl World {
     /// The disk begins with what was handed over, unless it is busy.
     fn begin_writing(&mut self, id: NodeId) {
         let Some(server) = self.servers.get_mut(&id) else { return };
-        let Some(ticket) = server.disk.waiting() else { return };
+        let Some(ticket) = server.disk.untold() else { return };
         let (life, (low, high)) = (server.life, server.write_delay);
         let Some(running) = server.running.as_mut().filter(|running| !running.writing) else { return };
         running.writing = true;
@@ -463,7 +483,7 @@ impl World {
     /// A call reaches a node.
     pub(super) fn on_call(&mut self, node: NodeId, id: CallId, from: Place, request: Request) {
         let Some(server) = self.servers.get_mut(&node) else { return };
-        let unix = server.unix(self.now);
+        let (unix, boot) = (server.unix(self.now), leading::boot(self.now));
         // What comes to a process that stands still waits in its socket; here it is lost, and the caller gives up.
         let Some(running) = server.acting() else { return };
         let status = running.status();
@@ -475,12 +495,8 @@ impl World {
                     running.propose(id, from, &entry);
                 }
                 Some(leader) if !passed_on => {
-                    let next = self.next_call();
-                    if let Some(running) = self.servers.get_mut(&node).and_then(Server::acting) {
-                        running.passed_on.insert(next, (id, from));
-                    }
                     let request = Request::Propose { entry, passed_on: true };
-                    return self.call(Place::Node(node), leader.id, next, request);
+                    return self.pass_on_call(node, leader.id, id, from, request);
                 }
                 _ => return self.answer(node, from, id, Answer::NotTaken),
             },
@@ -489,8 +505,29 @@ impl World {
                 running.wait(id, from, Waiting::Read(Box::pin(async move { log.read_index().await }), None));
             }
             Request::Change(change) => running.change(id, from, change),
+            Request::Beats { beats, passed_on } => match leader_of(&status) {
+                _ if leads => {
+                    let log = running.process.log().clone();
+                    let work = Box::pin(async move { log.read_index().await });
+                    running.wait(id, from, Waiting::Beats(work, beats, status.term, boot));
+                }
+                Some(leader) if !passed_on => {
+                    let request = Request::Beats { beats, passed_on: true };
+                    return self.pass_on_call(node, leader.id, id, from, request);
+                }
+                _ => return self.answer(node, from, id, Answer::NotTaken),
+            },
         }
         self.wake(node);
+    }
+
+    /// Sends a call on to the node that leads; its answer goes back to whoever asked.
+    fn pass_on_call(&mut self, node: NodeId, leader: NodeId, id: CallId, from: Place, request: Request) {
+        let next = self.next_call();
+        if let Some(running) = self.servers.get_mut(&node).and_then(Server::acting) {
+            running.passed_on.insert(next, (id, from));
+        }
+        self.call(Place::Node(node), leader, next, request);
     }
 
     /// An answer reaches the node that passed the call on.
@@ -512,10 +549,20 @@ impl World {
         if status.role == Role::Leader {
             self.ghost.leads(id, status.term);
         }
-        for (call, from, answer) in running.ready(id) {
+        let ready = running.ready(id);
+        self.lead(id, &status);
+        for (call, from, ready) in ready {
+            let answer = match ready {
+                Ready::Answer(answer) => answer,
+                // The confirmation may have come from a later leader.
+                Ready::Beats(_, term, ..) if status.role != Role::Leader || status.term != term => {
+                    Answer::NotTaken
+                }
+                Ready::Beats(beats, term, came, index) => self.take_in(id, term, &beats, came, index),
+            };
             self.answer(id, from, call, answer);
         }
-        self.lead(id, &status);
+        self.serve_sessions(id);
     }
 
     /// Proposes what the scheduler decides by itself, if the node leads.

@@ -1,15 +1,24 @@
 //! What kind of run a seed makes: how many nodes, who writes how fast, which faults.
 
+use supercloud_scheduler::leader::Timing;
+
 use super::{Micros, dice::Dice};
 
 /// One second.
 pub(super) const SECOND: Micros = 1_000_000;
+
+/// So many runs of a thousand have hosts with agents. They last longer: a host is lost after 25 s.
+const ESTATE_PERMILLE: u64 = 300;
 
 /// See the head of the module.
 #[derive(Debug, Clone)]
 pub(super) struct Shape {
     pub(super) nodes: u64,
     pub(super) clients: usize,
+    /// Hosts with agents; none in runs about the log alone.
+    pub(super) hosts: usize,
+    pub(super) sites: usize,
+    pub(super) timing: Timing,
     /// A client's pause between two things.
     pub(super) pace: (Micros, Micros),
     pub(super) snapshot_entries: u64,
@@ -36,6 +45,12 @@ pub(super) struct Weights {
     pub(super) damage: u64,
     pub(super) clock: u64,
     pub(super) membership: u64,
+    pub(super) host_cut: u64,
+    pub(super) hosts_cut: u64,
+    pub(super) agent_crash: u64,
+    pub(super) power_off: u64,
+    pub(super) runtime_silent: u64,
+    pub(super) task_ends: u64,
 }
 
 impl Shape {
@@ -54,17 +69,35 @@ impl Shape {
             damage: weight(1),
             clock: weight(1),
             membership: weight(4),
+            host_cut: weight(4),
+            hosts_cut: weight(1),
+            agent_crash: weight(4),
+            power_off: weight(2),
+            runtime_silent: weight(2),
+            task_ends: weight(3),
         };
+        let estate = dice.permille(ESTATE_PERMILLE);
         let slow = dice.permille(300);
         Self {
             nodes,
-            clients: dice.between(1, 5) as usize,
-            pace: if slow { (100_000, 2 * SECOND) } else { (1_000, 200_000) },
-            snapshot_entries: dice.between(8, 80),
+            clients: dice.between(1, if estate { 2 } else { 5 }) as usize,
+            hosts: if estate { dice.between(2, 6) as usize } else { 0 },
+            sites: dice.between(1, 2) as usize,
+            timing: Timing::default(),
+            pace: match (estate, slow) {
+                (true, _) => (SECOND / 2, 5 * SECOND),
+                (false, true) => (100_000, 2 * SECOND),
+                (false, false) => (1_000, 200_000),
+            },
+            snapshot_entries: dice.between(8, if estate { 300 } else { 80 }),
             snapshot_tail: dice.between(0, 30),
             first_fault: dice.between(SECOND / 2, 3 * SECOND),
-            faults: (50_000, dice.between(300_000, 3 * SECOND)),
-            end: dice.between(8, 16) * SECOND,
+            faults: if estate {
+                (SECOND / 2, 8 * SECOND)
+            } else {
+                (50_000, dice.between(300_000, 3 * SECOND))
+            },
+            end: if estate { dice.between(50, 110) } else { dice.between(8, 16) } * SECOND,
             weights,
         }
     }

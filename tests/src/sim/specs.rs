@@ -1,9 +1,14 @@
-//! What the clients of a run want to have run.
+//! What the clients of a run want to have run, and what its hosts offer.
+
+use std::collections::BTreeMap;
 
 use supercloud_proto::{
-    amount::{Bytes, MilliCpu},
+    amount::{Amounts, Bytes, MilliCpu},
+    host::{DriverInfo, Inventory, PortRange},
     name::{BoroughName, WorkloadName},
-    spec::{Container, Driver, Place, Resources, Restart, Task, Update, WorkloadKind, WorkloadSpec},
+    spec::{
+        Container, Driver, DriverKind, Place, Resources, Restart, Task, Update, WorkloadKind, WorkloadSpec,
+    },
 };
 
 /// One gibibyte.
@@ -43,5 +48,25 @@ pub(super) fn service(workload: &str, count: u32, memory: u64, exclusive: bool) 
         stop_grace: 2_000,
         exclusive: Some(exclusive),
         schedule: None,
+    }
+}
+
+/// What a host offers: four cores and 12 GiB.
+pub(super) fn inventory(site: &str, boot: &str, healthy: bool) -> Inventory {
+    let driver = DriverInfo { version: "1".to_owned(), healthy, ..DriverInfo::default() };
+    Inventory {
+        site: name(site),
+        rack: None,
+        address: "192.0.2.1".to_owned(),
+        capacity: Amounts { cpu: MilliCpu(4000), memory: Bytes(12 * GIB), disk: Bytes(100 * GIB) },
+        reserved: Amounts::default(),
+        arch: "amd64".to_owned(),
+        kernel: "6.1".to_owned(),
+        os: "debian-12".to_owned(),
+        labels: BTreeMap::new(),
+        ports: PortRange { first: 20_000, last: 20_009 },
+        drivers: BTreeMap::from([(DriverKind::Docker, driver)]),
+        agent_version: "0".to_owned(),
+        boot_id: boot.to_owned(),
     }
 }

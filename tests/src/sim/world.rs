@@ -3,7 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use supercloud_proto::{
+    spec::DriverKind,
+    v1::{SchedulerMessage, agent_message::Message as Upward},
+};
 use supercloud_scheduler::raft::{Member, MemberKind, NodeId, SnapshotPolicy, Start};
+use tokio::time::Instant;
 
 use super::{
     Micros,
@@ -13,9 +18,11 @@ use super::{
     disk::Crash,
     faults::Operator,
     ghost::{Ghost, Violation},
-    leading::Leading,
+    hosts::{Greeting, Host, Step},
+    leading::{Leading, Own},
     network::{Network, Place},
     server::Server,
+    sessions::{DeadStreams, Served},
     shape::Shape,
 };
 
@@ -56,6 +63,40 @@ pub(super) enum Event {
     },
     Client(usize),
     ClientGivesUp(usize, CallId),
+    /// A leader looks for something to do, in this term.
+    Lead(NodeId, u64, u64),
+    OwnDeadline(NodeId, CallId),
+    /// Of a host's agent, with its life.
+    AgentWake(usize, u64),
+    Listing(usize, u64, DriverKind, u64),
+    Act(usize, u64, u64, Step),
+    Dial(usize, u64),
+    DialDeadline(usize, u64, u64),
+    Beat(usize, u64, u64),
+    /// The agent notices that its session is dead.
+    SessionDead(usize, u64),
+    /// The node notices.
+    SessionGone(u64),
+    SessionSilence(u64),
+    ReportAgain(u64),
+    Hello {
+        node: NodeId,
+        session: u64,
+        host: usize,
+        greeting: Box<Greeting>,
+    },
+    Up {
+        node: NodeId,
+        session: u64,
+        message: Box<Upward>,
+    },
+    Down {
+        host: usize,
+        session: u64,
+        message: Box<SchedulerMessage>,
+    },
+    StartAgent(usize),
+    RuntimeAnswers(usize),
     /// The next fault.
     Fault,
     Restart(NodeId),
@@ -78,6 +119,16 @@ pub(super) struct World {
     pub(super) clients: Vec<Client>,
     pub(super) calls: CallId,
     pub(super) leading: BTreeMap<NodeId, Leading>,
+    /// What nodes wait for on their own behalf.
+    pub(super) own: BTreeMap<CallId, (NodeId, Own)>,
+    pub(super) hosts: Vec<Host>,
+    /// Sessions as their nodes see them.
+    pub(super) served: BTreeMap<u64, Served>,
+    /// Counts sessions.
+    pub(super) sessions: u64,
+    pub(super) dead_streams: DeadStreams,
+    /// Where the waits of agents are counted from.
+    pub(super) origin: Instant,
     pub(super) operator: Operator,
     /// Nodes whose disk was damaged: they may refuse to start.
     pub(super) damaged: BTreeSet<NodeId>,
@@ -105,6 +156,12 @@ impl World {
             clients: Vec::new(),
             calls: 0,
             leading: BTreeMap::new(),
+            own: BTreeMap::new(),
+            hosts: Vec::new(),
+            served: BTreeMap::new(),
+            sessions: 0,
+            dead_streams: DeadStreams::new(),
+            origin: Instant::now(),
             operator: Operator::default(),
             damaged: BTreeSet::new(),
             failing: BTreeSet::new(),
@@ -130,6 +187,11 @@ impl World {
             self.clients.push(Client::new(self.shape.pace));
             let first = self.dice.below(1_000_000);
             self.after(first, Event::Client(number));
+        }
+        for number in 0..self.shape.hosts {
+            self.hosts.push(Host::new(number, self.shape.sites));
+            let first = self.dice.below(2_000_000);
+            self.after(first, Event::StartAgent(number));
         }
         self.after(self.shape.first_fault, Event::Fault);
         self.after(0, Event::Operator);
@@ -197,6 +259,23 @@ impl World {
             Event::Answer { to, id, answer } => self.on_answer(to, id, answer),
             Event::Client(number) => self.on_client(number),
             Event::ClientGivesUp(number, id) => self.on_client_gives_up(number, id),
+            Event::Lead(node, life, term) => self.on_lead(node, life, term),
+            Event::OwnDeadline(node, id) => self.on_own_deadline(node, id),
+            Event::AgentWake(host, life) => self.on_agent_wake(host, life),
+            Event::Listing(host, life, kind, number) => self.on_listing(host, life, kind, number),
+            Event::Act(host, life, job, step) => self.on_act(host, life, job, step),
+            Event::Dial(host, life) => self.on_dial(host, life),
+            Event::DialDeadline(host, life, session) => self.on_dial_deadline(host, life, session),
+            Event::Beat(host, life, session) => self.on_beat(host, life, session),
+            Event::SessionDead(host, session) => self.leave_session(host, session),
+            Event::SessionGone(session) => self.on_session_gone(session),
+            Event::SessionSilence(session) => self.on_session_silence(session),
+            Event::ReportAgain(session) => self.on_report_again(session),
+            Event::Hello { node, session, host, greeting } => self.on_hello(node, session, host, *greeting),
+            Event::Up { node, session, message } => self.on_up(node, session, *message),
+            Event::Down { host, session, message } => self.on_down(host, session, *message),
+            Event::StartAgent(host) => self.start_agent(host),
+            Event::RuntimeAnswers(host) => self.runtime_answers(host),
             Event::Fault => self.on_fault(),
             Event::Restart(node) => self.start(node, &Start::Again),
             Event::Resume(node) => self.resume(node),

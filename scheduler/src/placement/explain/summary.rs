@@ -7,13 +7,19 @@ use supercloud_proto::{host::HostState, id::UnixMillis, instance::InstanceState,
 use super::Survey;
 use crate::{
     placement::ledger::Slot,
-    state::{Instance, fits::FILTERS},
+    state::{
+        Instance,
+        fits::{FILTERS, must_wait_for},
+    },
 };
 
 /// Of an instance.
 pub(super) fn of_instance(survey: &Survey<'_>, instance: &Instance, now: UnixMillis) -> String {
     let who = format!("{} of {}", instance.id, instance.workload());
     let Some(placed) = &instance.placed else {
+        if let Some(other) = must_wait_for(survey.ledger.state(), instance) {
+            return format!("{who} is exclusive and waits until {} has stopped", other.id);
+        }
         let wait = instance.not_before().saturating_sub(now);
         return match (wait, survey.chosen()) {
             (0, _) => of_request(survey, &who),

@@ -3,5 +3,6 @@
 
 mod cases;
 mod estate;
+mod exclusive;
 mod ports;
 mod property;

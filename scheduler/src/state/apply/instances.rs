@@ -14,7 +14,7 @@ use super::{
 use crate::state::{
     command::{Done, Placement},
     derived::Standing,
-    fits::{Request, fits},
+    fits::{Request, fits, must_wait_for},
     model::{Background, EventKind, Instance, Placed, Workload},
 };
 
@@ -123,7 +123,8 @@ impl Step<'_> {
         let Some(instance) = self.state.instances.get(&placement.instance) else { return false };
         let Some(host) = self.state.hosts.get(&placement.host) else { return false };
         let request = Request::of(instance).with_ports(&placement.ports);
-        if !instance.is_pending() || fits(self.state, host, &request).is_err() {
+        let waits = || must_wait_for(self.state, instance).is_some();
+        if !instance.is_pending() || waits() || fits(self.state, host, &request).is_err() {
             return false;
         }
         let placed = Placed { host: host.id, ports: placement.ports.clone(), taken: request.demand };

@@ -164,6 +164,29 @@ fn what_ran_on_a_lost_host_is_replaced_and_stops_when_the_host_is_back() {
 }
 
 #[test]
+fn the_successor_of_an_exclusive_instance_waits_until_its_slot_is_free() {
+    let mut world = World::with_hosts(&["h1", "h2"]);
+    let [h1, h2] = ["h1", "h2"].map(|name| world.state.host_named(name).unwrap().id);
+    let mut spec = service("records", 1);
+    spec.exclusive = Some(true);
+    world.apply_spec(&spec);
+    world.place_all(&[h1]);
+    let old = world.live("records")[0];
+    world.report(old, InstanceState::Running);
+    spec.priority += 1;
+    world.apply_spec(&spec);
+    world.must(Command::Replace { instances: vec![old], reason: "rollout".to_owned() });
+    let new = world.live("records")[0];
+    assert!(!world.place(new, h2), "the old one may still run");
+    world.report(old, InstanceState::Stopped);
+    assert!(world.place(new, h2));
+    judge(&mut world, h2, HostState::Lost);
+    let next = world.live("records")[0];
+    assert!(world.place(next, h1), "on a lost host nothing exclusive runs any more");
+    check(&world.state);
+}
+
+#[test]
 fn a_lost_host_can_be_removed_and_a_living_one_cannot() {
     let mut world = World::with_hosts(&["h1"]);
     let host = world.state.host_named("h1").unwrap().id;

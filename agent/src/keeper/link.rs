@@ -8,7 +8,7 @@ use tokio::{sync::mpsc, time::Instant};
 use crate::{desired::OrderSet, reports::Book};
 
 /// Reports that are not confirmed are sent again after this long: a proposal may have been lost with a leader.
-pub(super) const RESEND_AFTER: Duration = Duration::from_secs(5);
+const RESEND_AFTER: Duration = Duration::from_secs(5);
 /// A report that found the way full is sent again after this long.
 const FULL_WAIT: Duration = Duration::from_millis(200);
 
@@ -93,11 +93,11 @@ impl Link {
     }
 
     /// When reports are to be sent, if nothing else happens.
-    pub fn next_report(&self, book: &Book) -> Option<Instant> {
+    pub fn next_report(&self, book: &Book, now: Instant) -> Option<Instant> {
         if !self.synced || book.is_confirmed() {
             None
         } else if book.sequence() > self.sent {
-            Some(Instant::now() + FULL_WAIT)
+            Some(now + FULL_WAIT)
         } else {
             self.sent_at.map(|at| at + RESEND_AFTER)
         }
