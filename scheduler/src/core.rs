@@ -31,7 +31,7 @@ use crate::{
     metrics::Metrics,
     peer_service::{PeerApi, RelayHandler, Service},
     peers::{PeerError, PeerTrust, Peers},
-    raft::{self, ChangeError, GrpcTransport, Log, NodeId, OpenError, SnapshotPolicy, Start, Status},
+    raft::{self, ChangeError, GrpcTransport, Log, NodeId, OpenError, Role, SnapshotPolicy, Start, Status},
     replica::Replica,
     state::{
         Command, Entry, Outcome, State,
@@ -154,6 +154,7 @@ struct Inner {
     timing: Timing,
     log: Log<Outcome>,
     nodes: watch::Receiver<Status>,
+    terms: watch::Receiver<u64>,
     states: watch::Receiver<State>,
     archive: Archive,
     peers: Peers,
@@ -183,6 +184,7 @@ impl Core {
         };
         let (log, states, archive, hashes) = tokio::task::spawn_blocking(opening).await??;
         let nodes = log.status();
+        let (term, terms) = watch::channel(nodes.borrow().term);
         let lead = Lead::new(log.clone());
         let (heartbeats, queue) = Heartbeats::new();
         let inner = Inner {
@@ -191,6 +193,7 @@ impl Core {
             timing: settings.timing,
             log,
             nodes: nodes.clone(),
+            terms,
             states,
             archive: archive.clone(),
             peers: peers.clone(),
@@ -205,6 +208,7 @@ impl Core {
         };
         let core = Self { inner: Arc::new(inner) };
         let mut tasks = JoinSet::new();
+        tasks.spawn(tell_terms(nodes.clone(), term));
         tasks.spawn(heartbeats::run(queue, lead, peers.clone(), nodes.clone(), core.changes()));
         tasks.spawn(archive::heal::run(archive, peers, nodes));
         tasks.spawn(leader::run(core.clone()));
@@ -279,6 +283,21 @@ impl Core {
     #[must_use]
     pub fn nodes(&self) -> watch::Receiver<Status> {
         self.inner.nodes.clone()
+    }
+
+    /// What this node is to the others.
+    pub(crate) fn role(&self) -> Role {
+        self.inner.nodes.borrow().role
+    }
+
+    /// The term, now and from now on. A status changes with every entry, and would wake all that wait for another leader.
+    pub(crate) fn terms(&self) -> watch::Receiver<u64> {
+        self.inner.terms.clone()
+    }
+
+    /// The feature level of the state here.
+    pub(crate) fn level(&self) -> Level {
+        self.inner.states.borrow().level()
     }
 
     /// Id of the cluster.
@@ -420,6 +439,14 @@ impl Core {
 
 /// Who proposes what the scheduler decides by itself.
 pub const SCHEDULER: &str = "scheduler";
+
+/// Passes on the term whenever it is another, until the node stops.
+async fn tell_terms(mut nodes: watch::Receiver<Status>, term: watch::Sender<u64>) {
+    while nodes.changed().await.is_ok() {
+        let now = nodes.borrow_and_update().term;
+        term.send_if_modified(|known| std::mem::replace(known, now) != now);
+    }
+}
 
 fn now() -> UnixMillis {
     clock::unix_now()

@@ -34,7 +34,8 @@ use crate::{
 const MAX_QUEUED: usize = 16_384;
 /// Heartbeats in one message.
 const MAX_BATCH: usize = 4_096;
-/// How long a follower gathers before it passes on; far below the time between two heartbeats of a host.
+/// How long a node gathers before it passes on or takes in; far below the time between two heartbeats of a host. The leader gathers too: each time
+/// that it takes some in, a majority has to confirm that it leads.
 const GATHER: Duration = Duration::from_millis(200);
 /// Longest wait for the leader's answer; the next heartbeat is on its way then.
 const ANSWER_DEADLINE: Duration = Duration::from_secs(2);
@@ -116,15 +117,13 @@ pub(crate) async fn run(
         if queue.0.recv_many(&mut waiting, MAX_BATCH).await == 0 {
             return;
         }
-        let own = nodes.borrow().role == Role::Leader;
-        if !own {
-            tokio::time::sleep(GATHER).await;
-            while waiting.len() < MAX_BATCH
-                && let Ok(more) = queue.0.try_recv()
-            {
-                waiting.push(more);
-            }
+        tokio::time::sleep(GATHER).await;
+        while waiting.len() < MAX_BATCH
+            && let Ok(more) = queue.0.try_recv()
+        {
+            waiting.push(more);
         }
+        let own = nodes.borrow().role == Role::Leader;
         let (beats, replies): (Vec<Beat>, Vec<_>) =
             waiting.drain(..).map(|waiting| (waiting.beat, waiting.reply)).unzip();
         let answer = if own {

@@ -136,7 +136,7 @@ impl From<v1::DescribeResponse> for Known {
 pub(crate) async fn admit(core: &Core, command: &Command) -> Result<(), LevelTooLow> {
     let needs = command.needs();
     // What raises it was asked of everybody; and a level that is seen once never goes down.
-    if matches!(command, Command::RaiseLevel { .. }) || needs <= core.view().level() {
+    if matches!(command, Command::RaiseLevel { .. }) || needs <= core.level() {
         return Ok(());
     }
     // A new leader may not have applied all that was decided before it.

@@ -119,13 +119,13 @@ fn encode(entry: &Entry) -> Result<Vec<u8>, ProposeError> {
 }
 
 async fn attempt(core: &Core, command: &Command, bytes: &[u8], deadline: Instant) -> Attempt {
-    let status = core.status();
-    if status.role == Role::Leader {
+    if core.role() == Role::Leader {
         return match levels::admit(core, command).await {
             Ok(()) => here(core, bytes, deadline).await,
             Err(error) => Attempt::Refused(error.into()),
         };
     }
+    let status = core.status();
     match status.leader.filter(|id| *id != status.id).and_then(|id| status.members.get(id)) {
         Some(leader) => forward(core, leader, status.term, bytes, deadline).await,
         None if status.role == Role::Removed => Attempt::Refused(ProposeError::Stopped),
@@ -155,10 +155,10 @@ async fn forward(core: &Core, leader: &Member, term: u64, bytes: &[u8], deadline
         Err(_) => return Attempt::NotTaken,
     };
     let call = client.propose(v1::ProposeRequest { command: bytes.to_vec() });
-    let mut nodes = core.nodes();
+    let mut terms = core.terms();
     let answer = tokio::select! {
         answer = timeout_at(deadline, call) => answer.ok(),
-        _ = nodes.wait_for(|status| status.term != term) => None,
+        _ = terms.wait_for(|now| *now > term) => None,
     };
     match answer {
         Some(Ok(response)) => match Outcome::decode(&response.into_inner().outcome) {

@@ -69,6 +69,8 @@ impl Checker {
     /// A text that becomes an argument or a variable of a process.
     fn word(&mut self, field: &str, word: &str) {
         self.at_most(field, "bytes", word.len(), MAX_WORD);
-        self.expect(!word.contains('\0'), field, "a text without zero bytes", quoted(word));
+        if word.contains('\0') {
+            self.expect(false, field, "a text without zero bytes", quoted(word));
+        }
     }
 }

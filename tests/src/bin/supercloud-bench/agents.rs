@@ -58,7 +58,7 @@ const SPARE_MIB: f64 = 2_048.0;
 /// Agents between two looks at the memory.
 const MEMORY_LOOK: usize = 250;
 /// Longest wait until all are ready.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_secs(180);
 /// Time after which the last of the starts has died away.
 const SETTLE: Duration = Duration::from_secs(10);
 /// Time over which processor time is counted.

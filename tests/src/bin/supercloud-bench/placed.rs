@@ -58,7 +58,7 @@ const HAND_INS: usize = 16;
 /// What is not placed by then does not count.
 const PATIENCE: Duration = Duration::from_secs(75);
 /// Longest wait until the hosts are ready.
-const READY: Duration = Duration::from_secs(60);
+const READY: Duration = Duration::from_secs(180);
 
 /// The bench.
 pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome {

@@ -42,7 +42,7 @@ const HEARTBEAT: Duration = Duration::from_secs(30);
 /// Workloads that are handed in before those before them are placed.
 const AHEAD: usize = 20;
 /// Longest time for the hosts, for the placements, and for the reports.
-const READY: Duration = Duration::from_secs(90);
+const READY: Duration = Duration::from_secs(180);
 const PLACED: Duration = Duration::from_secs(120);
 const REPORTED: Duration = Duration::from_secs(60);
 /// Longest time for the start.
