@@ -17,6 +17,10 @@ use supercloud_scheduler::{
 };
 use tokio::signal::unix::{SignalKind, signal};
 
+/// The state is millions of small records that come and go with every version of it, which glibc's allocator answers with holes and long searches.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// A node of the Supercloud scheduler.
 #[derive(Parser)]
 #[command(name = "supercloud-scheduler", version, propagate_version = true)]

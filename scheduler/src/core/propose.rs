@@ -112,7 +112,7 @@ fn encode(entry: &Entry) -> Result<Vec<u8>, ProposeError> {
         return Err(ProposeError::TooLarge { limit: MAX_ENTRY_BYTES, found: bytes.len() });
     }
     // Placements are many, and made of numbers that always read back.
-    if !matches!(entry.command, Command::Place(_)) {
+    if !matches!(entry.command, Command::Place(_) | Command::PlaceMany(_)) {
         Entry::decode(&bytes).map_err(|error| ProposeError::Unreadable(error.to_string()))?;
     }
     Ok(bytes)

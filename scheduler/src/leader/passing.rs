@@ -10,7 +10,10 @@ use crate::{
     core::Core,
     core::ProposeError,
     placement::{Limits, Plan, pass},
-    state::{Command, Done, Placement, State},
+    state::{
+        Command, Done, Placement, State,
+        level::{Level, SECOND},
+    },
 };
 
 /// Placements in one entry: a few hundred KiB, so that no entry holds up the log.
@@ -81,14 +84,26 @@ enum Proposed {
     Nothing,
 }
 
-/// Proposes placements in their order. Returns once they are applied here.
+/// A command with placements, in few bytes where every member reads them.
+fn command(state_level: Level, placements: &[Placement]) -> Command {
+    if state_level >= SECOND {
+        Command::PlaceMany(placements.to_vec())
+    } else {
+        Command::Place(placements.to_vec())
+    }
+}
+
+/// Proposes placements, all chunks at once: each placement is checked by itself when it is applied, so that no chunk need wait for the one
+/// before. Returns once they are applied here.
 async fn propose(core: &Core, placements: Vec<Placement>) -> Proposed {
     let mut proposed = Proposed::Nothing;
-    for chunk in placements.chunks(MAX_CHUNK) {
-        let wait = match core.propose_here(Command::Place(chunk.to_vec())).await {
+    let level = core.view().level();
+    let chunks = placements.chunks(MAX_CHUNK).map(|chunk| core.propose_here(command(level, chunk)));
+    for outcome in futures::future::join_all(chunks).await {
+        let wait = match outcome {
             Ok(outcome) => {
                 if let Ok(Done::Instances(held)) = outcome.result {
-                    tracing::info!(index = outcome.index, proposed = chunk.len(), held, "placed");
+                    tracing::info!(index = outcome.index, held, "placed");
                     proposed = if held > 0 { Proposed::Held } else { proposed };
                 }
                 continue;

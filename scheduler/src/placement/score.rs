@@ -47,6 +47,13 @@ fn dominant_share(part: Amounts, whole: Amounts) -> u64 {
 
 /// `part` of `whole` in parts of a million, rounded down; of nothing, none.
 fn share(part: u64, whole: u64) -> u64 {
-    let exact = (u128::from(part) * u128::from(WHOLE)).checked_div(u128::from(whole)).unwrap_or(0);
-    u64::try_from(exact).unwrap_or(WHOLE).min(WHOLE)
+    let exact = match part.checked_mul(WHOLE) {
+        // Up to 16 TiB the product fits, and a division of half the width costs a fraction: this is done for every host that is looked at.
+        Some(product) => product.checked_div(whole).unwrap_or(0),
+        None => {
+            let product = u128::from(part) * u128::from(WHOLE);
+            u64::try_from(product.checked_div(u128::from(whole)).unwrap_or(0)).unwrap_or(WHOLE)
+        }
+    };
+    exact.min(WHOLE)
 }

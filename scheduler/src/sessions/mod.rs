@@ -4,27 +4,29 @@
 //! ```text
 //!   dispatcher ──wake──> session (one task an agent) ──orders──> agent
 //!       ^                    │  ^── heartbeats, reports, inventory ──┘
-//!   published states         └──> Core::propose, Core::heartbeats
+//!   published states         └──> reporting, Core::propose, Core::heartbeats
 //!   relay ──OpenStream──> session ──> agent ──Attach──> streams ──> relay
 //! ```
 //!
 //! A part of the API's floor: it shares the API's words for callers and refusals, and nothing else of it.
 //!
-//! Files, from the ground: `outbox` (messages to the agent, cut to a size) · `streams` · `hello` · `session` · `relay`.
+//! Files, from the ground: `outbox` (messages to the agent, cut to a size) · `streams` · `reporting` (reports into the log) · `hello` · `session` ·
+//! `relay`.
 //!
 //! Decisions
 //! * **One dispatcher compares states**, not every session: it walks what differs between the indexes of two states' orders, which costs as much
 //!   as changed, and wakes the sessions of those hosts. Ten thousand sessions that slept on every change would wake ten thousand times for each.
 //! * **Nothing waits for an agent.** What is sent goes into a bounded queue; who does not take it in [`SLOW`] is disconnected and comes back
 //!   with a full set of orders.
-//! * **Reports are sent on at once, one command under way a host**; what comes meanwhile shares the next one. So a quiet host's report is
-//!   not held up for the sake of a batch, and a busy one's come in batches by themselves. The log batches over hosts.
+//! * **Reports are sent on at once, one hand-in under way a host**; what comes meanwhile shares the next one. So a quiet host's report is
+//!   not held up for the sake of a batch, and a busy one's come in batches by themselves. Over hosts `reporting` gathers them.
 //! * **A session insists**: a report that did not get through (no leader, unknown outcome) is proposed again until it is taken, and
 //!   acknowledged only then. Reports carry sequences, so that taking one twice changes nothing.
 
 mod hello;
 mod outbox;
 pub mod relay;
+mod reporting;
 mod session;
 mod streams;
 
@@ -42,6 +44,7 @@ use tokio::{
 };
 
 use crate::{core::Core, state::State};
+use reporting::Reporting;
 use streams::Streams;
 
 pub use hello::{Admission, Greeted, Refusal, admission};
@@ -67,6 +70,7 @@ struct Shared {
     core: Core,
     live: Mutex<Live>,
     streams: Streams,
+    reporting: Reporting,
     places: Arc<Semaphore>,
     ending: watch::Receiver<bool>,
 }
@@ -104,6 +108,7 @@ impl Sessions {
     pub fn start(core: Core, ending: watch::Receiver<bool>) -> Self {
         let shared = Arc::new(Shared {
             streams: Streams::default(),
+            reporting: Reporting::start(core.clone()),
             live: Mutex::default(),
             places: Arc::new(Semaphore::new(MAX_SESSIONS)),
             ending,

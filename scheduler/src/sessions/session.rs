@@ -1,7 +1,12 @@
 //! One agent's session, from its hello to its end: a loop over what the agent says, what changed for it, and what became of what was proposed for
 //! it. Knows no other session.
 
-use std::{collections::VecDeque, future::pending, time::Duration};
+use std::{
+    collections::VecDeque,
+    future::{Future, pending},
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::future::BoxFuture;
 use supercloud_proto::{
@@ -20,12 +25,13 @@ use super::{
     Sessions,
     hello::{self, Admitted, Refusal},
     outbox::{Outbox, SendError},
+    reporting::Reporting,
 };
 use crate::{
     api::caller::Caller,
     core::{Core, ProposeError},
     heartbeats::Beat,
-    state::{Command, Outcome, Rejection},
+    state::{Command, HostReports, Outcome, Rejection},
 };
 
 /// Time in which an agent says hello.
@@ -111,7 +117,8 @@ async fn converse(
     drop(state);
     tracing::info!(%by, %host, "an agent has a session");
     let core = sessions.core().clone();
-    let session = Session { core, outbox, by, incarnation, host, sent, work: Work::default() };
+    let reporting = sessions.shared.reporting.clone();
+    let session = Session { core, reporting, outbox, by, incarnation, host, sent, work: Work::default() };
     session.run(place, incoming, sessions.shared.ending.clone()).await
 }
 
@@ -130,6 +137,7 @@ struct Work {
 
 struct Session<'o> {
     core: Core,
+    reporting: Reporting,
     outbox: &'o Outbox,
     by: String,
     incarnation: String,
@@ -236,7 +244,7 @@ impl Session<'_> {
         Ok(())
     }
 
-    /// Proposes the reports that wait, unless some are under way.
+    /// Hands in the reports that wait, unless some are under way.
     fn send_reports(&mut self) {
         if self.work.reporting.is_some() || self.work.reports.is_empty() {
             return;
@@ -244,8 +252,13 @@ impl Session<'_> {
         let some = self.work.reports.len().min(MAX_REPORTS);
         let reports: Vec<InstanceReport> = self.work.reports.drain(..some).collect();
         let sequence = reports.iter().map(|report| report.sequence).max().unwrap_or(0);
-        let command = Command::Report { host: self.host, reports };
-        self.work.reporting = Some((sequence, Box::pin(insist(self.core.clone(), self.by.clone(), command))));
+        let (reporting, by) = (self.reporting.clone(), Arc::<str>::from(self.by.as_str()));
+        let reports = HostReports { host: self.host, reports };
+        let hand_in = move || {
+            let (reporting, by, reports) = (reporting.clone(), by.clone(), reports.clone());
+            async move { reporting.hand_in(by, reports).await }
+        };
+        self.work.reporting = Some((sequence, Box::pin(insist(self.by.clone(), hand_in))));
     }
 
     async fn reported(&mut self, sequence: u64, outcome: Result<Outcome, ProposeError>) -> Result<(), End> {
@@ -278,7 +291,12 @@ impl Session<'_> {
         let (name, incarnation) = (host.name.clone(), self.incarnation.clone());
         let command = Command::RegisterHost { name, inventory, incarnation };
         // One that is under way is older and of no interest any more; should it be applied, then before this one.
-        self.work.registering = Some(Box::pin(insist(self.core.clone(), self.by.clone(), command)));
+        let (core, by) = (self.core.clone(), self.by.clone());
+        let propose = move || {
+            let (core, by, command) = (core.clone(), by.clone(), command.clone());
+            async move { core.propose(&by, "", command).await }
+        };
+        self.work.registering = Some(Box::pin(insist(self.by.clone(), propose)));
     }
 
     fn registered(&mut self, outcome: Result<Outcome, ProposeError>) {
@@ -319,10 +337,13 @@ async fn reported<T>(work: &mut Option<(u64, BoxFuture<'static, T>)>) -> (u64, T
 }
 
 /// Proposes what changes nothing when it is applied twice, until it is taken or cannot be.
-async fn insist(core: Core, by: String, command: Command) -> Result<Outcome, ProposeError> {
+async fn insist<F: Future<Output = Result<Outcome, ProposeError>> + Send>(
+    by: String,
+    propose: impl Fn() -> F + Send,
+) -> Result<Outcome, ProposeError> {
     let mut wait = FIRST_WAIT;
     loop {
-        match core.propose(&by, "", command.clone()).await {
+        match propose().await {
             Err(
                 error @ (ProposeError::TooLarge { .. } | ProposeError::Unreadable(_) | ProposeError::Stopped),
             ) => return Err(error),

@@ -19,7 +19,7 @@ use telling::{Note, Stamp, Tellings, Text};
 pub mod hosts;
 mod instances;
 mod reports;
-mod telling;
+pub mod telling;
 mod tokens;
 mod workloads;
 
@@ -106,9 +106,10 @@ impl Step<'_> {
             Command::JudgeHosts(verdicts) => Ok(self.judge_hosts(verdicts)),
             Command::SetSchedulable { name, schedulable } => self.set_schedulable(name, *schedulable),
             Command::RemoveHost { name } => self.remove_host(name),
-            Command::Place(placements) => Ok(self.place(placements)),
+            Command::Place(placements) | Command::PlaceMany(placements) => Ok(self.place(placements)),
             Command::Replace { instances, reason } => Ok(self.replace(instances, reason)),
             Command::Report { host, reports } => self.report(*host, reports),
+            Command::ReportMany(hosts) => Ok(self.report_many(hosts)),
             Command::CreateToken { id, secret_hash, grant, expires } => {
                 self.create_token(id, secret_hash, grant, *expires)
             }

@@ -124,6 +124,10 @@ pub enum Command {
         /// SHA-256 of the secret that was shown.
         secret_hash: Vec<u8>,
     },
+    /// The same as `Place`, in a third of the bytes.
+    PlaceMany(Vec<Placement>),
+    /// What several agents saw, gathered by the node that they talk to. Hosts that are not known are passed over.
+    ReportMany(Vec<HostReports>),
     /// Every member knows this level: from now on it may be used. A lower one than the present changes nothing.
     RaiseLevel {
         /// The level.
@@ -152,11 +156,20 @@ impl Command {
             | Self::Report { .. }
             | Self::CreateToken { .. }
             | Self::UseToken { .. } => level::FIRST,
-            Self::CompareStates => level::SECOND,
+            Self::CompareStates | Self::PlaceMany(_) | Self::ReportMany(_) => level::SECOND,
             // It is what says so: whoever proposes it has asked every member.
             Self::RaiseLevel { level } => *level,
         }
     }
+}
+
+/// What the agent of one host saw.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HostReports {
+    /// The agent's host.
+    pub host: HostId,
+    /// What it saw, oldest first.
+    pub reports: Vec<InstanceReport>,
 }
 
 /// A verdict about a host.

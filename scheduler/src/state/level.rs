@@ -11,7 +11,7 @@
 //! | level | since | brought |
 //! |---|---|---|
 //! | 1 | 0.1.0 | everything there was at first |
-//! | 2 | 0.1.0 | `RaiseLevel`, `CompareStates` |
+//! | 2 | 0.1.0 | `RaiseLevel`, `CompareStates`, `PlaceMany`, `ReportMany` |
 
 /// A feature level.
 pub type Level = u32;

@@ -30,7 +30,7 @@ pub mod sorted;
 #[cfg(test)]
 pub mod tests;
 
-pub use command::{Change, Command, Done, Entry, HostVerdict, Outcome, Placement, Rejection};
+pub use command::{Change, Command, Done, Entry, HostReports, HostVerdict, Outcome, Placement, Rejection};
 pub use derived::{Derived, HostUse};
 pub use model::{
     Background, Borough, Event, EventKind, Grant, Host, Instance, Placed, Ports, RevisionRecord, Run,

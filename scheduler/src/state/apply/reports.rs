@@ -13,7 +13,7 @@ use super::{
     telling::{Note, Text},
 };
 use crate::state::{
-    command::{Done, Rejection},
+    command::{Done, HostReports, Rejection},
     model::{EventKind, Instance, Subject, TaskSeen},
 };
 
@@ -26,6 +26,15 @@ impl Step<'_> {
             self.report_one(host, report);
         }
         Ok(Done::Nothing)
+    }
+
+    /// What several agents saw. Whoever waits for a host that is not known learns of its removal from the state.
+    pub(super) fn report_many(&mut self, hosts: &[HostReports]) -> Done {
+        for HostReports { host, reports } in hosts {
+            // A rejection is that of an unknown host, of which nothing was changed.
+            let _ = self.report(*host, reports);
+        }
+        Done::Nothing
     }
 
     fn report_one(&mut self, host: HostId, report: &InstanceReport) {

@@ -16,6 +16,8 @@ use supercloud_proto::{
 
 use crate::state::model::{Event, EventKind, Instance, RevisionRecord, Run, Subject};
 
+/// Who proposes what several agents saw. An event with one host is told as that host's agent's.
+pub const AGENTS: &str = "agents";
 /// So many instances are told of one by one: as many as a person reads.
 const FEW: usize = 16;
 /// Most runs of one event, so that it fits a block of the archive: some 3 KiB. What is spread wider makes several events.
@@ -198,6 +200,10 @@ struct Events<'a> {
 
 impl Events<'_> {
     fn push(&mut self, kind: EventKind, subject: Subject, message: String, runs: Vec<Run>) {
+        let by = match &subject.host {
+            Some(host) if self.stamp.by == AGENTS => format!("agent:{host}"),
+            _ => self.stamp.by.to_owned(),
+        };
         self.events.push(Event {
             index: self.stamp.index,
             ordinal: self.events.len() as u32,
@@ -205,7 +211,7 @@ impl Events<'_> {
             kind,
             subject,
             message,
-            by: self.stamp.by.to_owned(),
+            by,
             runs,
         });
     }

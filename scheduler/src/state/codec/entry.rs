@@ -3,6 +3,7 @@
 use supercloud_proto::{
     host::HostState,
     id::{HostId, InstanceId},
+    instance::InstanceReport,
     log::v1 as stored,
     name::WorkloadKey,
     problem::{Problem, Problems},
@@ -10,7 +11,7 @@ use supercloud_proto::{
 };
 
 use crate::state::{
-    command::{Command, Entry, HostVerdict, Placement},
+    command::{Command, Entry, HostReports, HostVerdict, Placement},
     model::Grant,
 };
 
@@ -99,15 +100,16 @@ fn command(command: &Command) -> Stored {
             instances: instances.iter().map(ToString::to_string).collect(),
             reason: reason.clone(),
         }),
-        Command::Report { host, reports } => Stored::Report(stored::Report {
-            host_id: host.0,
-            reports: reports.iter().map(Into::into).collect(),
-        }),
+        Command::Report { host, reports } => Stored::Report(report(*host, reports)),
         Command::CreateToken { id, secret_hash, grant, expires } => {
             Stored::CreateToken(token(id, secret_hash, grant, *expires))
         }
         Command::UseToken { id, secret_hash } => {
             Stored::UseToken(stored::UseToken { id: id.clone(), secret_hash: secret_hash.clone() })
+        }
+        Command::PlaceMany(placements) => Stored::PlaceMany(columns(placements)),
+        Command::ReportMany(hosts) => {
+            Stored::ReportMany(stored::ReportMany { reports: hosts.iter().map(host_reports).collect() })
         }
         Command::RaiseLevel { level } => Stored::RaiseLevel(stored::RaiseLevel { level: *level }),
         Command::CompareStates => Stored::CompareStates(stored::CompareStates {}),
@@ -128,6 +130,82 @@ fn placement(placement: &Placement) -> stored::Placement {
         host_id: placement.host.0,
         host_ports: placement.ports.iter().map(|port| u32::from(*port)).collect(),
     }
+}
+
+/// Placements as columns of differences.
+fn columns(placements: &[Placement]) -> stored::PlaceMany {
+    let column = |value: fn(&Placement) -> u64| {
+        let mut differences = Differences::default();
+        placements.iter().map(|placement| differences.pack(value(placement))).collect()
+    };
+    stored::PlaceMany {
+        indexes: column(|placement| placement.instance.index),
+        ordinals: column(|placement| placement.instance.ordinal.into()),
+        hosts: column(|placement| placement.host.0.into()),
+        port_counts: placements.iter().map(|placement| placement.ports.len() as u32).collect(),
+        host_ports: placements
+            .iter()
+            .flat_map(|placement| &placement.ports)
+            .map(|port| (*port).into())
+            .collect(),
+    }
+}
+
+fn parse_columns(message: &stored::PlaceMany) -> Result<Vec<Placement>, Problems> {
+    let lengths = [message.ordinals.len(), message.hosts.len(), message.port_counts.len()];
+    let ports: u64 = message.port_counts.iter().map(|count| u64::from(*count)).sum();
+    if lengths != [message.indexes.len(); 3] || ports != message.host_ports.len() as u64 {
+        return Err(wrong("place_many", "columns of one length", format!("{lengths:?}")));
+    }
+    let (mut index, mut ordinal, mut host) =
+        (Differences::default(), Differences::default(), Differences::default());
+    let mut ports = message.host_ports.as_slice();
+    let small =
+        |path, number: u64| u32::try_from(number).map_err(|_| wrong(path, "a number of 32 bits", number));
+    let mut placements = Vec::with_capacity(message.indexes.len());
+    for (place, count) in message.port_counts.iter().enumerate() {
+        let (own, rest) = ports.split_at(*count as usize);
+        ports = rest;
+        placements.push(Placement {
+            instance: InstanceId {
+                index: index.unpack(message.indexes[place]),
+                ordinal: small("ordinals", ordinal.unpack(message.ordinals[place]))?,
+            },
+            host: HostId(small("hosts", host.unpack(message.hosts[place]))?),
+            ports: own.iter().map(|number| port(*number)).collect::<Result<_, _>>()?,
+        });
+    }
+    Ok(placements)
+}
+
+/// Numbers as the differences between them, which are small where the numbers grow slowly.
+#[derive(Default)]
+struct Differences(u64);
+
+impl Differences {
+    fn pack(&mut self, number: u64) -> i64 {
+        let difference = number.wrapping_sub(self.0);
+        self.0 = number;
+        difference as i64
+    }
+
+    fn unpack(&mut self, difference: i64) -> u64 {
+        self.0 = self.0.wrapping_add(difference as u64);
+        self.0
+    }
+}
+
+fn report(host: HostId, reports: &[InstanceReport]) -> stored::Report {
+    stored::Report { host_id: host.0, reports: reports.iter().map(Into::into).collect() }
+}
+
+fn host_reports(of: &HostReports) -> stored::Report {
+    report(of.host, &of.reports)
+}
+
+fn parse_host_reports(message: stored::Report) -> Result<HostReports, Problems> {
+    let reports = message.reports.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?;
+    Ok(HostReports { host: HostId(message.host_id), reports })
 }
 
 fn parse(command: Stored) -> Result<Command, Problems> {
@@ -166,10 +244,14 @@ fn parse(command: Stored) -> Result<Command, Problems> {
             instances: m.instances.iter().map(|id| parsed("instances", id)).collect::<Result<_, _>>()?,
             reason: m.reason,
         },
-        Stored::Report(m) => Command::Report {
-            host: HostId(m.host_id),
-            reports: m.reports.into_iter().map(TryInto::try_into).collect::<Result<_, _>>()?,
-        },
+        Stored::Report(m) => {
+            let HostReports { host, reports } = parse_host_reports(m)?;
+            Command::Report { host, reports }
+        }
+        Stored::PlaceMany(m) => Command::PlaceMany(parse_columns(&m)?),
+        Stored::ReportMany(m) => {
+            Command::ReportMany(m.reports.into_iter().map(parse_host_reports).collect::<Result<_, _>>()?)
+        }
         Stored::CreateToken(m) => Command::CreateToken {
             grant: parse_grant(m.role(), &m.name, &m.borough)?,
             id: m.id,
@@ -236,4 +318,52 @@ pub(super) fn parse_grant(role: v1::TokenRole, name: &str, borough: &str) -> Res
         v1::TokenRole::Borough => Grant::Borough(parsed("borough", borough)?, name.to_owned()),
         v1::TokenRole::Unspecified => return Err(wrong("role", "a role", "none")),
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn placement() -> impl Strategy<Value = Placement> {
+        let numbers =
+            (any::<u64>(), any::<u32>(), any::<u32>(), proptest::collection::vec(any::<u16>(), 0..10));
+        numbers.prop_map(|(index, ordinal, host, ports)| Placement {
+            instance: InstanceId { index, ordinal },
+            host: HostId(host),
+            ports: ports.into_iter().collect(),
+        })
+    }
+
+    proptest! {
+        #[test]
+        fn columns_read_back(placements in proptest::collection::vec(placement(), 0..20)) {
+            prop_assert_eq!(parse_columns(&columns(&placements)).unwrap(), placements);
+        }
+    }
+
+    #[test]
+    fn columns_that_do_not_match_are_refused() {
+        let whole = || {
+            columns(&[Placement {
+                instance: InstanceId { index: 5, ordinal: 6 },
+                host: HostId(7),
+                ports: [80].into_iter().collect(),
+            }])
+        };
+        let spoil: [fn(&mut stored::PlaceMany); 6] = [
+            |m| m.ordinals.clear(),
+            |m| m.hosts.push(1),
+            |m| m.port_counts[0] = 2,
+            |m| m.host_ports[0] = 70_000,
+            |m| m.ordinals[0] = -1,
+            |m| m.hosts[0] = 1 << 32,
+        ];
+        for spoil in spoil {
+            let mut message = whole();
+            spoil(&mut message);
+            assert!(parse_columns(&message).is_err(), "{message:?}");
+        }
+    }
 }

@@ -27,16 +27,19 @@ fn chosen_ports(candidate: &Candidate<'_>, spec: &WorkloadSpec, chosen: &[u16]) 
         return vec![Reason::PortsUnasked];
     }
     let range = candidate.host.inventory.ports;
-    let mut own = BTreeSet::new();
     let mut reasons = Vec::new();
-    for ((_, port), number) in spec.ports().zip(chosen) {
+    for (place, ((_, port), number)) in spec.ports().zip(chosen).enumerate() {
         let held = (port.protocol, *number);
+        // There are few, and apply asks this for every placement: comparing takes no memory.
+        let mut before = spec.ports().zip(chosen).take(place);
         match port.host {
             Some(asked) if asked != *number => reasons.push(Reason::PortsUnasked),
             None if !contains(range, *number) => reasons.push(Reason::PortOutside(held.0, held.1)),
             _ => {}
         }
-        if candidate.used.ports.contains(&held) || !own.insert(held) {
+        if candidate.used.ports.contains(&held)
+            || before.any(|((_, other), taken)| (other.protocol, *taken) == held)
+        {
             reasons.push(Reason::PortTaken(held.0, held.1));
         }
     }

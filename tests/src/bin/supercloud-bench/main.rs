@@ -28,6 +28,10 @@ use supercloud_tests::{Outcome, wrong};
 
 use report::Report;
 
+/// The scheduler's, so that what is measured of it in this process is what its own would show.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 type Bench = fn(&Options, &mut Report) -> Outcome;
 
 /// All benches, in the order in which they run.

@@ -16,7 +16,7 @@ use nix::time::{ClockId, clock_gettime};
 use supercloud_proto::{
     amount::{Amounts, Bytes, MilliCpu},
     host::{DriverInfo, Inventory, PortRange},
-    id::InstanceId,
+    id::{HostId, InstanceId},
     instance::{InstanceReport, InstanceState, TaskStatus},
     spec::{
         Container, Driver, DriverKind, Place, Port, Protocol, Resources, Restart, Task, Update, WorkloadKind,
@@ -28,7 +28,7 @@ use supercloud_scheduler::{
     placement::{Limits, pass},
     raft::{Machine, Members},
     replica::Replica,
-    state::{Command, Entry, State},
+    state::{Command, Entry, HostReports, State},
 };
 use supercloud_tests::{Outcome, wrong};
 use tokio::sync::watch;
@@ -41,8 +41,10 @@ const INSTANCES_EACH: u32 = 1_000;
 const INSTANCES: u32 = WORKLOADS * INSTANCES_EACH;
 /// Placements of one entry, as the leader cuts them.
 const CHUNK: usize = 5_000;
-/// Reports of one entry: some hosts' of a moment, as a node gathers them.
+/// Reports of one host at a time.
 const REPORTS_EACH: usize = 10;
+/// Hosts whose reports share an entry, as a busy node gathers them.
+const HOSTS_EACH: usize = 50;
 /// Longest wait for the archive after everything has been handed to it.
 const ARCHIVE_DEADLINE: Duration = Duration::from_secs(120);
 /// Bytes of a page in `/proc/self/statm`.
@@ -162,7 +164,7 @@ impl Node {
             drop(state);
             for chunk in plan.placements.chunks(CHUNK) {
                 let begun = spent()?;
-                let entry = entry(Command::Place(chunk.to_vec()));
+                let entry = entry(Command::PlaceMany(chunk.to_vec()));
                 encoding += spent()? - begun;
                 bytes += entry.len();
                 applying += self.apply(&entry)?;
@@ -175,27 +177,55 @@ impl Node {
         Ok(())
     }
 
-    /// Every host's agent reports its instances: being made ready, then running.
+    /// Every host's agent reports its instances: being made ready, each host in entries of its own; then running, many hosts in one.
     fn run_all(&mut self, report: &mut Report) -> Outcome {
+        let turns = self.turns();
         let mut took = Duration::ZERO;
-        let mut sequences = BTreeMap::new();
-        for state in [InstanceState::Preparing, InstanceState::Running] {
-            let now = self.state();
-            for host in now.hosts().keys() {
-                let here: Vec<InstanceId> = now.instances_on(*host).map(|instance| instance.id).collect();
-                for some in here.chunks(REPORTS_EACH) {
-                    let sequence: &mut u64 = sequences.entry(*host).or_insert(NOW);
-                    let reports = some.iter().map(|id| {
-                        *sequence += 1;
-                        seen(*id, *sequence, state)
-                    });
-                    let command = Command::Report { host: *host, reports: reports.collect::<Outcome<_>>()? };
-                    took += self.apply(&entry(command))?;
-                }
-            }
+        for turn in &turns {
+            let HostReports { host, reports } = turn.reports(InstanceState::Preparing, NOW)?;
+            took += self.apply(&entry(Command::Report { host, reports }))?;
         }
-        report.note("state_report_ns", each(took) / 2.0);
+        report.note("state_report_ns", each(took));
+        took = Duration::ZERO;
+        for many in turns.chunks(HOSTS_EACH) {
+            let reports = many.iter().map(|turn| turn.reports(InstanceState::Running, 2 * NOW));
+            let command = Command::ReportMany(reports.collect::<Outcome<_>>()?);
+            took += self.apply(&entry(command))?;
+        }
+        report.note("state_report_many_ns", each(took));
         Ok(())
+    }
+
+    /// All instances, some of each host at a time and all hosts in turn.
+    fn turns(&self) -> Vec<Turn> {
+        let state = self.state();
+        let mut turns = Vec::new();
+        for host in state.hosts().keys() {
+            let here: Vec<InstanceId> = state.instances_on(*host).map(|instance| instance.id).collect();
+            turns.extend(here.chunks(REPORTS_EACH).enumerate().map(|(number, some)| Turn {
+                number: number as u64,
+                host: *host,
+                instances: some.to_vec(),
+            }));
+        }
+        turns.sort_by_key(|turn| (turn.number, turn.host));
+        turns
+    }
+}
+
+/// Some instances of one host.
+struct Turn {
+    number: u64,
+    host: HostId,
+    instances: Vec<InstanceId>,
+}
+
+impl Turn {
+    /// What its agent says of them; sequences grow from turn to turn.
+    fn reports(&self, state: InstanceState, from: u64) -> Outcome<HostReports> {
+        let first = from + self.number * REPORTS_EACH as u64;
+        let reports = (first..).zip(&self.instances).map(|(sequence, id)| report_of(*id, sequence, state));
+        Ok(HostReports { host: self.host, reports: reports.collect::<Outcome<_>>()? })
     }
 }
 
@@ -262,7 +292,7 @@ fn spec(number: u32) -> Outcome<WorkloadSpec> {
 }
 
 /// A report as an agent with Docker sends it.
-fn seen(instance: InstanceId, sequence: u64, state: InstanceState) -> Outcome<InstanceReport> {
+fn report_of(instance: InstanceId, sequence: u64, state: InstanceState) -> Outcome<InstanceReport> {
     let made = state == InstanceState::Running;
     let task = TaskStatus {
         name: "main".parse()?,
