@@ -52,7 +52,7 @@ pub(crate) const PATIENCE: Duration = Duration::from_secs(20);
 pub(crate) const LEASE: u64 = 30_000;
 
 /// A clock that is moved by hand.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(crate) struct HandClock(AtomicU64);
 
 impl HandClock {
@@ -331,6 +331,7 @@ impl Rig {
             heartbeat_every_ms: 100,
             lease_ms: LEASE,
             servers: Vec::new(),
+            reconnect_spread_ms: 0,
         };
         session.send(Down::Welcome(welcome)).await;
         session

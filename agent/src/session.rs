@@ -2,8 +2,8 @@
 //! decides nothing about instances and holds nothing that outlives it.
 //!
 //! Decisions:
-//! - *Spread*: the nodes are tried in an order of this agent's own, and waits between attempts are random, so that ten thousand agents do
-//!   not come back in the same second to the same node.
+//! - *Spread*: the nodes are tried in an order of this agent's own, and waits between attempts are random, the first one too, so that ten thousand
+//!   agents do not come back in the same second to the same node. How wide the first one is spread the node tells: it knows how many there are.
 //! - *A node that answers no heartbeat is left*, even if its connection lives: it may be cut off from the leader while others are not.
 //! - *A permanent refusal is tried again, slowly*: an operator may have mended it.
 
@@ -28,6 +28,8 @@ use crate::{clock::Clock, executor::Drivers, inventory::Meter, observed::View, r
 
 mod attach;
 mod backoff;
+#[cfg(test)]
+mod fleet;
 pub mod heartbeats;
 mod stream;
 #[cfg(test)]
@@ -112,7 +114,7 @@ enum Ended {
 
 /// Keeps a session open until `end` turns true.
 pub async fn run(setup: Setup, mut end: watch::Receiver<bool>) {
-    let mut session = Session { known: setup.servers.clone(), setup };
+    let mut session = Session { known: setup.servers.clone(), setup, stood: None };
     let mut backoff = Backoff::default();
     let mut servers = None;
     while !*end.borrow() {
@@ -139,7 +141,10 @@ pub async fn run(setup: Setup, mut end: watch::Receiver<bool>) {
             }
             _ => {
                 warn!("{ended}");
-                backoff.next()
+                match session.stood {
+                    Some(spread) => backoff.after_loss(spread),
+                    None => backoff.next(),
+                }
             }
         };
         tokio::select! {
@@ -154,6 +159,8 @@ struct Session {
     setup: Setup,
     /// Addresses: those configured, then those that nodes have told.
     known: Vec<String>,
+    /// Whether the last attempt made a session that stood, and the spread that its node told.
+    stood: Option<Duration>,
 }
 
 impl Session {
@@ -186,6 +193,7 @@ impl Session {
     }
 
     async fn try_once(&mut self, servers: &mut Option<Servers>) -> Result<std::convert::Infallible, Ended> {
+        self.stood = None;
         let made = match servers.take() {
             Some(servers) => servers,
             None => self.servers()?,
@@ -202,6 +210,7 @@ impl Session {
             }
         };
         info!(node = %connection.address, host_id = opened.welcome.host_id, "session stands");
+        self.stood = Some(Duration::from_millis(opened.welcome.reconnect_spread_ms));
         if self.learn(&opened.welcome.servers) {
             *servers = None;
         }

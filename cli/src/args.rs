@@ -339,6 +339,26 @@ pub enum SiteCommand {
 pub enum SchedulerCommand {
     /// List the nodes as the answering one sees them
     List,
+    /// Show how the cluster is: each node, and what an operator should look at
+    Status,
+    /// Make a token for a further node, and print what to run on its machine
+    Add {
+        /// Address at which clients and agents will reach it, HOST:PORT
+        #[arg(long, value_name = "HOST:PORT")]
+        api_address: String,
+        /// Address at which the other nodes will reach it, HOST:PORT
+        #[arg(long, value_name = "HOST:PORT")]
+        peer_address: String,
+        /// Time until the token lapses
+        #[arg(long, default_value = "1h", value_name = "TIME", value_parser = parse_time)]
+        ttl: u64,
+    },
+    /// Make a learner a voter now; the leader does so by itself once it has caught up
+    Promote {
+        /// Its number, as `scheduler list` shows it
+        #[arg(value_parser = clap::value_parser!(u64).range(1..))]
+        node: u64,
+    },
     /// Remove a node for good; a leader hands the leadership over first
     Remove {
         /// Its number, as `scheduler list` shows it

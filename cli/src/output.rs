@@ -1,12 +1,55 @@
 //! How things are shown: a thing is a JSON value for programs and a row for people, and one place prints either. Data goes to
 //! standard output, talk to standard error.
 
-use std::io::{self, IsTerminal, Write};
+use std::{
+    io::{self, IsTerminal, Write},
+    sync::{Mutex, PoisonError},
+};
 
 use comfy_table::{ContentArrangement, Table, presets};
 use serde_json::Value;
 
 use crate::{args::Format, failure::Failure};
+
+/// How old what a stale read showed is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Age {
+    /// The node heard the leader so many milliseconds ago.
+    Heard(u64),
+    /// It has heard none since it started.
+    Never,
+}
+
+/// Of what this run of the command has read: the oldest. A process runs one command, and every value that it prints is told with it.
+static AGE: Mutex<Option<Age>> = Mutex::new(None);
+
+/// Remembers how old an answer is. Returns whether it is the first of its kind.
+pub fn note_age(age: Age) -> bool {
+    let mut known = AGE.lock().unwrap_or_else(PoisonError::into_inner);
+    let before = *known;
+    *known = Some(before.map_or(age, |before| before.max(age)));
+    before.is_none()
+}
+
+/// The value with the age of what was read, in each object.
+fn with_age(value: &Value) -> Value {
+    let Some(age) = *AGE.lock().unwrap_or_else(PoisonError::into_inner) else { return value.clone() };
+    let age = match age {
+        Age::Heard(millis) => Value::from(millis),
+        Age::Never => Value::Null,
+    };
+    let mut value = value.clone();
+    let aged = |one: &mut Value| {
+        if let Some(fields) = one.as_object_mut() {
+            fields.insert("stale_ms".to_owned(), age.clone());
+        }
+    };
+    match &mut value {
+        Value::Array(items) => items.iter_mut().for_each(aged),
+        one => aged(one),
+    }
+    value
+}
 
 /// Something that can be shown.
 pub struct Shown {
@@ -55,6 +98,7 @@ pub fn one(format: Format, item: &Shown, text: impl FnOnce() -> String) -> Resul
 
 /// Prints a value as JSON or YAML.
 pub fn document(format: Format, value: &Value) -> Result<(), Failure> {
+    let value = &with_age(value);
     let text = if format == Format::Yaml {
         serde_saphyr::to_string(value)
             .map_err(|error| Failure::Failed(format!("no YAML can be made of it: {error}")))?

@@ -5,13 +5,14 @@ use std::time::{Duration, Instant};
 
 use supercloud_proto::{
     name::{BoroughName, WorkloadName},
-    pki::{Servers, client::Trust},
+    pki::{Servers, address::ServerAddress, client::Trust},
 };
-use tonic::{Code, Response, Status, transport::Channel};
+use tonic::{Code, Response, Status, metadata::MetadataMap, transport::Channel};
 
 use crate::{
-    args::Global,
+    args::{Format, Global},
     failure::Failure,
+    output::{self, Age},
     settings::{self, Context},
 };
 
@@ -24,6 +25,9 @@ const PATIENCE: Duration = Duration::from_secs(8);
 /// Wait before another attempt, so that an election can end.
 const PAUSE: Duration = Duration::from_millis(250);
 
+/// Header of the answer to a stale read: how long ago the node heard the leader, in milliseconds; no number: never.
+const STALE_MS: &str = "supercloud-stale-ms";
+
 /// An open way to the cluster.
 pub struct Session {
     servers: Servers,
@@ -31,6 +35,8 @@ pub struct Session {
     pub context: Context,
     /// Whether reads may lag behind.
     pub stale: bool,
+    /// Whether what is printed is for programs, which find the age of a stale read in it.
+    for_programs: bool,
 }
 
 impl Session {
@@ -47,7 +53,8 @@ impl Session {
         let trust = credentials.as_ref().map_or(Trust::Plain, Trust::Mutual);
         let servers =
             Servers::new(&context.servers, trust).map_err(|error| Failure::Usage(error.to_string()))?;
-        Ok(Self { servers, context, stale: global.stale })
+        let for_programs = matches!(global.output, Format::Json | Format::Yaml);
+        Ok(Self { servers, context, stale: global.stale, for_programs })
     }
 
     /// Makes a call, on another node where one does not answer.
@@ -77,7 +84,10 @@ impl Session {
                 }
             };
             match tokio::time::timeout(ATTEMPT_DEADLINE, call(connection.channel, request.clone())).await {
-                Ok(Ok(response)) => return Ok(response.into_inner()),
+                Ok(Ok(response)) => {
+                    self.note_age(&connection.address, response.metadata());
+                    return Ok(response.into_inner());
+                }
                 Ok(Err(status)) if !is_worth_another(&status) => return Err(status.into()),
                 Ok(Err(status)) => last = status.into(),
                 Err(_) => last = Failure::Unreachable(format!("{} does not answer", connection.address)),
@@ -85,6 +95,25 @@ impl Session {
             self.servers.avoid(&connection.address);
         }
         Err(last)
+    }
+
+    /// Remembers, and says to people, how old the answer to a stale read is.
+    fn note_age(&self, node: &ServerAddress, answer: &MetadataMap) {
+        let Some(age) = answer.get(STALE_MS).and_then(|age| age.to_str().ok()) else { return };
+        let age = age.parse().map_or(Age::Never, Age::Heard);
+        if output::note_age(age) && !self.for_programs {
+            match age {
+                Age::Heard(millis) => {
+                    let (seconds, tenths) = (millis / 1000, millis % 1000 / 100);
+                    output::say(&format!(
+                        "as {node} has it, which heard the leader {seconds}.{tenths} s ago"
+                    ));
+                }
+                Age::Never => {
+                    output::say(&format!("as {node} has it, which has heard no leader since it started"))
+                }
+            }
+        }
     }
 
     /// Opens a stream on the first node that answers; streams are not made again by themselves.

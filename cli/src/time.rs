@@ -20,7 +20,12 @@ pub fn age(millis: u64, now: u64) -> String {
     if millis == 0 {
         return "-".to_owned();
     }
-    let seconds = now.saturating_sub(millis) / 1000;
+    length(now.saturating_sub(millis))
+}
+
+/// A length of time in its largest unit.
+pub fn length(millis: u64) -> String {
+    let seconds = millis / 1000;
     match seconds {
         0..=119 => format!("{seconds}s"),
         120..=7199 => format!("{}m", seconds / 60),

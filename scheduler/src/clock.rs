@@ -3,7 +3,7 @@
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use nix::time::{ClockId, clock_gettime};
-use supercloud_proto::id::UnixMillis;
+use supercloud_proto::id::{Millis, UnixMillis};
 
 /// Now, by the world's clock. It may jump; nothing that must be safe hangs on it.
 #[must_use]
@@ -20,4 +20,10 @@ pub fn boot_now() -> Duration {
         reason = "every Linux since 2.6.39 has this clock; without it no lease can be kept"
     )]
     clock_gettime(ClockId::CLOCK_BOOTTIME).expect("CLOCK_BOOTTIME is there").into()
+}
+
+/// The same in milliseconds.
+#[must_use]
+pub fn boot_millis() -> Millis {
+    u64::try_from(boot_now().as_millis()).unwrap_or(u64::MAX)
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use supercloud_proto::{
-    id::{LogIndex, UnixMillis},
+    id::{LogIndex, Millis, UnixMillis},
     v1::peer_service_client::PeerServiceClient,
 };
 use tokio::{runtime::Handle, sync::watch, task::JoinSet};
@@ -40,6 +40,8 @@ use crate::{
     watch as waits,
 };
 
+mod contact;
+pub(crate) mod health;
 pub mod levels;
 pub(crate) mod membership;
 mod propose;
@@ -164,7 +166,10 @@ struct Inner {
     hashes: Hashes,
     deviation: watch::Sender<Option<String>>,
     directory: PathBuf,
+    missed: health::Missed,
+    contact: contact::Contact,
     metrics: Metrics,
+    began: Instant,
     tasks: Mutex<Option<JoinSet<()>>>,
 }
 
@@ -187,6 +192,7 @@ impl Core {
         let (term, terms) = watch::channel(nodes.borrow().term);
         let lead = Lead::new(log.clone());
         let (heartbeats, queue) = Heartbeats::new();
+        let metrics = Metrics::new(log.meter());
         let inner = Inner {
             cluster: settings.cluster,
             history: settings.history,
@@ -203,7 +209,10 @@ impl Core {
             hashes,
             deviation: watch::channel(None).0,
             directory: settings.directory,
-            metrics: Metrics::new(),
+            missed: health::Missed::default(),
+            contact: contact::Contact::default(),
+            metrics,
+            began: Instant::now(),
             tasks: Mutex::new(None),
         };
         let core = Self { inner: Arc::new(inner) };
@@ -214,6 +223,8 @@ impl Core {
         tasks.spawn(leader::run(core.clone()));
         tasks.spawn(compare::run(core.clone()));
         tasks.spawn(Metrics::count_leaders(core.clone(), core.nodes()));
+        tasks.spawn(core.inner.missed.clone().run(core.nodes()));
+        tasks.spawn(core.inner.contact.clone().run(core.nodes()));
         *core.tasks() = Some(tasks);
         Ok(core)
     }
@@ -249,6 +260,17 @@ impl Core {
     #[must_use]
     pub fn view(&self) -> State {
         self.inner.states.borrow().clone()
+    }
+
+    /// How long ago this node heard the leader, in milliseconds: the age of [`Core::view`]. 0 where it leads; `None`: never since it started.
+    #[must_use]
+    pub fn view_age(&self) -> Option<Millis> {
+        self.inner.contact.age(&self.inner.nodes.borrow())
+    }
+
+    /// A message of another node has come.
+    pub(crate) fn heard(&self, from: NodeId) {
+        self.inner.contact.heard(from, &self.inner.nodes.borrow());
     }
 
     /// A state that holds every write acknowledged before this call.

@@ -24,7 +24,7 @@ use tokio::sync::watch;
 
 use crate::{
     core::{Core, ProposeError},
-    raft::{Role, Status},
+    raft::{Meter, Role, Status},
     state::Outcome,
 };
 
@@ -57,6 +57,10 @@ struct Gauges {
     commit: Gauge,
     applied: Gauge,
     last: Gauge,
+    apply_lag: Gauge,
+    queued_proposals: Gauge,
+    queued_messages: Gauge,
+    queued_control: Gauge,
     snapshot: Gauge,
     term: Gauge,
     leads: Gauge,
@@ -78,6 +82,18 @@ impl Gauges {
             ("log_commit_index", "Highest committed log index known here", &self.commit),
             ("log_applied_index", "Highest log index applied here", &self.applied),
             ("log_last_index", "Last log index on this node's disk", &self.last),
+            ("log_apply_lag", "Committed entries that are not applied here yet", &self.apply_lag),
+            ("log_queued_proposals", "Proposals that wait for the log's thread", &self.queued_proposals),
+            (
+                "log_queued_messages",
+                "Messages of other nodes that wait for the log's thread",
+                &self.queued_messages,
+            ),
+            (
+                "log_queued_control",
+                "Reads, changes of the membership and reports that wait for the log's thread",
+                &self.queued_control,
+            ),
             ("snapshot_index", "Log index of the newest snapshot", &self.snapshot),
             ("term", "Term", &self.term),
             ("is_leader", "1 where this node leads", &self.leads),
@@ -103,7 +119,7 @@ fn number(value: impl TryInto<i64>) -> i64 {
 }
 
 impl Metrics {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(log: &Meter) -> Self {
         let mut registry = Registry::with_prefix(PREFIX);
         let times = || Histogram::new(exponential_buckets(SHORTEST, 2.0, BUCKETS));
         let (proposals, leader_changes) = (ByOutcome::default(), Counter::default());
@@ -111,6 +127,15 @@ impl Metrics {
         registry.register("proposals", "Changes proposed by callers of this node", proposals.clone());
         let help = "Time until a proposed change was on disk on a majority and applied, in seconds";
         registry.register("proposal_seconds", help, proposal_seconds.clone());
+        let help = "Proposals that shared one append to the log, on the node that leads";
+        registry.register("log_batch_proposals", help, log.batch_proposals.clone());
+        registry.register(
+            "log_sync_entries",
+            "Entries that one write of the log made sure of",
+            log.sync_entries.clone(),
+        );
+        let help = "Time that a write of the log took with its sync, in seconds";
+        registry.register("log_sync_seconds", help, log.sync_seconds.clone());
         registry.register("pass_seconds", "Length of a scheduling pass, in seconds", pass_seconds.clone());
         registry.register("leader_changes", "New leaders seen by this node", leader_changes.clone());
         let state_deviations = Counter::default();
@@ -180,7 +205,7 @@ impl Metrics {
         sessions: usize,
         expires: Option<SystemTime>,
     ) -> Result<String, std::fmt::Error> {
-        let (status, state) = (core.status(), core.view());
+        let (status, state, queued) = (core.status(), core.view(), core.log().queued());
         let archive = core.archive().status().borrow().clone();
         let left = expires.and_then(|at| at.duration_since(SystemTime::now()).ok()).unwrap_or_default();
         // Held until the text is made, so that two who ask do not mix their numbers.
@@ -189,6 +214,10 @@ impl Metrics {
             (&gauges.commit, number(status.commit)),
             (&gauges.applied, number(status.applied)),
             (&gauges.last, number(status.last_index)),
+            (&gauges.apply_lag, number(status.commit.saturating_sub(status.applied))),
+            (&gauges.queued_proposals, number(queued.proposals)),
+            (&gauges.queued_messages, number(queued.messages)),
+            (&gauges.queued_control, number(queued.control)),
             (&gauges.snapshot, number(status.snapshot)),
             (&gauges.term, number(status.term)),
             (&gauges.leads, i64::from(status.role == Role::Leader)),

@@ -4,7 +4,7 @@
 
 use std::{pin::Pin, sync::Arc};
 
-use futures::Stream;
+use futures::{Stream, StreamExt as _};
 use supercloud_proto::{
     pki::{Identity, identity},
     v1::{
@@ -33,6 +33,8 @@ pub type RelayAnswers = Pin<Box<dyn Stream<Item = Result<v1::RelayResponse, Stat
 pub trait RelayHandler: Send + Sync + 'static {
     /// Serves one relay. `NOT_FOUND` when this node holds no session of that host.
     async fn relay(&self, requests: Streaming<v1::RelayRequest>) -> Result<RelayAnswers, Status>;
+    /// How many agents have a session here.
+    fn agents(&self) -> usize;
 }
 
 /// The service, for the server of the peer port.
@@ -79,7 +81,13 @@ impl PeerService for PeerApi {
         request: Request<Streaming<v1::StepRequest>>,
     ) -> Result<Response<v1::StepResponse>, Status> {
         let caller = self.caller(&request)?;
-        raft::step_stream(self.core.log(), caller, request.into_inner()).await.map(Response::new)
+        let core = self.core.clone();
+        let heard = request.into_inner().inspect(move |request| {
+            if let Ok(request) = request {
+                core.heard(caller.unwrap_or(NodeId(request.from)));
+            }
+        });
+        raft::step_stream(self.core.log(), caller, heard).await.map(Response::new)
     }
 
     async fn install_snapshot(
@@ -164,6 +172,22 @@ impl PeerService for PeerApi {
     ) -> Result<Response<v1::ChangeMembersResponse>, Status> {
         self.caller(&request)?;
         Ok(Response::new(membership::serve(&self.core, &request.into_inner()).await))
+    }
+
+    async fn report(
+        &self,
+        request: Request<v1::ReportRequest>,
+    ) -> Result<Response<v1::ReportResponse>, Status> {
+        self.caller(&request)?;
+        Ok(Response::new(self.core.report(self.relay.agents()).await))
+    }
+
+    async fn snapshot_offset(
+        &self,
+        request: Request<v1::SnapshotOffsetRequest>,
+    ) -> Result<Response<v1::SnapshotOffsetResponse>, Status> {
+        let caller = self.caller(&request)?;
+        raft::snapshot_offset(self.core.log(), caller, request.into_inner()).map(Response::new)
     }
 }
 

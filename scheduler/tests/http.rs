@@ -64,6 +64,11 @@ async fn a_healthy_node_is_ready_and_tells_its_numbers() -> Outcome {
     assert!(left > year - 3_600.0 && left <= year + 3_600.0, "{left}");
     let done = value(&text, "proposals_total{outcome=\"done\"}")?;
     assert_eq!(done, value(&text, "proposal_seconds_count")?);
+    assert!(value(&text, "log_sync_seconds_count")? >= done && value(&text, "log_sync_entries_sum")? >= done);
+    assert!(value(&text, "log_batch_proposals_sum")? >= done);
+    for idle in ["log_apply_lag", "log_queued_proposals", "log_queued_messages"] {
+        assert_eq!(value(&text, idle)?, 0.0, "{idle}");
+    }
     // The same borough again: told apart from what was done.
     assert!(create_borough(&node, Trust::Mutual(&anna)).await.is_err());
     let text = ask(at, "GET", "/metrics").await?.1;

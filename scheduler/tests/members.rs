@@ -1,4 +1,5 @@
-//! The membership as an operator changes it, on nodes over real sockets: a dead node is removed, the leadership moves, a leader goes.
+//! The membership as an operator sees and changes it, on nodes over real sockets: a dead node is noticed, removed and replaced, the leadership moves, a
+//! leader goes.
 
 mod support;
 
@@ -8,8 +9,8 @@ use supercloud_proto::{
         self, borough_service_client::BoroughServiceClient, scheduler_service_client::SchedulerServiceClient,
     },
 };
-use supercloud_scheduler::{raft::NodeId, raft::Role, server::Node};
-use support::{Outcome, connect, dev_join, dev_node, join, tls_node, token, until};
+use supercloud_scheduler::{raft::NodeId, raft::Role, server::Node, state::level::KNOWN};
+use support::{Outcome, connect, dev_join, dev_node, free_addresses, join, tls_node, token, until};
 use tonic::{Code, transport::Channel};
 
 type Client = SchedulerServiceClient<Channel>;
@@ -49,6 +50,63 @@ fn transfer(node_id: u64) -> v1::TransferLeadershipRequest {
     v1::TransferLeadershipRequest { request_id: "t".to_owned(), node_id }
 }
 
+fn left(reachable: u32, needed: u32) -> v1::RemovalOutlook {
+    v1::RemovalOutlook { reachable, needed }
+}
+
+fn promote(node_id: u64) -> v1::PromoteNodeRequest {
+    v1::PromoteNodeRequest { request_id: "p".to_owned(), node_id }
+}
+
+/// The other order: the new node first, then the dead one out.
+#[tokio::test]
+async fn a_dead_node_is_replaced() -> Outcome {
+    let directory = tempfile::tempdir()?;
+    let (mut nodes, mut clients) = three(directory.path()).await?;
+    nodes.remove(2).shutdown().await;
+
+    // A learner that never came is behind for ever: it cannot be promoted, counts in no majority, and goes again.
+    let (api_address, peer_address) = free_addresses().await?;
+    let never = v1::JoinRequest { api_address, peer_address, level: KNOWN, ..Default::default() };
+    assert_eq!(clients[0].join(never).await?.into_inner().node_id, 4);
+    let refused = clients[1].promote(promote(4)).await.err().ok_or("it was promoted")?;
+    assert_eq!(refused.code(), Code::FailedPrecondition);
+    assert!(
+        refused.message().contains("node 4 is") && refused.message().contains("entries behind"),
+        "{refused}"
+    );
+    create_borough(connect(&nodes[1], Trust::Plain).await?, "camden").await?;
+    clients[1].remove(remove(4)).await?;
+
+    let fifth = dev_join(&directory.path().join("n5"), &nodes[1].api_address().to_string()).await?;
+    assert_eq!(fifth.core().node(), NodeId(5));
+    until("it votes", || async { Ok((voters(&fifth) == 4).then_some(())) }).await?;
+    // Again, by whoever did not want to wait; and of nobody.
+    clients[1].promote(promote(5)).await?;
+    let nobody = clients[1].promote(promote(9)).await.err().ok_or("node 9 was promoted")?;
+    assert_eq!(nobody.code(), Code::NotFound);
+    clients[1].remove(remove(3)).await?;
+    until("all agree", || async {
+        Ok((voters(&fifth) == 3 && voters(&nodes[0]) == 3 && voters(&nodes[1]) == 3).then_some(()))
+    })
+    .await?;
+    let settled = || {
+        let mut client = clients[1].clone();
+        async move {
+            let health = client.health(v1::SchedulerHealthRequest {}).await?.into_inner();
+            // The disk of the machine that tests may well be full.
+            let warnings = health.warnings.iter().filter(|warning| !warning.contains("its disk")).count();
+            Ok((warnings == 0 && health.nodes.iter().all(|node| node.report.is_some())).then_some(()))
+        }
+    };
+    until("nothing is to be warned of", settled).await?;
+    fifth.shutdown().await;
+    for node in nodes {
+        node.shutdown().await;
+    }
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_dead_node_is_removed_and_never_comes_back() -> Outcome {
     let directory = tempfile::tempdir()?;
@@ -65,8 +123,20 @@ async fn a_dead_node_is_removed_and_never_comes_back() -> Outcome {
         }
     })
     .await?;
+    // A follower asks the leader.
     let seen = clients[1].list(v1::ListNodesRequest {}).await?.into_inner().nodes;
-    assert!(seen.iter().all(|node| node.reachable.is_none()), "a follower cannot know");
+    let reachable: Vec<_> = seen.iter().map(|node| node.reachable).collect();
+    assert_eq!(reachable, [Some(true), Some(true), Some(false)]);
+    let health = clients[1].health(v1::SchedulerHealthRequest {}).await?.into_inner();
+    assert_eq!((health.answered_by, health.leader), (2, 1));
+    let (second, third) = (&health.nodes[1], &health.nodes[2]);
+    let report = second.report.as_ref().ok_or("the one that answers says nothing of itself")?;
+    assert!(report.disk_total_bytes > 0 && report.applied_index > 0 && report.leader == 1);
+    assert_eq!((second.removal, second.silent_ms), (Some(left(1, 2)), None));
+    assert!(third.report.is_none() && !third.problem.is_empty() && third.silent_ms.is_some());
+    assert_eq!(third.removal, Some(left(2, 2)));
+    let warned = |what: &str| health.warnings.iter().any(|warning| warning.contains(what));
+    assert!(warned("2 of 3 voters are within reach") && warned("node 3 has not been heard of"), "{health:?}");
 
     // Without the second nobody could agree, with or without the leader. Nothing of it moves the leadership.
     for id in [1, 2] {
@@ -148,6 +218,11 @@ async fn the_membership_is_the_operators_alone() -> Outcome {
     let refused = client.remove(remove(1)).await.err().ok_or("a borough removed a node")?;
     assert_eq!(refused.code(), Code::PermissionDenied);
     let refused = client.transfer_leadership(transfer(0)).await.err().ok_or("a borough moved the leader")?;
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let refused = client.promote(promote(1)).await.err().ok_or("a borough promoted a node")?;
+    assert_eq!(refused.code(), Code::PermissionDenied);
+    let refused =
+        client.health(v1::SchedulerHealthRequest {}).await.err().ok_or("a borough looked inside")?;
     assert_eq!(refused.code(), Code::PermissionDenied);
     // The only node cannot go, nor hand anything over.
     let mut client = Client::new(operator);

@@ -10,7 +10,8 @@ use supercloud_proto::{
     saved,
     v1::{
         self, TokenRole, borough_service_client::BoroughServiceClient,
-        scheduler_service_client::SchedulerServiceClient, workload_service_client::WorkloadServiceClient,
+        event_service_client::EventServiceClient, scheduler_service_client::SchedulerServiceClient,
+        workload_service_client::WorkloadServiceClient,
     },
 };
 use supercloud_scheduler::{
@@ -20,8 +21,9 @@ use supercloud_scheduler::{
     server::Node,
 };
 use support::{
-    Agent, Outcome, connect, free_addresses, hello, join, ready, run, spec, tls_node, token, until,
+    Agent, DEADLINE, Outcome, connect, free_addresses, hello, join, ready, run, spec, tls_node, token, until,
 };
+use tokio::time::timeout;
 use tonic::{Code, transport::Channel};
 
 /// A further node of the cluster of `first`, once it votes.
@@ -104,6 +106,14 @@ async fn a_cluster_goes_on_from_a_saved_state() -> Outcome {
     drop(session);
     first.shutdown().await;
     let alone = connect(&second, Trust::Mutual(&anna)).await?;
+    let age = || async {
+        let mut client = BoroughServiceClient::new(alone.clone());
+        let request = v1::ListBoroughsRequest { stale: true };
+        let answer = client.list(request).await?;
+        let age = answer.metadata().get("supercloud-stale-ms").ok_or("no age")?.to_str()?.parse::<u64>()?;
+        Outcome::Ok(Some(age).filter(|age| *age > 1_000))
+    };
+    until("what it shows grows old", age).await?;
     let refused = save(alone.clone(), false, &data("none")).await.err().ok_or("saved without a leader")?;
     assert!(refused.to_string().contains("no leader"), "{refused}");
     let rescued = save(alone, true, &data("rescued.saved")).await?;
@@ -141,6 +151,24 @@ async fn a_cluster_goes_on_from_a_saved_state() -> Outcome {
     session.report(&order, v1::InstanceState::Running, 1).await?;
     let spent = join(&node, &unused).await.err().ok_or("a token of before is good")?;
     assert!(spent.to_string().contains("unknown, used or lapsed"), "{spent}");
+
+    // Whoever watched events before is told to list again, not given what comes after a gap; a workload is shown as it is.
+    let events = |after| v1::WatchEventsRequest { after_index: Some(after), ..Default::default() };
+    let mut client = EventServiceClient::new(operator.clone());
+    let gone = client.watch(events(before.index)).await.err().ok_or("a gap was passed over")?;
+    assert_eq!(gone.code(), Code::OutOfRange);
+    assert!(gone.message().contains("no longer kept; list again"), "{gone}");
+    let mut watch = client.watch(events(made.index)).await?.into_inner();
+    let first = timeout(DEADLINE, watch.message()).await??.ok_or("the watch has ended")?;
+    assert!(first.events.iter().all(|event| event.index > made.index) && first.index > made.index);
+    let watched = v1::WatchWorkloadRequest {
+        borough: "camden".to_owned(),
+        workload: "web".to_owned(),
+        after_index: before.index,
+    };
+    let mut watch = WorkloadServiceClient::new(operator.clone()).watch(watched).await?.into_inner();
+    let moment = timeout(DEADLINE, watch.message()).await??.ok_or("the watch has ended")?;
+    assert!(moment.index > made.index && moment.instances[0].state() == v1::InstanceState::Running);
 
     // An old node that comes back finds itself removed, and changes nothing.
     let second = run(&data("n2"), &places[0].0, &places[0].1).await?;

@@ -1,7 +1,9 @@
 //! `token create`: the text goes to standard output alone, so that a script can take it; what it is good for is said beside it.
 
 use serde_json::json;
-use supercloud_proto::v1::{CreateTokenRequest, TokenRole, scheduler_service_client::SchedulerServiceClient};
+use supercloud_proto::v1::{
+    CreateTokenRequest, CreateTokenResponse, TokenRole, scheduler_service_client::SchedulerServiceClient,
+};
 
 use crate::{
     args::{Format, Role, TokenCommand},
@@ -11,6 +13,23 @@ use crate::{
     time::moment,
 };
 
+/// Makes a token.
+pub(super) async fn create(
+    session: &Session,
+    role: TokenRole,
+    name: &str,
+    borough: &str,
+    ttl_ms: u64,
+) -> Result<CreateTokenResponse, Failure> {
+    let (name, borough) = (name.to_owned(), borough.to_owned());
+    let request = CreateTokenRequest { request_id: request_id()?, role: role.into(), name, borough, ttl_ms };
+    session
+        .call(request, async |channel, request| {
+            SchedulerServiceClient::new(channel).create_token(request).await
+        })
+        .await
+}
+
 pub(super) async fn run(session: &Session, format: Format, command: &TokenCommand) -> Result<(), Failure> {
     let TokenCommand::Create { role, name, ttl } = command;
     let (wire, borough) = match role {
@@ -19,18 +38,7 @@ pub(super) async fn run(session: &Session, format: Format, command: &TokenComman
         Role::Operator => (TokenRole::Operator, String::new()),
         Role::Borough => (TokenRole::Borough, session.borough()),
     };
-    let request = CreateTokenRequest {
-        request_id: request_id()?,
-        role: wire.into(),
-        name: name.clone(),
-        borough,
-        ttl_ms: *ttl,
-    };
-    let answer = session
-        .call(request, async |channel, request| {
-            SchedulerServiceClient::new(channel).create_token(request).await
-        })
-        .await?;
+    let answer = create(session, wire, name, &borough, *ttl).await?;
     let expires = moment(answer.expires_ms);
     say(&format!("good for one join until {expires}; shown only now"));
     let shown = Shown {

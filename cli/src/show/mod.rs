@@ -5,6 +5,7 @@ use serde_json::{Map, Value};
 pub mod borough;
 pub mod event;
 pub mod explanation;
+pub mod health;
 pub mod host;
 pub mod instance;
 pub mod node;

@@ -12,8 +12,9 @@ pub const HEADINGS: Headings = Headings {
     wide: &["version", "level"],
 };
 
-fn role(node: &v1::Node) -> &'static str {
-    match node.role() {
+/// The word for a node's part.
+pub fn role(role: v1::NodeRole) -> &'static str {
+    match role {
         v1::NodeRole::Leader => "leader",
         v1::NodeRole::Follower => "follower",
         v1::NodeRole::Candidate => "candidate",
@@ -36,7 +37,7 @@ pub fn shown(node: &v1::Node) -> Shown {
         name: node.id.to_string(),
         value: object([
             ("id", json!(node.id)),
-            ("role", json!(role(node))),
+            ("role", json!(role(node.role()))),
             ("voter", json!(node.voter)),
             ("api_address", json!(node.api_address)),
             ("peer_address", json!(node.peer_address)),
@@ -47,7 +48,7 @@ pub fn shown(node: &v1::Node) -> Shown {
         ]),
         row: vec![
             node.id.to_string(),
-            role(node).to_owned(),
+            role(node.role()).to_owned(),
             if node.voter { "yes" } else { "no" }.to_owned(),
             node.api_address.clone(),
             node.peer_address.clone(),

@@ -47,7 +47,7 @@ impl BoroughService for Api {
         let state = self.state(request.stale).await?;
         let index = state.applied();
         let boroughs = self.heavy(move || show::boroughs(&state, |name| caller.sees(name))).await?;
-        Ok(Response::new(v1::ListBoroughsResponse { boroughs, index }))
+        Ok(self.answer(request.stale, v1::ListBoroughsResponse { boroughs, index }))
     }
 
     async fn get(
@@ -64,6 +64,6 @@ impl BoroughService for Api {
         let wanted = name.clone();
         let mut found = self.heavy(move || show::boroughs(&state, |known| *known == wanted)).await?;
         let borough = found.pop().ok_or_else(|| refusals::not_found(format!("borough {name}")))?;
-        Ok(Response::new(v1::GetBoroughResponse { borough: Some(borough), index }))
+        Ok(self.answer(request.stale, v1::GetBoroughResponse { borough: Some(borough), index }))
     }
 }

@@ -51,7 +51,10 @@ impl HostService for Api {
             |host| show::host(&state, host),
         );
         let index = state.applied();
-        Ok(Response::new(v1::ListHostsResponse { hosts: page.items, next_page_token: page.next, index }))
+        Ok(self.answer(
+            request.stale,
+            v1::ListHostsResponse { hosts: page.items, next_page_token: page.next, index },
+        ))
     }
 
     async fn get(
@@ -69,7 +72,10 @@ impl HostService for Api {
         let instances =
             show::within(seen.map(|instance| state.instance_message(instance)), input::MAX_PAGE_BYTES);
         let index = state.applied();
-        Ok(Response::new(v1::GetHostResponse { host: Some(show::host(&state, host)), instances, index }))
+        Ok(self.answer(
+            request.stale,
+            v1::GetHostResponse { host: Some(show::host(&state, host)), instances, index },
+        ))
     }
 
     async fn list_sites(
@@ -79,7 +85,7 @@ impl HostService for Api {
         let (_, request) = open(request)?;
         let state = self.state(request.stale).await?;
         let index = state.applied();
-        Ok(Response::new(v1::ListSitesResponse { sites: show::sites(&state), index }))
+        Ok(self.answer(request.stale, v1::ListSitesResponse { sites: show::sites(&state), index }))
     }
 
     async fn set_schedulable(

@@ -173,7 +173,10 @@ impl InstanceService for Api {
         let index = state.applied();
         let page = self.heavy(move || wanted.page(&state, &caller)).await??;
         let next_page_token = page.next;
-        Ok(Response::new(v1::ListInstancesResponse { instances: page.items, next_page_token, index }))
+        Ok(self.answer(
+            request.stale,
+            v1::ListInstancesResponse { instances: page.items, next_page_token, index },
+        ))
     }
 
     async fn get(
@@ -186,10 +189,12 @@ impl InstanceService for Api {
         let index = state.applied();
         if let Ok(instance) = seen(&state, &caller, id) {
             let instance = Some(state.instance_message(instance));
-            return Ok(Response::new(v1::GetInstanceResponse { instance, archived: false, index }));
+            return Ok(
+                self.answer(request.stale, v1::GetInstanceResponse { instance, archived: false, index })
+            );
         }
         let instance = Some(self.archived(&caller, id).await?.ok_or_else(|| unknown(id))?);
-        Ok(Response::new(v1::GetInstanceResponse { instance, archived: true, index }))
+        Ok(self.answer(request.stale, v1::GetInstanceResponse { instance, archived: true, index }))
     }
 
     async fn explain(
@@ -206,7 +211,7 @@ impl InstanceService for Api {
             instances.iter().map(explain).collect()
         };
         let explanations = self.heavy(explain).await?;
-        Ok(Response::new(v1::ExplainResponse { explanations, index }))
+        Ok(self.answer(request.stale, v1::ExplainResponse { explanations, index }))
     }
 
     type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogsResponse, Status>> + Send>>;

@@ -222,7 +222,7 @@ impl Api {
             history: String::new(),
             ca_key_pem: String::new(),
             servers: status.members.members.values().map(|member| member.api_address.clone()).collect(),
-            nodes: nodes(&self.core),
+            nodes: nodes(&status, &self.core.sights(&status), &self.core.levels().known()),
         }
     }
 

@@ -13,6 +13,7 @@ pub mod caller;
 pub mod ending;
 mod events;
 pub mod gate;
+mod health;
 mod hosts;
 mod input;
 mod instances;
@@ -27,7 +28,7 @@ use std::{future::Future, sync::Arc, time::Duration};
 
 use supercloud_proto::id::LogIndex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tonic::Status;
+use tonic::{Status, metadata::MetadataValue};
 
 use crate::{
     admission::Admission,
@@ -38,6 +39,10 @@ use crate::{
 };
 use caller::Caller;
 
+/// Header of the answer to a stale read: how long ago the node heard the leader, in milliseconds.
+const STALE_MS: &str = "supercloud-stale-ms";
+/// Its value where the node has heard no leader since it started.
+const NEVER_HEARD: &str = "never";
 /// How long an answer waits until this node has applied what the cluster has accepted. A node that lags by more has trouble of its own.
 const CATCH_UP: Duration = Duration::from_secs(5);
 /// Plans and explanations under way on a node: each takes a core for as long as a pass does.
@@ -87,6 +92,17 @@ impl Api {
             return Ok(self.core.view());
         }
         self.core.read().await.map_err(|error| refusals::read(&error))
+    }
+
+    /// An answer to a read. To a stale one with its age: see [`STALE_MS`].
+    fn answer<T>(&self, stale: bool, message: T) -> tonic::Response<T> {
+        let mut response = tonic::Response::new(message);
+        if stale {
+            let age =
+                self.core.view_age().map_or(MetadataValue::from_static(NEVER_HEARD), MetadataValue::from);
+            response.metadata_mut().insert(STALE_MS, age);
+        }
+        response
     }
 
     /// Proposes a command for a caller, and waits until this node shows it.

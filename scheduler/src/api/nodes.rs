@@ -12,8 +12,8 @@ use tonic::{Request, Response, Status};
 use super::{Api, input, joining::PASSED_ON, open, refusals, saving};
 use crate::{
     clock,
-    core::{Core, Known, MemberChange},
-    raft::{self, MemberKind, NodeId, Role},
+    core::{Known, MemberChange, health::role_of},
+    raft::{self, MemberKind, NodeId},
     state::{Command, Grant},
 };
 
@@ -65,34 +65,47 @@ fn grant_of(request: &v1::CreateTokenRequest) -> Result<(Grant, u64), Status> {
     input::finish(faults, grant.map(|grant| (grant, ttl)))
 }
 
-fn node_message(status: &raft::Status, member: &raft::Member, known: &BTreeMap<NodeId, Known>) -> v1::Node {
+fn node_message(
+    status: &raft::Status,
+    sights: &[v1::MemberSight],
+    known: &BTreeMap<NodeId, Known>,
+    member: &raft::Member,
+) -> v1::Node {
+    let sight = sights.iter().find(|sight| sight.id == member.id.0);
     let known = known.get(&member.id);
-    let role = if status.leader == Some(member.id) {
-        v1::NodeRole::Leader
-    } else if member.kind == MemberKind::Learner {
-        v1::NodeRole::Learner
-    } else if member.id == status.id && status.role == Role::Candidate {
-        v1::NodeRole::Candidate
-    } else {
-        v1::NodeRole::Follower
-    };
+    let told = |sight: &v1::MemberSight| (sight.version.clone(), sight.level);
+    let (version, level) =
+        known.map(|known| (known.version.clone(), known.level)).or(sight.map(told)).unwrap_or_default();
     v1::Node {
         id: member.id.0,
         peer_address: member.peer_address.clone(),
         api_address: member.api_address.clone(),
-        role: role.into(),
+        role: role_of(status, member).into(),
         voter: member.kind == MemberKind::Voter,
-        matched_index: status.matched.get(&member.id).copied().unwrap_or(0),
-        reachable: (status.role == Role::Leader).then(|| status.reachable.contains(&member.id)),
-        version: known.map(|known| known.version.clone()).unwrap_or_default(),
-        level: known.map_or(0, |known| known.level),
+        matched_index: sight.map_or(0, |sight| sight.matched_index),
+        reachable: sight.map(|sight| sight.reachable),
+        version,
+        level,
     }
 }
 
-/// The nodes, with what this node was told of their versions.
-pub(super) fn nodes(core: &Core) -> Vec<v1::Node> {
-    let (status, known) = (core.status(), core.levels().known());
-    status.members.members.values().map(|member| node_message(&status, member, &known)).collect()
+/// The nodes, with what the leader knows of them, where it could be asked, and what this node was told of their versions.
+pub(super) fn nodes(
+    status: &raft::Status,
+    sights: &[v1::MemberSight],
+    known: &BTreeMap<NodeId, Known>,
+) -> Vec<v1::Node> {
+    status.members.members.values().map(|member| node_message(status, sights, known, member)).collect()
+}
+
+/// The node that a change is about.
+fn named(request_id: String, node_id: u64) -> Result<NodeId, Status> {
+    let mut faults = Faults::default();
+    input::request_id(&mut faults, request_id);
+    if node_id == 0 {
+        faults.push(Problem::new("node_id", "the number of a node", "0"));
+    }
+    input::finish(faults, Some(NodeId(node_id)))
 }
 
 impl Api {
@@ -113,10 +126,11 @@ impl SchedulerService for Api {
         request: Request<v1::ListNodesRequest>,
     ) -> Result<Response<v1::ListNodesResponse>, Status> {
         open(request)?;
+        let sights = self.sights().await;
         let status = self.core.status();
         Ok(Response::new(v1::ListNodesResponse {
             cluster_id: self.core.cluster().to_owned(),
-            nodes: nodes(&self.core),
+            nodes: nodes(&status, &sights, &self.core.levels().known()),
             answered_by: status.id.0,
             leader: status.leader.map_or(0, |leader| leader.0),
             term: status.term,
@@ -170,12 +184,7 @@ impl SchedulerService for Api {
         request: Request<v1::RemoveNodeRequest>,
     ) -> Result<Response<v1::RemoveNodeResponse>, Status> {
         let (caller, request) = open(request)?;
-        let mut faults = Faults::default();
-        input::request_id(&mut faults, request.request_id);
-        if request.node_id == 0 {
-            faults.push(Problem::new("node_id", "the number of a node", "0"));
-        }
-        let node = input::finish(faults, Some(NodeId(request.node_id)))?;
+        let node = named(request.request_id, request.node_id)?;
         self.change_members(&caller.by(), MemberChange::Remove(node)).await?;
         Ok(Response::new(v1::RemoveNodeResponse {}))
     }
@@ -191,6 +200,24 @@ impl SchedulerService for Api {
         let to = (to != 0).then_some(NodeId(to));
         let leader = self.change_members(&caller.by(), MemberChange::Transfer(to)).await?;
         Ok(Response::new(v1::TransferLeadershipResponse { leader: leader.0 }))
+    }
+
+    async fn promote(
+        &self,
+        request: Request<v1::PromoteNodeRequest>,
+    ) -> Result<Response<v1::PromoteNodeResponse>, Status> {
+        let (caller, request) = open(request)?;
+        let node = named(request.request_id, request.node_id)?;
+        self.change_members(&caller.by(), MemberChange::Promote(node)).await?;
+        Ok(Response::new(v1::PromoteNodeResponse {}))
+    }
+
+    async fn health(
+        &self,
+        request: Request<v1::SchedulerHealthRequest>,
+    ) -> Result<Response<v1::SchedulerHealthResponse>, Status> {
+        open(request)?;
+        Ok(Response::new(self.cluster_health().await))
     }
 
     type SaveSnapshotStream = saving::Pieces;

@@ -118,7 +118,7 @@ impl WorkloadService for Api {
         let (index, now) = (state.applied(), clock::unix_now());
         let plans = self.heavy(move || placement::plan(&state, &specs, now)).await?.map_err(refused)?;
         let plans = plans.into_iter().map(show::plan).collect();
-        Ok(Response::new(v1::PlanResponse { plans, index }))
+        Ok(self.answer(request.stale, v1::PlanResponse { plans, index }))
     }
 
     async fn scale(
@@ -192,7 +192,10 @@ impl WorkloadService for Api {
         };
         let page = self.heavy(page).await?;
         let next_page_token = page.next;
-        Ok(Response::new(v1::ListWorkloadsResponse { workloads: page.items, next_page_token, index }))
+        Ok(self.answer(
+            request.stale,
+            v1::ListWorkloadsResponse { workloads: page.items, next_page_token, index },
+        ))
     }
 
     async fn get(
@@ -207,7 +210,7 @@ impl WorkloadService for Api {
         if workload.is_none() {
             return Err(refusals::not_found(format!("workload {key}")));
         }
-        Ok(Response::new(v1::GetWorkloadResponse { workload, instances, index }))
+        Ok(self.answer(request.stale, v1::GetWorkloadResponse { workload, instances, index }))
     }
 
     async fn history(
@@ -224,7 +227,7 @@ impl WorkloadService for Api {
             newest_first.map(|record| codec::workload_revision_message(record)),
             input::MAX_PAGE_BYTES,
         );
-        Ok(Response::new(v1::WorkloadHistoryResponse { revisions, index: state.applied() }))
+        Ok(self.answer(request.stale, v1::WorkloadHistoryResponse { revisions, index: state.applied() }))
     }
 
     type WatchStream = Pin<Box<dyn Stream<Item = Result<v1::WatchWorkloadResponse, Status>> + Send>>;

@@ -26,6 +26,8 @@ pub enum MemberChange {
     Remove(NodeId),
     /// Hand the leadership to this node, or to the best one.
     Transfer(Option<NodeId>),
+    /// Make this learner a voter.
+    Promote(NodeId),
 }
 
 /// Why it was not done, or is not known to be.
@@ -120,6 +122,11 @@ async fn here(core: &Core, change: MemberChange) -> Attempt {
             answer => told(answer.map(|()| id)),
         },
         MemberChange::Transfer(to) => transfer(core, to).await,
+        MemberChange::Promote(id) => match core.log().promote(id).await {
+            // A repetition, or the leader was quicker.
+            Err(ChangeError::AlreadyMember { .. }) => Attempt::Done(id),
+            answer => told(answer.map(|()| id)),
+        },
     }
 }
 
@@ -180,6 +187,7 @@ impl MemberChange {
         let change = match self {
             Self::Remove(id) => Change::Remove(id.0),
             Self::Transfer(to) => Change::TransferTo(to.map_or(0, |id| id.0)),
+            Self::Promote(id) => Change::Promote(id.0),
         };
         v1::ChangeMembersRequest { change: Some(change) }
     }
@@ -189,6 +197,7 @@ impl MemberChange {
         match request.change.as_ref()? {
             Change::Remove(id) => Some(Self::Remove(NodeId(*id))),
             Change::TransferTo(to) => Some(Self::Transfer(Some(*to).filter(|id| *id != 0).map(NodeId))),
+            Change::Promote(id) => Some(Self::Promote(NodeId(*id))),
         }
     }
 }

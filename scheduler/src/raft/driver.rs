@@ -16,6 +16,7 @@ use super::handle::Log;
 use super::inbox::{Inbox, Reports, Taken};
 use super::limits::APPENDS_BEFORE_COMPANY;
 use super::log_store::StoreError;
+use super::meter::Meter;
 use super::node::{Control, Fatal, Inputs, Node, SnapshotJob, Status};
 use super::open::{self, OpenError, Settings, Start};
 use super::transport::Transport;
@@ -37,11 +38,20 @@ pub fn start<M: Machine, T: Transport>(
     let inbox = Arc::new(Inbox::new());
     let sink = inbox.clone();
     let written = move |outcome: Result<_, StoreError>| sink.control(Control::Written(outcome));
-    let (node, snapshots) = open::open(&settings, start, machine, random, Box::new(written))?;
+    let (node, snapshots, meter) = open::open(&settings, start, machine, random, Box::new(written))?;
     let transport = transport(Reports::new(inbox.clone()));
     let (status, watched) = watch::channel(node.status());
     let (stopped, has_stopped) = watch::channel(false);
-    let owner = Owner { node, inbox: inbox.clone(), transport, status, tick: settings.tick, job: None };
+    let measured = meter.clone();
+    let owner = Owner {
+        node,
+        inbox: inbox.clone(),
+        transport,
+        status,
+        tick: settings.tick,
+        job: None,
+        meter: measured,
+    };
     let io = |source| OpenError::Io { path: "a thread".to_owned(), source };
     thread::Builder::new()
         .name("raft".to_owned())
@@ -51,7 +61,7 @@ pub fn start<M: Machine, T: Transport>(
             let _ = stopped.send(true);
         })
         .map_err(io)?;
-    Ok(Log::new(settings.cluster, inbox, watched, has_stopped, snapshots))
+    Ok(Log::new(settings.cluster, inbox, watched, has_stopped, snapshots).measured_by(meter))
 }
 
 struct Owner<M: Machine, T> {
@@ -61,6 +71,7 @@ struct Owner<M: Machine, T> {
     status: watch::Sender<Status>,
     tick: Duration,
     job: Option<thread::JoinHandle<()>>,
+    meter: Meter,
 }
 
 fn run_or_abort<M: Machine, T: Transport>(mut owner: Owner<M, T>) {
@@ -109,6 +120,9 @@ impl<M: Machine, T: Transport> Owner<M, T> {
     }
 
     fn turn(&mut self, inputs: Inputs<M::Outcome>) -> Result<bool, Fatal> {
+        if !inputs.proposals.is_empty() {
+            self.meter.batch_proposals.observe(inputs.proposals.len() as f64);
+        }
         let more = self.node.turn(inputs, &mut self.transport)?;
         if let Some(job) = self.node.take_job() {
             self.job = Some(self.spawn(job).map_err(Fatal::SnapshotWrite)?);

@@ -14,6 +14,7 @@ use raft_engine::{Config, Engine, LogBatch, ReadableSize, RecoveryMode};
 
 use super::engine_writer::{BASE, EngineWriter, GROUP, HARD_STATE, INSTALLING, OWNER, StoredPosition};
 use super::log_store::{HardState, LogStore, LogWrite, OnWritten, Position, Reclaim, StoreError, Ticket};
+use super::meter::Meter;
 use super::record::Records;
 use super::witness::Witness;
 
@@ -65,6 +66,11 @@ impl EngineStore {
         let writer =
             EngineWriter::start(engine.clone(), name.clone(), hard_state.term, written).map_err(io)?;
         Ok(Self { engine, writer, directory: name, base, last_index, hard_state, installing, witness })
+    }
+
+    /// What its writing is measured by.
+    pub(super) fn meter(&self) -> &Meter {
+        self.writer.meter()
     }
 
     /// Whose log this is, as it was last written; nothing in a blank log.

@@ -12,12 +12,14 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::mpsc;
 use std::thread;
+use std::time::Instant;
 
 use prost::Message as _;
 use raft_engine::{Command, Engine, LogBatch};
 
 use super::limits::MAX_MERGED_WRITES;
 use super::log_store::{LogWrite, OnWritten, StoreError, Ticket};
+use super::meter::Meter;
 use super::record::{Record, Records};
 
 /// The only raft group there is.
@@ -57,6 +59,7 @@ pub(super) struct EngineWriter {
     thread: Option<thread::JoinHandle<()>>,
     synced_term: Arc<AtomicU64>,
     directory: String,
+    meter: Meter,
 }
 
 impl EngineWriter {
@@ -69,16 +72,23 @@ impl EngineWriter {
     ) -> std::io::Result<Self> {
         let (jobs, queue) = mpsc::channel();
         let synced_term = Arc::new(AtomicU64::new(term));
-        let worker = Worker { engine, directory: directory.clone(), synced_term: synced_term.clone() };
+        let meter = Meter::default();
+        let (name, measured) = (directory.clone(), meter.clone());
+        let worker = Worker { engine, directory: name, synced_term: synced_term.clone(), meter: measured };
         let thread = thread::Builder::new()
             .name("raft-disk".to_owned())
             .spawn(move || worker.run(&queue, &written))?;
-        Ok(Self { jobs: Some(jobs), thread: Some(thread), synced_term, directory })
+        Ok(Self { jobs: Some(jobs), thread: Some(thread), synced_term, directory, meter })
     }
 
     /// The highest term that is known to be on disk.
     pub(super) fn synced_term(&self) -> u64 {
         self.synced_term.load(Ordering::Acquire)
+    }
+
+    /// What the thread measures.
+    pub(super) fn meter(&self) -> &Meter {
+        &self.meter
     }
 
     pub(super) fn submit(&self, write: LogWrite, forget: Option<u64>, ticket: Ticket) {
@@ -118,6 +128,7 @@ struct Worker {
     engine: Arc<Engine>,
     directory: String,
     synced_term: Arc<AtomicU64>,
+    meter: Meter,
 }
 
 impl Worker {
@@ -142,6 +153,8 @@ impl Worker {
     fn round(&self, jobs: Vec<Job>) -> Result<Option<Ticket>, StoreError> {
         let sync = jobs.iter().any(|job| job.sync);
         let last = jobs.len() - 1;
+        let began = Instant::now();
+        let entries: usize = jobs.iter().map(|job| job.write.entries.len()).sum();
         let (mut term, mut ticket, mut callers) = (0, None, Vec::new());
         for (place, job) in jobs.into_iter().enumerate() {
             term = term.max(job.write.hard_state.map_or(0, |state| state.term));
@@ -153,6 +166,8 @@ impl Worker {
             }
         }
         if sync {
+            self.meter.sync_seconds.observe(began.elapsed().as_secs_f64());
+            self.meter.sync_entries.observe(entries as f64);
             self.synced_term.fetch_max(term, Ordering::AcqRel);
         }
         for caller in callers {

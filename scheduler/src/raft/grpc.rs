@@ -5,13 +5,14 @@
 //! too: raft repeats what still matters, and an old heartbeat matters to nobody.
 
 use std::collections::BTreeMap;
+use std::io::SeekFrom;
 use std::sync::Arc;
 
 use futures::future::BoxFuture;
 use rand::Rng as _;
 use supercloud_proto::v1;
 use supercloud_proto::v1::peer_service_client::PeerServiceClient;
-use tokio::io::AsyncReadExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncSeekExt as _};
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::time::timeout;
@@ -22,7 +23,7 @@ use tonic::transport::Channel;
 use super::inbox::Reports;
 use super::limits::{
     CONNECT_DEADLINE, FIRST_RECONNECT, MAX_MESSAGE_BYTES, MAX_PEER_QUEUE, MAX_RECONNECT, MAX_STEP_MESSAGES,
-    SNAPSHOT_CHUNK_BYTES, SNAPSHOT_STALL,
+    SNAPSHOT_CHUNK_BYTES, SNAPSHOT_MARK_BYTES, SNAPSHOT_STALL,
 };
 use super::members::NodeId;
 use super::service::says_removed;
@@ -196,12 +197,15 @@ async fn send_snapshot(
     let total = file.metadata().await?.len();
     // A connection of its own: a snapshot must not hold up heartbeats.
     let channel = connect(shared, to).await?;
-    let (pieces, outgoing) = mpsc::channel(STREAM_DEPTH);
     let mut client = PeerServiceClient::new(channel);
+    let mut mark = Some(mark(&mut file, total).await?);
+    let mut offset = offset(&mut client, shared.id, mark.clone()).await.min(total);
+    file.seek(SeekFrom::Start(offset)).await?;
+    let (pieces, outgoing) = mpsc::channel(STREAM_DEPTH);
     let call = tokio::spawn(async move { client.install_snapshot(ReceiverStream::new(outgoing)).await });
     let mut message = snapshot.message;
-    let mut offset = 0;
-    while offset < total {
+    // At least one piece, though nothing may be missing any more: it carries the message.
+    while offset < total || mark.is_some() {
         let mut data = vec![0; SNAPSHOT_CHUNK_BYTES.min(usize::try_from(total - offset)?)];
         file.read_exact(&mut data).await?;
         let piece = v1::InstallSnapshotRequest {
@@ -211,6 +215,7 @@ async fn send_snapshot(
             crc32: crc32fast::hash(&data),
             total,
             data,
+            mark: mark.take(),
         };
         offset += piece.data.len() as u64;
         if timeout(SNAPSHOT_STALL, pieces.send(piece)).await?.is_err() {
@@ -221,6 +226,29 @@ async fn send_snapshot(
     drop(pieces);
     timeout(SNAPSHOT_STALL, call).await???;
     Ok(())
+}
+
+/// What tells this file from those of other snapshots.
+async fn mark(file: &mut tokio::fs::File, total: u64) -> std::io::Result<v1::SnapshotMark> {
+    let length = usize::try_from(total).unwrap_or(usize::MAX).min(SNAPSHOT_MARK_BYTES);
+    let (mut head, mut tail) = (vec![0; length], vec![0; length]);
+    file.read_exact(&mut head).await?;
+    file.seek(SeekFrom::Start(total - length as u64)).await?;
+    file.read_exact(&mut tail).await?;
+    Ok(v1::SnapshotMark { total, head, tail })
+}
+
+/// How much of it the peer has from an attempt that broke. A peer that does not say begins anew: an older one knows no such question.
+async fn offset(
+    client: &mut PeerServiceClient<Channel>,
+    from: NodeId,
+    mark: Option<v1::SnapshotMark>,
+) -> u64 {
+    let asked = client.snapshot_offset(v1::SnapshotOffsetRequest { from: from.0, mark });
+    match timeout(CONNECT_DEADLINE, asked).await {
+        Ok(Ok(answer)) => answer.into_inner().offset,
+        Ok(Err(_)) | Err(_) => 0,
+    }
 }
 
 #[cfg(test)]

@@ -9,7 +9,9 @@ use super::changes::Change;
 use super::inbox::Inbox;
 use super::limits::MAX_ENTRY_BYTES;
 use super::members::NodeId;
+use super::meter::{Meter, Queued};
 use super::node::{Control, Status};
+use super::partial::Kept;
 use super::proposals::Proposal;
 use super::snapshot_dir::SnapshotDir;
 use super::snapshot_file::SnapshotError;
@@ -76,6 +78,9 @@ pub struct Log<O> {
     snapshots: SnapshotDir,
     /// Snapshots come in one at a time.
     receiving: Arc<Semaphore>,
+    /// What came in of the last one, where its transfer broke.
+    kept: Kept,
+    meter: Meter,
 }
 
 impl<O> Clone for Log<O> {
@@ -87,6 +92,8 @@ impl<O> Clone for Log<O> {
             stopped: self.stopped.clone(),
             snapshots: self.snapshots.clone(),
             receiving: self.receiving.clone(),
+            kept: self.kept.clone(),
+            meter: self.meter.clone(),
         }
     }
 }
@@ -100,7 +107,33 @@ impl<O: Send + 'static> Log<O> {
         snapshots: SnapshotDir,
     ) -> Self {
         let receiving = Arc::new(Semaphore::new(1));
-        Self { cluster: Arc::from(cluster), inbox, status, stopped, snapshots, receiving }
+        Self {
+            cluster: Arc::from(cluster),
+            inbox,
+            status,
+            stopped,
+            snapshots,
+            receiving,
+            kept: Kept::default(),
+            meter: Meter::default(),
+        }
+    }
+
+    /// The same, with the measures of the threads behind it.
+    pub(super) fn measured_by(self, meter: Meter) -> Self {
+        Self { meter, ..self }
+    }
+
+    /// What the log measures of itself.
+    #[must_use]
+    pub fn meter(&self) -> &Meter {
+        &self.meter
+    }
+
+    /// What waits for the log's thread now.
+    #[must_use]
+    pub fn queued(&self) -> Queued {
+        self.inbox.queued()
     }
 
     /// Proposes an entry, and waits until it is on disk on a majority and applied here.
@@ -215,6 +248,11 @@ impl<O: Send + 'static> Log<O> {
     /// The right to take in a snapshot, unless one is coming in already.
     pub(super) fn receive_snapshot(&self) -> Option<OwnedSemaphorePermit> {
         self.receiving.clone().try_acquire_owned().ok()
+    }
+
+    /// What came in of a snapshot whose transfer broke.
+    pub(super) fn kept(&self) -> &Kept {
+        &self.kept
     }
 
     /// A file into which a snapshot from a peer may be written.

@@ -12,6 +12,7 @@ use super::limits::{
     MAX_QUEUED_MESSAGES, MAX_QUEUED_PROPOSAL_BYTES, MAX_QUEUED_PROPOSALS, RETRY_AFTER,
 };
 use super::members::NodeId;
+use super::meter::Queued;
 use super::node::{Control, Inputs};
 use super::proposals::Proposal;
 use super::wire::Incoming;
@@ -104,6 +105,16 @@ impl<O> Inbox<O> {
         queues.control.push_back(control);
         drop(queues);
         self.woken.notify_one();
+    }
+
+    /// What waits.
+    pub(super) fn queued(&self) -> Queued {
+        let queues = self.lock();
+        Queued {
+            proposals: queues.proposals.len(),
+            messages: queues.messages.len(),
+            control: queues.control.len(),
+        }
     }
 
     /// Asks the thread to end.

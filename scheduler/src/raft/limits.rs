@@ -95,6 +95,9 @@ pub const LOG_TAIL_ENTRIES: u64 = 10_000;
 pub const SNAPSHOTS_KEPT: usize = 2;
 /// Bytes of one chunk of a snapshot on the wire.
 pub const SNAPSHOT_CHUNK_BYTES: usize = 256 << 10;
+/// Bytes of the beginning and of the end of a snapshot's file that tell it from others: the head with cluster, index and
+/// term, and the tail with the checksum, are shorter.
+pub const SNAPSHOT_MARK_BYTES: usize = 128;
 /// Decoded entries kept in memory, for followers and for apply.
 pub const ENTRY_CACHE_BYTES: usize = 16 << 20;
 

@@ -11,8 +11,8 @@
 //!                                   Transport <───────┘
 //! ```
 //!
-//! Files, from the ground: `limits` · `members`, `log_store`, `files`, `identity`, `witness` · `membership`, `record`,
-//! `engine_writer`, `engine_store`, `snapshot_file`, `snapshot_dir`, `storage` · `reads`, `proposals`, `changes` · `node` (the Ready protocol; no thread,
+//! Files, from the ground: `limits`, `meter` · `members`, `log_store`, `files`, `identity`, `witness` · `membership`, `record`,
+//! `engine_writer`, `engine_store`, `snapshot_file`, `snapshot_dir`, `partial`, `storage` · `reads`, `proposals`, `changes` · `node` (the Ready protocol; no thread,
 //! no clock: time comes as ticks, disk and network stand behind traits, so that a simulation runs the same loop) ·
 //! `inbox`, `driver`, `handle` · `transport`, `grpc`, `service`.
 //!
@@ -44,8 +44,10 @@ pub mod limits;
 pub mod log_store;
 mod members;
 mod membership;
+mod meter;
 mod node;
 mod open;
+mod partial;
 mod proposals;
 mod reads;
 mod record;
@@ -75,11 +77,12 @@ pub use identity::IdentityError;
 pub use inbox::Reports;
 pub use limits::SnapshotPolicy;
 pub use members::{Member, MemberKind, Members, NodeId};
+pub use meter::{Meter, Queued};
 pub use node::{Fatal, Role, Status};
 pub use open::{OpenError, Settings, Start, refound};
 pub use reads::ReadError;
 
-pub use service::{install_snapshot, step_stream};
+pub use service::{install_snapshot, snapshot_offset, step_stream};
 pub use snapshot_file::SnapshotError;
 pub use transport::{PeerAddress, SnapshotToSend, Transport};
 

@@ -21,6 +21,7 @@ use super::limits::{MAX_VOTERS, SnapshotPolicy};
 use super::log_store::{HardState, LogStore, LogWrite, OnWritten, Position, StoreError};
 use super::members::{Member, NodeId};
 use super::membership::Membership;
+use super::meter::Meter;
 use super::node::{Fatal, Node, Parts};
 use super::snapshot_dir::SnapshotDir;
 use super::snapshot_file::{SnapshotError, SnapshotMeta};
@@ -170,7 +171,7 @@ pub(super) fn open<M: Machine>(
     mut machine: M,
     random: [u8; 16],
     written: OnWritten,
-) -> Result<(Node<M, EngineStore>, SnapshotDir), OpenError> {
+) -> Result<(Node<M, EngineStore>, SnapshotDir, Meter), OpenError> {
     let directory = &settings.directory;
     let io = |source| OpenError::Io { path: directory.display().to_string(), source };
     fs::create_dir_all(directory).map_err(io)?;
@@ -185,6 +186,7 @@ pub(super) fn open<M: Machine>(
         }
         None => begin(settings, start, &mut store, &snapshots, &machine, random)?,
     };
+    let meter = store.meter().clone();
     let life = u64::from_le_bytes([0, 1, 2, 3, 4, 5, 6, 7].map(|at: usize| random[at]));
     let node = Node::new(Parts {
         id: settings.id.0,
@@ -197,7 +199,7 @@ pub(super) fn open<M: Machine>(
         policy: settings.snapshots,
         life,
     })?;
-    Ok((node, snapshots))
+    Ok((node, snapshots, meter))
 }
 
 fn check_marker(settings: &Settings, start: &Start) -> Result<Option<Identity>, OpenError> {

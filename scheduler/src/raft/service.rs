@@ -3,11 +3,11 @@
 //! Whoever implements the service authenticates the caller and passes its number on; a message that names another
 //! sender is refused here.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use supercloud_proto::v1;
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncSeekExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 use tokio_stream::{Stream, StreamExt as _};
 use tonic::Status;
@@ -16,6 +16,7 @@ use tonic::metadata::MetadataValue;
 use super::handle::{Log, StepError};
 use super::limits::{MAX_SNAPSHOT_BYTES, SNAPSHOT_STALL};
 use super::members::NodeId;
+use super::partial::{self, Kept, Partial, Temporary};
 
 /// Tells a sender's transport that the sender was removed from the cluster, and nothing milder.
 const REMOVED: &str = "supercloud-removed";
@@ -69,11 +70,28 @@ fn sender(caller: Option<NodeId>, named: u64) -> Result<NodeId, Status> {
     }
 }
 
-/// Takes in one snapshot: every piece is checked, the file is synced and read through once more, and only then the
-/// message that announced it reaches the log. `caller` as in [`step_stream`].
+/// How much of a snapshot is here already: its sender goes on from there.
 ///
 /// # Errors
-/// `RESOURCE_EXHAUSTED` while another one comes in, `DATA_LOSS` when it is not whole, `DEADLINE_EXCEEDED` when the
+/// When the request names another sender than the caller, or no snapshot.
+pub fn snapshot_offset<O: Send + 'static>(
+    log: &Log<O>,
+    caller: Option<NodeId>,
+    request: v1::SnapshotOffsetRequest,
+) -> Result<v1::SnapshotOffsetResponse, Status> {
+    sender(caller, request.from)?;
+    let mark = request.mark.filter(partial::is_mark);
+    let mark =
+        mark.ok_or_else(|| Status::invalid_argument("mark: expected what tells a snapshot from others"))?;
+    Ok(v1::SnapshotOffsetResponse { offset: log.kept().offset(&mark) })
+}
+
+/// Takes in one snapshot: every piece is checked, the file is synced and read through once more, and only then the
+/// message that announced it reaches the log. What came of one whose transfer broke is kept, and goes on where it was. `caller` as in
+/// [`step_stream`].
+///
+/// # Errors
+/// `RESOURCE_EXHAUSTED` while another one comes in, `FAILED_PRECONDITION` when it goes on with what is not here, `DATA_LOSS` when it is not whole, `DEADLINE_EXCEEDED` when the
 /// sender falls silent (it may be gone without a word, and others must get their turn), `INTERNAL` when our disk refuses.
 pub async fn install_snapshot<O: Send + 'static>(
     log: &Log<O>,
@@ -98,7 +116,14 @@ pub(super) async fn receive<O: Send + 'static>(
     if first.total > MAX_SNAPSHOT_BYTES {
         return Err(Status::invalid_argument("the snapshot is larger than any"));
     }
-    let mut file = IncomingFile::create(log.incoming_snapshot(), first.total).await?;
+    let mark = first.mark.clone().filter(partial::is_mark);
+    let mut file = match log.kept().take(mark.as_ref(), first.offset) {
+        Some(kept) => IncomingFile::go_on(log.kept().clone(), kept).await?,
+        None if first.offset == 0 => {
+            IncomingFile::create(log.kept().clone(), log.incoming_snapshot(), first.total, mark).await?
+        }
+        None => return Err(Status::failed_precondition("what the snapshot goes on with is not here")),
+    };
     let message = first.message.clone();
     file.piece(&first).await?;
     while let Some(piece) = next(&mut pieces, stall).await? {
@@ -127,39 +152,44 @@ async fn next<T>(
     timeout(stall, pieces.next()).await.map_err(silent)?.transpose()
 }
 
-/// A path whose file is deleted unless somebody else has taken it over.
-struct Temporary(Option<PathBuf>);
-
-impl Temporary {
-    fn path(&self) -> &Path {
-        self.0.as_deref().unwrap_or(Path::new(""))
-    }
-
-    fn keep(mut self) {
-        self.0 = None;
-    }
-}
-
-impl Drop for Temporary {
-    fn drop(&mut self) {
-        if let Some(path) = &self.0 {
-            // What stays behind is swept at the next start.
-            let _ = std::fs::remove_file(path);
-        }
-    }
-}
-
+/// A snapshot while it comes in. What there is of it when this is dropped is kept.
 struct IncomingFile {
-    path: Temporary,
+    kept: Kept,
+    mark: Option<v1::SnapshotMark>,
+    path: Option<Temporary>,
     file: tokio::fs::File,
+    /// Bytes that were checked and are in the file.
     written: u64,
     total: u64,
 }
 
 impl IncomingFile {
-    async fn create(path: PathBuf, total: u64) -> Result<Self, Status> {
+    async fn create(
+        kept: Kept,
+        path: PathBuf,
+        total: u64,
+        mark: Option<v1::SnapshotMark>,
+    ) -> Result<Self, Status> {
         let file = tokio::fs::File::create(&path).await.map_err(|error| disk(&error))?;
-        Ok(Self { path: Temporary(Some(path)), file, written: 0, total })
+        Ok(Self { kept, mark, path: Some(Temporary::new(path)), file, written: 0, total })
+    }
+
+    /// Goes on where the transfer broke. What lies behind in the file was never checked.
+    async fn go_on(kept: Kept, partial: Partial) -> Result<Self, Status> {
+        let Partial { mark, file: path, bytes } = partial;
+        let opened = async {
+            let mut file = tokio::fs::OpenOptions::new().write(true).open(path.path()).await?;
+            if file.metadata().await?.len() < bytes {
+                return Err(std::io::ErrorKind::UnexpectedEof.into());
+            }
+            file.set_len(bytes).await?;
+            file.seek(std::io::SeekFrom::Start(bytes)).await?;
+            Ok(file)
+        };
+        let file = opened.await.map_err(|error| disk(&error))?;
+        tracing::info!(bytes, total = mark.total, "a snapshot that broke off goes on");
+        let total = mark.total;
+        Ok(Self { kept, mark: Some(mark), path: Some(path), file, written: bytes, total })
     }
 
     async fn piece(&mut self, piece: &v1::InstallSnapshotRequest) -> Result<(), Status> {
@@ -176,7 +206,16 @@ impl IncomingFile {
                 piece.offset
             )));
         }
-        self.file.write_all(&piece.data).await.map_err(|error| disk(&error))?;
+        let written = async {
+            self.file.write_all(&piece.data).await?;
+            // Without it the file's own buffer may be behind what is counted here.
+            self.file.flush().await
+        };
+        if let Err(error) = written.await {
+            // Nobody knows what the file holds.
+            self.mark = None;
+            return Err(disk(&error));
+        }
         self.written = end;
         Ok(())
     }
@@ -185,9 +224,19 @@ impl IncomingFile {
         if self.written != self.total {
             return Err(Status::data_loss(format!("{} of {} bytes came", self.written, self.total)));
         }
-        self.file.flush().await.map_err(|error| disk(&error))?;
+        self.mark = None;
         self.file.sync_all().await.map_err(|error| disk(&error))?;
-        Ok(self.path)
+        self.path.take().ok_or_else(|| Status::internal("the snapshot has no file"))
+    }
+}
+
+impl Drop for IncomingFile {
+    fn drop(&mut self) {
+        if let (Some(mark), Some(file)) = (self.mark.take(), self.path.take())
+            && self.written > 0
+        {
+            self.kept.put(Partial { mark, file, bytes: self.written });
+        }
     }
 }
 

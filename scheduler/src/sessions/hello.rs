@@ -173,6 +173,13 @@ pub(super) async fn admit(sessions: &Sessions, greeted: Greeted, by: &str) -> Re
     Ok(Admitted { place, host, state })
 }
 
+/// Sessions that the nodes left open a second when one has died: a handshake costs each of them less than a millisecond of a core.
+const RECONNECTS_A_SECOND: u32 = 1_000;
+/// The spread of a small estate.
+const LEAST_SPREAD: Duration = Duration::from_millis(200);
+/// The widest: well within a lease, and before a silent host is suspected.
+const WIDEST_SPREAD: Duration = Duration::from_millis(2_500);
+
 /// The first message of a session that stands.
 pub(super) fn welcome(core: &Core, host: HostId) -> v1::Welcome {
     let (members, timing) = (core.status().members, core.timing());
@@ -183,7 +190,15 @@ pub(super) fn welcome(core: &Core, host: HostId) -> v1::Welcome {
         heartbeat_every_ms: millis(timing.heartbeat_every),
         lease_ms: millis(timing.lease),
         servers: members.members.values().map(|member| member.api_address.clone()).collect(),
+        reconnect_spread_ms: millis(reconnect_spread(core.view().hosts().len(), members.voters().count())),
     }
+}
+
+/// Over what time the agents of one node are to come back to the others when it dies. It follows from the estate, not from who has a session now:
+/// the first to come after a start must know it too.
+fn reconnect_spread(hosts: usize, nodes: usize) -> Duration {
+    let agents = u32::try_from(hosts / nodes.max(1)).unwrap_or(u32::MAX);
+    (Duration::from_secs(1) / RECONNECTS_A_SECOND).saturating_mul(agents).clamp(LEAST_SPREAD, WIDEST_SPREAD)
 }
 
 #[cfg(test)]
@@ -191,6 +206,14 @@ mod tests {
     use supercloud_proto::pki::Identity;
 
     use super::*;
+
+    #[test]
+    fn the_spread_of_reconnects_follows_the_estate() {
+        for (hosts, nodes, millis) in [(0, 1, 200), (3, 3, 200), (3_000, 3, 1_000), (10_000, 1, 2_500)] {
+            let spread = reconnect_spread(hosts, nodes);
+            assert_eq!(spread, Duration::from_millis(millis), "{hosts} hosts, {nodes} nodes");
+        }
+    }
 
     fn hello() -> v1::Hello {
         let inventory = v1::Inventory {

@@ -243,6 +243,10 @@ pub struct Relays(pub Sessions);
 
 #[tonic::async_trait]
 impl RelayHandler for Relays {
+    fn agents(&self) -> usize {
+        self.0.count()
+    }
+
     /// Opens a stream here and joins the two.
     async fn relay(&self, mut requests: Streaming<v1::RelayRequest>) -> Result<RelayAnswers, Status> {
         let first = timeout(START_DEADLINE, requests.message()).await;

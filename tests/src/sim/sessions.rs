@@ -231,6 +231,7 @@ impl World {
             heartbeat_every_ms: millis(timing.heartbeat_every),
             lease_ms: millis(timing.lease),
             servers: status.members.members.values().map(|member| member.api_address.clone()).collect(),
+            reconnect_spread_ms: 0,
         };
         let index = state.applied();
         let orders: Vec<Order> = state.orders_of(host, 0).collect();

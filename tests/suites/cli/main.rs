@@ -38,6 +38,11 @@ fn saved_states() -> Outcome {
 }
 
 #[test]
+fn scheduler_nodes() -> Outcome {
+    World::with(NO_HOST, |world| transcript::play(world, "scheduler-nodes.txt"))
+}
+
+#[test]
 fn without_hosts() -> Outcome {
     World::with(NO_HOST, |world| transcript::play(world, "without-hosts.txt"))
 }

@@ -40,6 +40,10 @@ struct NoSessions;
 
 #[tonic::async_trait]
 impl RelayHandler for NoSessions {
+    fn agents(&self) -> usize {
+        0
+    }
+
     async fn relay(&self, _requests: Streaming<v1::RelayRequest>) -> Result<RelayAnswers, Status> {
         Err(Status::not_found("no session here"))
     }

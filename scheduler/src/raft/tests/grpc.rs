@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, OnceLock};
 
-use futures::stream::BoxStream;
+use futures::{StreamExt as _, stream::BoxStream};
 use supercloud_proto::v1;
 use supercloud_proto::v1::peer_service_server::{PeerService, PeerServiceServer};
 use tokio::net::TcpListener;
@@ -14,15 +14,24 @@ use tonic::{Request, Response, Status, Streaming};
 use super::harness::{Journal, View, eventually, often};
 use crate::raft::{
     Connect, GrpcTransport, Log, Member, MemberKind, NodeId, PeerAddress, ProposeError, Role, Settings,
-    Start, install_snapshot, limits, start, step_stream,
+    Start, install_snapshot, limits, snapshot_offset, start, step_stream,
 };
 
-/// Serves the two calls of the log, and nothing else.
-struct Peer(Arc<OnceLock<Log<usize>>>);
+/// Serves the three calls of the log, and nothing else. Each snapshot is cut off after some pieces when it comes for the first time.
+struct Peer {
+    log: Arc<OnceLock<Log<usize>>>,
+    transfers: Transfers,
+}
+
+/// Of which snapshot each transfer was, and where in its file it began.
+type Transfers = Arc<Mutex<Vec<(v1::SnapshotMark, u64)>>>;
+
+/// Pieces that get through then.
+const BEFORE_THE_CUT: usize = 2;
 
 impl Peer {
     fn log(&self) -> Result<&Log<usize>, Status> {
-        self.0.get().ok_or_else(|| Status::unavailable("not started yet"))
+        self.log.get().ok_or_else(|| Status::unavailable("not started yet"))
     }
 }
 
@@ -42,7 +51,32 @@ impl PeerService for Peer {
         &self,
         request: Request<Streaming<v1::InstallSnapshotRequest>>,
     ) -> Result<Response<v1::InstallSnapshotResponse>, Status> {
-        install_snapshot(self.log()?, None, request.into_inner()).await.map(Response::new)
+        let log = self.log()?;
+        let mut pieces = request.into_inner().peekable();
+        let first = std::pin::Pin::new(&mut pieces).peek().await.and_then(|piece| piece.as_ref().ok());
+        let begun = first.map(|piece| (piece.mark.clone().unwrap_or_default(), piece.offset));
+        let cut = {
+            let (mark, offset) = begun.unwrap_or_default();
+            let mut transfers = self.transfers.lock().unwrap();
+            let new = transfers.iter().all(|(known, _)| *known != mark);
+            transfers.push((mark, offset));
+            new
+        };
+        let taken = if cut { BEFORE_THE_CUT } else { usize::MAX };
+        let broken = cut.then(|| Err(Status::unavailable("cut off by the test")));
+        let pieces = pieces.take(taken).chain(futures::stream::iter(broken));
+        install_snapshot(log, None, pieces).await.map(Response::new)
+    }
+
+    async fn snapshot_offset(
+        &self,
+        request: Request<v1::SnapshotOffsetRequest>,
+    ) -> Result<Response<v1::SnapshotOffsetResponse>, Status> {
+        snapshot_offset(self.log()?, None, request.into_inner()).map(Response::new)
+    }
+
+    async fn report(&self, _: Request<v1::ReportRequest>) -> Result<Response<v1::ReportResponse>, Status> {
+        Err(Status::unimplemented("not part of this test"))
     }
 
     async fn propose(&self, _: Request<v1::ProposeRequest>) -> Result<Response<v1::ProposeResponse>, Status> {
@@ -88,6 +122,7 @@ impl PeerService for Peer {
 struct Node {
     log: Log<usize>,
     view: Arc<Mutex<View>>,
+    transfers: Transfers,
     server: tokio::task::JoinHandle<()>,
 }
 
@@ -122,8 +157,9 @@ fn member(id: u64, listener: &TcpListener) -> Member {
 fn node(root: &std::path::Path, listener: TcpListener, id: NodeId, how: &Start) -> Node {
     let peer_address = listener.local_addr().unwrap().to_string();
     let slot = Arc::new(OnceLock::new());
-    let service =
-        PeerServiceServer::new(Peer(slot.clone())).max_decoding_message_size(limits::MAX_STEP_REQUEST_BYTES);
+    let transfers = Arc::new(Mutex::new(Vec::new()));
+    let peer = Peer { log: slot.clone(), transfers: transfers.clone() };
+    let service = PeerServiceServer::new(peer).max_decoding_message_size(limits::MAX_STEP_REQUEST_BYTES);
     let serving =
         Server::builder().add_service(service).serve_with_incoming(TcpListenerStream::new(listener));
     let server = tokio::spawn(async move { serving.await.unwrap() });
@@ -140,7 +176,7 @@ fn node(root: &std::path::Path, listener: TcpListener, id: NodeId, how: &Start) 
     let log =
         start(settings, how, journal, |reports| GrpcTransport::new(id, connect(), reports, runtime)).unwrap();
     assert!(slot.set(log.clone()).is_ok());
-    Node { log, view, server }
+    Node { log, view, transfers, server }
 }
 
 async fn leader(nodes: &BTreeMap<u64, Node>) -> Log<usize> {
@@ -203,6 +239,10 @@ async fn three_nodes_and_a_fourth_that_joins_by_a_snapshot_of_many_pieces() {
     })
     .await;
     assert!(nodes[&4].log.status().borrow().first_index > 2, "it did not come by a snapshot");
+    // The transfer that was cut off went on where it was.
+    let transfers = nodes[&4].transfers.lock().unwrap().clone();
+    let through = (BEFORE_THE_CUT * limits::SNAPSHOT_CHUNK_BYTES) as u64;
+    assert_eq!(transfers.last().map(|(_, begun)| *begun), Some(through), "{}", transfers.len());
     for node in nodes.values() {
         assert!(node.log.read_index().await.is_ok());
     }

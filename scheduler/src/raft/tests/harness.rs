@@ -160,6 +160,7 @@ impl Transport for MemoryTransport {
                         data: data.to_vec(),
                         crc32: crc32fast::hash(data),
                         total: whole.len() as u64,
+                        mark: None,
                     })
                 })
                 .collect();
