@@ -5,7 +5,7 @@
 
 use std::borrow::Cow;
 
-use supercloud_proto::id::HostId;
+use supercloud_proto::{amount::Amounts, id::HostId};
 
 use crate::state::{
     Host, HostUse, Instance, State,
@@ -24,13 +24,19 @@ pub(super) struct Ledger<'a> {
 
 struct Seat<'a> {
     host: &'a Host,
+    /// What the host can give away in all: kept here, since looking it up there costs more than all that is done with it.
+    allocatable: Amounts,
     used: Cow<'a, HostUse>,
 }
 
 impl<'a> Ledger<'a> {
     /// As the state has it.
     pub(super) fn new(state: &'a State) -> Self {
-        let seat = |host: &'a Host| Seat { host, used: Cow::Borrowed(state.used(host.id)) };
+        let seat = |host: &'a Host| Seat {
+            host,
+            allocatable: host.inventory.allocatable(),
+            used: Cow::Borrowed(state.used(host.id)),
+        };
         let seats = state.hosts().values().map(|host| seat(host)).collect();
         Self { state, seats, changes: Vec::new() }
     }
@@ -53,7 +59,7 @@ impl<'a> Ledger<'a> {
     /// The host in a slot, as it now stands.
     pub(super) fn candidate(&self, slot: Slot) -> Candidate<'_> {
         let seat = &self.seats[slot];
-        Candidate { state: self.state, host: seat.host, used: &seat.used }
+        Candidate { state: self.state, host: seat.host, allocatable: seat.allocatable, used: &seat.used }
     }
 
     /// Gives an instance room and ports on a host.

@@ -2,15 +2,15 @@
 //! checks each placement again by the same rule, and what it refuses is still pending.
 //!
 //! Instances are taken in the state's order, most urgent and then oldest first, and each gets the best host that is left. What one takes, the
-//! next one misses. Instances of one *shape* (a revision of a workload) want the same and share one ordered list of hosts, made once and
-//! repaired by what changed. Within a pass hosts only fill up, so a host that fell out of a shape's list stays out, and a shape without
-//! hosts is not tried again.
+//! next one misses. Instances of one *shape* (a revision of a workload) want the same and share one heap of the hosts with room, made once and
+//! repaired by what changed; whether a host fits is asked when it comes to the top. Within a pass hosts only fill up, so a host that fell out
+//! of a shape's heap stays out, and a shape without hosts is not tried again.
 //!
 //! Deliberately absent: preemption, spreading, moving what already runs.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet},
+    collections::{BTreeMap, BinaryHeap},
 };
 
 use supercloud_proto::{
@@ -153,45 +153,63 @@ impl<'a> Shapes<'a> {
     }
 }
 
-/// The hosts that fit one shape, best first.
+/// The hosts with room for one shape, best first.
 struct Shape<'a> {
     request: Request<'a>,
-    order: BTreeSet<(Reverse<i64>, Slot)>,
-    /// The score under which a slot stands in `order`.
+    /// Hosts by score, ties by slot. What stands here with another score than in `scores` is out of date.
+    best: BinaryHeap<(i64, Reverse<Slot>)>,
+    /// The present score of a slot; `None`: it is out.
     scores: Vec<Option<i64>>,
-    /// Changes of the ledger that `order` takes into account.
+    /// Changes of the ledger that are taken into account.
     seen: usize,
 }
 
 impl<'a> Shape<'a> {
     fn new(ledger: &Ledger<'_>, request: Request<'a>) -> Self {
         let scores: Vec<Option<i64>> = ledger.slots().map(|slot| judge(ledger, slot, &request)).collect();
-        let order = scores
+        let best = scores
             .iter()
             .enumerate()
-            .filter_map(|(slot, score)| score.map(|score| (Reverse(score), slot)))
+            .filter_map(|(slot, score)| score.map(|score| (score, Reverse(slot))))
             .collect();
-        Self { request, order, scores, seen: ledger.changes() }
+        Self { request, best, scores, seen: ledger.changes() }
     }
 
     /// Takes into account what changed since.
     fn repair(&mut self, ledger: &Ledger<'_>) {
         for slot in ledger.changed_since(self.seen) {
             // Within a pass hosts only fill up: one that has dropped out does not come back.
-            let Some(before) = self.scores[*slot] else { continue };
-            self.order.remove(&(Reverse(before), *slot));
-            self.scores[*slot] = judge(ledger, *slot, &self.request);
-            if let Some(score) = self.scores[*slot] {
-                self.order.insert((Reverse(score), *slot));
+            let before = self.scores[*slot];
+            if before.is_none() {
+                continue;
+            }
+            let score = judge(ledger, *slot, &self.request);
+            self.scores[*slot] = score;
+            if let Some(score) = score.filter(|_| score != before) {
+                self.best.push((score, Reverse(*slot)));
             }
         }
         self.seen = ledger.changes();
     }
 
+    /// The best host that fits; those above it that do not are out for good.
+    fn top(&mut self, ledger: &Ledger<'_>) -> Option<Slot> {
+        loop {
+            let (score, Reverse(slot)) = *self.best.peek()?;
+            if self.scores[slot] == Some(score) {
+                if ledger.candidate(slot).fits(&self.request).is_ok() {
+                    return Some(slot);
+                }
+                self.scores[slot] = None;
+            }
+            self.best.pop();
+        }
+    }
+
     /// Gives the instance the best host that is left.
     fn place(&mut self, ledger: &mut Ledger<'_>, instance: &Instance) -> Option<Placement> {
         self.repair(ledger);
-        let (_, slot) = *self.order.first()?;
+        let slot = self.top(ledger)?;
         let candidate = ledger.candidate(slot);
         let host = candidate.host.id;
         // The filter let the host pass, so there are ports; were the two ever to disagree, the instance would be pending, not misplaced.
@@ -201,8 +219,8 @@ impl<'a> Shape<'a> {
     }
 }
 
-/// The score of a host that fits.
+/// The score of a host with room. Of ten thousand hosts only the best are looked at more closely.
 fn judge(ledger: &Ledger<'_>, slot: Slot, request: &Request<'_>) -> Option<i64> {
     let candidate = ledger.candidate(slot);
-    candidate.fits(request).is_ok().then(|| score(&candidate, request))
+    candidate.has_room(request).then(|| score(&candidate, request))
 }

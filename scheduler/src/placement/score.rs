@@ -35,7 +35,7 @@ pub fn score(candidate: &Candidate<'_>, request: &Request<'_>) -> i64 {
 
 /// 0 for a host that stays empty, [`WHOLE`] for one that is full to the brim.
 fn best_fit(candidate: &Candidate<'_>, request: &Request<'_>) -> i64 {
-    let whole = candidate.host.inventory.allocatable();
+    let whole = candidate.allocatable;
     let left = candidate.free().saturating_sub(request.demand);
     i64::try_from(WHOLE - dominant_share(left, whole)).unwrap_or(0)
 }

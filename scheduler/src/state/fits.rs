@@ -64,6 +64,8 @@ pub struct Candidate<'a> {
     pub state: &'a State,
     /// The host.
     pub host: &'a Host,
+    /// What it can give away in all.
+    pub allocatable: Amounts,
     /// What of it counts as given away.
     pub used: &'a HostUse,
 }
@@ -71,12 +73,17 @@ pub struct Candidate<'a> {
 impl<'a> Candidate<'a> {
     /// The host with what the state says is given away.
     pub fn new(state: &'a State, host: &'a Host) -> Self {
-        Self { state, host, used: state.used(host.id) }
+        Self { state, host, allocatable: host.inventory.allocatable(), used: state.used(host.id) }
     }
 
     /// What can still be given away.
     pub fn free(&self) -> Amounts {
-        self.host.inventory.allocatable().saturating_sub(self.used.taken)
+        self.allocatable.saturating_sub(self.used.taken)
+    }
+
+    /// Whether what it takes is free: what the filter `resources` asks. A pass asks this of all hosts, and the whole rule of the best.
+    pub fn has_room(&self, request: &Request<'_>) -> bool {
+        request.demand.within(self.free())
     }
 }
 
@@ -204,7 +211,7 @@ fn attribute<'h>(host: &'h Host, attribute: &Attribute) -> Option<&'h str> {
 /// What it takes is free.
 fn resources(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
     let (needed, free) = (request.demand, candidate.free());
-    if needed.within(free) {
+    if candidate.has_room(request) {
         return Vec::new();
     }
     let overhead = needed.saturating_sub(request.spec.resources.amounts());

@@ -118,15 +118,15 @@ impl Step<'_> {
             .filter(|i| i.desired == Desired::Run && !i.state.is_over())
             .map(|i| i.id)
             .collect();
-        let (time, reason) = (self.time, Arc::<str>::from("its host is lost"));
+        let (time, reason) = (self.time, "its host is lost");
         for id in lost {
             self.change(id, |instance| {
                 instance.state = InstanceState::Lost;
-                instance.state_reason = reason.clone();
+                instance.set_state_reason(reason);
                 instance.changed = time;
             });
             let Some(seen) = self.state.instances.get(&id).cloned() else { continue };
-            self.succeed(&seen, &reason);
+            self.succeed(&seen, reason);
         }
     }
 

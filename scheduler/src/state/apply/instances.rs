@@ -16,6 +16,7 @@ use crate::state::{
     derived::Standing,
     fits::{Request, fits, must_wait_for},
     model::{Background, EventKind, Instance, Placed, Workload},
+    sorted::densely,
 };
 
 /// Wait before a successor of a failed instance is placed; doubles with each failure in a row.
@@ -26,6 +27,12 @@ const LONGEST_WAIT: Millis = 600_000;
 const LONG_ENOUGH: Millis = 600_000;
 
 impl Step<'_> {
+    /// Creates pending instances of the present revision in these slots, in their order.
+    pub(super) fn create_instances(&mut self, workload: &Workload, slots: impl Iterator<Item = u32>) {
+        let created: Vec<Instance> = slots.map(|slot| self.new_instance(workload, slot, None)).collect();
+        densely(created).for_each(|instance| self.put(instance));
+    }
+
     /// Puts a new instance into the state.
     fn put(&mut self, instance: Instance) {
         self.state.derived.add(&instance);
@@ -55,8 +62,8 @@ impl Step<'_> {
         self.forget_if_purged(&key);
     }
 
-    /// Creates a pending instance of the present revision; as a successor it knows whom it follows.
-    pub(super) fn create_instance(&mut self, workload: &Workload, slot: u32, follows: Option<&Instance>) {
+    /// A pending instance of the present revision; as a successor it knows whom it follows.
+    fn new_instance(&mut self, workload: &Workload, slot: u32, follows: Option<&Instance>) -> Instance {
         let failures = follows.map_or(0, |before| failures_after(before, self.time));
         let background = Background {
             not_before: if failures == 0 { 0 } else { self.time.saturating_add(wait_after(failures)) },
@@ -71,7 +78,6 @@ impl Step<'_> {
             desired: Desired::Run,
             placed: None,
             state: InstanceState::Pending,
-            state_reason: Arc::default(),
             order_index: self.index,
             created: self.time,
             changed: self.time,
@@ -82,7 +88,7 @@ impl Step<'_> {
         let text = follows.map_or(Text::Created(slot), |before| Text::Succeeds(slot, before.id));
         let note = self.note(EventKind::InstanceCreated, &instance, text);
         self.tellings.note(note);
-        self.put(instance);
+        instance
     }
 
     /// Tells an instance to stop. One that runs nowhere is gone at once.
@@ -109,7 +115,8 @@ impl Step<'_> {
         self.stop_instance(before.id, reason);
         let Some(workload) = self.state.workloads.get(before.workload()).cloned() else { return };
         if before.slot < workload.wanted() {
-            self.create_instance(&workload, before.slot, Some(before));
+            let successor = self.new_instance(&workload, before.slot, Some(before));
+            self.put(successor);
         }
     }
 
@@ -134,7 +141,7 @@ impl Step<'_> {
         self.change(placement.instance, |instance| {
             instance.placed = Some(placed);
             instance.state = InstanceState::Placed;
-            instance.state_reason = Arc::default();
+            instance.set_state_reason("");
             instance.order_index = index;
             instance.changed = time;
         });

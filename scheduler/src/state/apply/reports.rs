@@ -58,7 +58,7 @@ impl Step<'_> {
         let time = self.time;
         self.change(report.instance, |instance| {
             instance.state = state;
-            set_text(&mut instance.state_reason, &report.reason);
+            instance.set_state_reason(&report.reason);
             instance.tasks = report.tasks.iter().map(|task| TaskSeen::of(task, instance.spec())).collect();
             instance.report_sequence = report.sequence;
             if changed {
@@ -81,7 +81,7 @@ impl Step<'_> {
                 self.take(id, "gone from its host without an order");
             }
             (Desired::Run, InstanceState::Failed) => {
-                let reason = format!("failed: {}", instance.state_reason);
+                let reason = format!("failed: {}", instance.state_reason());
                 self.succeed(&instance, &reason);
             }
             (Desired::Run, InstanceState::Completed) if instance.spec().kind != WorkloadKind::Batch => {
@@ -140,11 +140,4 @@ fn restarts<'r>(
 
 fn last_end(task: &TaskStatus) -> &str {
     if task.reason.is_empty() { "no reason given" } else { &task.reason }
-}
-
-/// Keeps the text that is there where it is the same; an empty one takes no memory.
-fn set_text(present: &mut Arc<str>, new: &str) {
-    if present.as_ref() != new {
-        *present = if new.is_empty() { Arc::default() } else { new.into() };
-    }
 }

@@ -178,9 +178,7 @@ impl Step<'_> {
         for id in live.range(wanted..).map(|(_, id)| *id) {
             self.stop_instance(id, "scaled down");
         }
-        for slot in (0..wanted).filter(|slot| !live.contains_key(slot)) {
-            self.create_instance(&workload, slot, None);
-        }
+        self.create_instances(&workload, (0..wanted).filter(|slot| !live.contains_key(slot)));
     }
 
     /// Pending instances of an older revision run nowhere: they are replaced at once, outside any rollout.

@@ -46,7 +46,7 @@ fn body(state: &State, instance: &Instance, out: &mut Vec<u8>) {
     out.number(8, word(instance.desired.into()));
     out.text(9, instance.desired_reason());
     out.number(10, word(instance.state.into()));
-    out.text(11, &instance.state_reason);
+    out.text(11, instance.state_reason());
     out.number(12, instance.order_index);
     out.number(13, instance.created);
     out.number(14, instance.changed);
@@ -145,6 +145,7 @@ impl Reader {
         let tasks = found.tasks.iter().map(|task| read_task(task, &record));
         let background = Background {
             desired_reason: shared(found.desired_reason),
+            state_reason: shared(found.state_reason),
             not_before: found.not_before,
             replaces: match found.replaces {
                 "" => None,
@@ -158,7 +159,6 @@ impl Reader {
             desired: Desired::try_from(found.desired)?,
             placed: found.placed()?,
             state: InstanceState::try_from(found.state)?,
-            state_reason: shared(found.state_reason),
             order_index: found.order_index,
             created: found.created,
             changed: found.changed,
@@ -312,9 +312,9 @@ mod tests {
         instance.report_sequence = sequence;
         instance.created = created;
         let [desired_reason, state_reason] = reasons;
-        instance.state_reason = state_reason.as_str().into();
         instance.background = Background {
             desired_reason: desired_reason.as_str().into(),
+            state_reason: state_reason.as_str().into(),
             not_before,
             replaces: (failures % 2 == 1).then_some(placed),
             failures: failures as u32,

@@ -159,7 +159,7 @@ impl State {
             desired: instance.desired.into(),
             desired_reason: instance.desired_reason().to_owned(),
             state: instance.state.into(),
-            state_reason: instance.state_reason.as_ref().to_owned(),
+            state_reason: instance.state_reason().to_owned(),
             order_index: instance.order_index,
             created_ms: instance.created,
             changed_ms: instance.changed,

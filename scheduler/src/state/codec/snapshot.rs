@@ -23,6 +23,7 @@ use crate::state::{
     level::{FIRST, KNOWN, Level},
     model::Instance,
     requests::Remembered,
+    sorted::densely,
 };
 
 /// Longest record: a workload with all its revisions, far below this.
@@ -134,25 +135,32 @@ impl State {
             next_host: header.last_host_id,
             ..Self::default()
         };
-        let mut instances = instances::Reader::default();
+        let (mut instances, mut read) = (instances::Reader::default(), Vec::new());
         loop {
             let stored = reader.record()?;
             let record = stored.number;
             let content = |problems| RestoreError::Content { record, problems };
             if let Some(bytes) = stored.instance() {
-                let instance = instances.read(&state, bytes).map_err(content)?;
-                state.derived.add(&instance);
-                state.instances.insert(instance.id, Arc::new(instance));
+                read.push(Arc::new(instances.read(&state, bytes).map_err(content)?));
                 continue;
             }
             match stored.message()? {
                 Some(Record::Footer(footer)) => {
                     check_footer(&footer, record, &reader.hash_before_last())?;
+                    state.put_all(read);
                     return Ok(state);
                 }
                 Some(message) => state.take_in(message).map_err(content)?,
                 None => return Err(content(wrong("record", "a record that this version knows", "another"))),
             }
+        }
+    }
+
+    /// Puts in all instances, which stand in their order.
+    fn put_all(&mut self, instances: Vec<Arc<Instance>>) {
+        for instance in densely(instances) {
+            self.derived.add(&instance);
+            self.instances.insert(instance.id, instance);
         }
     }
 

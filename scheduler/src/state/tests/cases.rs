@@ -5,7 +5,7 @@ use std::sync::Arc;
 use supercloud_proto::{
     host::HostState,
     id::{HostId, InstanceId},
-    instance::{Desired, InstanceState},
+    instance::{Desired, InstanceReport, InstanceState},
     spec::WorkloadKind,
 };
 
@@ -14,7 +14,8 @@ use super::{
     world::{World, key, service, web},
 };
 use crate::state::{
-    Change, Command, Done, EventKind, Grant, HostVerdict, Outcome, Placement, Ports, Rejection, Run,
+    Change, Command, Done, Entry, EventKind, Grant, HostReports, HostVerdict, Outcome, Placement, Ports,
+    Rejection, Run, apply::telling::AGENTS,
 };
 
 fn judge(world: &mut World, host: HostId, state: HostState) {
@@ -365,4 +366,44 @@ fn what_happens_to_many_alike_is_told_once_with_all_of_them_in_it() {
 /// What was told, without who and when.
 fn told(world: &World) -> Vec<String> {
     world.events.iter().map(|event| format!("{} {}", event.kind.as_str(), event.message)).collect()
+}
+
+#[test]
+fn reports_of_many_hosts_in_one_entry_count_as_each_hosts_own() {
+    let mut world = World::with_hosts(&["h1", "h2"]);
+    world.apply_spec(&service("web", 2));
+    let ids = world.live("web");
+    for (id, host) in ids.iter().zip([1, 2]) {
+        assert!(world.place(*id, HostId(host)));
+    }
+    let seen = |host: u32, sequence, state| HostReports {
+        host: HostId(host),
+        reports: vec![InstanceReport {
+            instance: ids[(host - 1) as usize % 2],
+            sequence,
+            order_index: 0,
+            state,
+            reason: String::new(),
+            tasks: Vec::new(),
+            time: 0,
+            unordered: false,
+        }],
+    };
+    let running = InstanceState::Running;
+    let together = vec![seen(1, 7, running), seen(9, 7, running), seen(2, 7, running)];
+    let entry = |command| Entry { time: 5, by: AGENTS.to_owned(), request_id: String::new(), command };
+    let index = world.state.applied() + 1;
+    let applied = world.state.apply(index, &entry(Command::ReportMany(together.clone())));
+    assert_eq!(applied.outcome.result, Ok(Done::Nothing), "a host that is not known is passed over");
+    let by: Vec<&str> = applied.events.iter().map(|event| event.by.as_str()).collect();
+    assert_eq!(by, ["agent:h1", "agent:h2"]);
+    assert_eq!(world.shape("web"), ["0:running:run", "1:running:run"]);
+
+    let late = vec![seen(1, 6, InstanceState::Failed), seen(2, 7, InstanceState::Failed)];
+    for repeated in [together, late] {
+        let applied = world.state.apply(world.state.applied() + 1, &entry(Command::ReportMany(repeated)));
+        assert!(applied.events.is_empty(), "neither a repetition nor what is older changes anything");
+    }
+    assert_eq!(world.shape("web"), ["0:running:run", "1:running:run"]);
+    check(&world.state);
 }

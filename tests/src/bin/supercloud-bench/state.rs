@@ -73,23 +73,25 @@ pub(crate) fn run(_: &Options, report: &mut Report) -> Outcome {
     report.note("state_rss_mib", mib(resident()?));
     report.note("archive_behind_s", wait_for(&archive, node.index)?.as_secs_f64());
     let path = directory.path().join("snapshot");
-    let begun = Instant::now();
+    let (begun, processor) = (Instant::now(), spent()?);
     let copy = node.machine.copy();
     let mut file = BufWriter::new(File::create(&path)?);
     Replica::write_snapshot(copy, &mut file)?;
     file.flush()?;
     report.note("snapshot_write_s", begun.elapsed().as_secs_f64());
+    report.note("snapshot_write_processor_s", (spent()? - processor).as_secs_f64());
     report.note("snapshot_mib", mib(fs::metadata(&path)?.len() as f64));
     let hash = node.state().hash();
     drop(node);
     let before = resident()?;
     let (mut restored, states) = Replica::new(feed);
-    let begun = Instant::now();
+    let (begun, processor) = (Instant::now(), spent()?);
     restored
         .restore(u64::MAX - 1, &mut BufReader::new(File::open(&path)?))
         .map_err(|error| error.to_string())?;
     restored.applied_batch(u64::MAX - 1, &Members::default());
     report.note("snapshot_read_s", begun.elapsed().as_secs_f64());
+    report.note("snapshot_read_processor_s", (spent()? - processor).as_secs_f64());
     report.note("state_rss_mib_after_restart", mib(resident()?));
     eprintln!("resident before the restart {} MiB", mib(before).round());
     let same = states.borrow().instances().len() == INSTANCES as usize;
