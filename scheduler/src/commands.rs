@@ -19,6 +19,7 @@ use supercloud_proto::{
 
 use crate::{
     ca::{Ca, Grant, LEAF_VALIDITY},
+    clock,
     home::{self, Home, HomeError, Origin, Record},
     state::level,
 };
@@ -171,6 +172,29 @@ pub async fn join(
 ) -> Result<u64, CommandError> {
     let home = Home::open(data_dir)?;
     home.must_be_free()?;
+    let joined = ask_to_join(token, server, addresses).await?;
+    joined.settle(&home)
+}
+
+/// What a cluster gave to a node that joins.
+struct Joined {
+    authority: Ca,
+    node: Credentials,
+    record: Record,
+}
+
+impl Joined {
+    /// Makes a free directory the node's; its number.
+    fn settle(self, home: &Home) -> Result<u64, CommandError> {
+        home.save_keys(&self.authority, &self.node)?;
+        let number = self.record.node;
+        // Last: the record is what makes the directory a node's.
+        home.save(&self.record)?;
+        Ok(number)
+    }
+}
+
+async fn ask_to_join(token: &Token, server: &str, addresses: Addresses) -> Result<Joined, CommandError> {
     let ca = fetch_ca(server, token).await?;
     let KeyAndRequest { key_pem, csr_pem } = request::generate()?;
     let unreachable = |error: &dyn std::fmt::Display| CommandError::Unreachable(error.to_string());
@@ -198,10 +222,55 @@ pub async fn join(
     let authority =
         Ca::from_pem(&joined.ca_key_pem).map_err(|error| CommandError::Answer(error.to_string()))?;
     let node = Credentials::new(ca, &joined.certificate_pem, &key_pem)?;
-    home.save_keys(&authority, &node)?;
     let record = Record::new(joined.cluster_id, joined.node_id, api, peer, Origin::Joined);
-    home.save(&record.in_history(joined.history))?;
-    Ok(joined.node_id)
+    let record = record.in_history(joined.history);
+    Ok(Joined { authority, node, record })
+}
+
+/// A node that was built anew.
+#[derive(Debug)]
+pub struct Rebuilt {
+    /// Its new number.
+    pub node: u64,
+    /// Its old one, which was removed from the cluster before.
+    pub was: u64,
+    /// Where what it was is now.
+    pub aside: PathBuf,
+}
+
+/// Builds a node that has lost or damaged its data from the other nodes, at its old addresses: sets aside what it has, once the cluster has given it a
+/// new number. It must have been removed from the cluster under its old one.
+///
+/// # Errors
+/// See [`CommandError`]; what it has stays where it is then, or is found in the folder.
+pub async fn rebuild(
+    data_dir: &Path,
+    token: &Token,
+    server: &str,
+    server_names: Vec<String>,
+) -> Result<Rebuilt, CommandError> {
+    let home = Home::open(data_dir)?;
+    let record = home.known_record()?;
+    let addresses = Addresses::check(&record.api_address, &record.peer_address, server_names)?;
+    let joined = ask_to_join(token, server, addresses).await?;
+    let aside = home.set_aside(clock::unix_now())?;
+    Ok(Rebuilt { node: joined.settle(&home)?, was: record.node, aside })
+}
+
+/// What an operator does with a node that has lost its data, in words.
+#[must_use]
+pub fn rebuild_advice(node: u64, data_dir: &Path, dev: bool) -> String {
+    if dev {
+        return format!(
+            "Rebuild it from the other nodes: `supercloud scheduler remove {node}`, empty {}, and start it with --join",
+            data_dir.display()
+        );
+    }
+    format!(
+        "Rebuild it from the other nodes: `supercloud scheduler remove {node}` and `supercloud token create scheduler`, then here \
+         `supercloud-scheduler rebuild --data-dir {} --server HOST:PORT --token TOKEN`. The only node of a cluster is restored from a saved state",
+        data_dir.display()
+    )
 }
 
 #[cfg(test)]

@@ -124,6 +124,18 @@ pub enum StartError {
     Interrupted(#[from] tokio::task::JoinError),
 }
 
+impl StartError {
+    /// Whether the node has lost what it had, or must not use it, so that only the other nodes can give it back.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Log(error) => error.is_loss(),
+            Self::Deviates { .. } => true,
+            Self::Io { .. } | Self::Interrupted(_) => false,
+        }
+    }
+}
+
 /// Why there is no linearizable read.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ReadError {

@@ -23,7 +23,10 @@ use std::{
 
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
-use supercloud_proto::pki::{Credentials, Identity, credentials, secret_file::SecretFileError};
+use supercloud_proto::{
+    id::UnixMillis,
+    pki::{Credentials, Identity, credentials, secret_file::SecretFileError},
+};
 
 use crate::{
     ca::{self, Ca},
@@ -33,6 +36,8 @@ use crate::{
 
 /// Folder of a restore that has not ended.
 const RESTORING: &str = "restoring";
+/// Beginning of the names of folders with what a node was before it was rebuilt.
+const ASIDE: &str = "set-aside-";
 
 /// What stands in `node.json`.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -56,6 +61,9 @@ pub struct Record {
     pub origin: Origin,
     /// Whether the log has been started once.
     pub started: bool,
+    /// CRC-32 of the record as it is without this; absent where the first level's versions still read it, which know no such field.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    checksum: Option<u32>,
 }
 
 /// The field that every version writes alike.
@@ -206,7 +214,14 @@ impl Record {
             peer_address,
             origin,
             started: false,
+            checksum: None,
         }
+    }
+
+    /// The checksum that belongs to it.
+    fn sum(&self) -> Option<u32> {
+        let bare = serde_json::to_vec(&Self { checksum: None, ..self.clone() });
+        (self.format > FIRST).then(|| bare.map(|bytes| crc32fast::hash(&bytes)).unwrap_or_default())
     }
 }
 
@@ -265,7 +280,12 @@ impl Home {
         if found > self.knows {
             return Err(HomeError::Newer { path, found, known: self.knows });
         }
-        Ok(Some(serde_json::from_slice(&bytes).map_err(problem)?))
+        let record: Record = serde_json::from_slice(&bytes).map_err(problem)?;
+        if record.checksum != record.sum() {
+            let problem = "it is damaged: its content does not match its checksum".to_owned();
+            return Err(HomeError::Record { path, problem });
+        }
+        Ok(Some(record))
     }
 
     /// The record of a directory that belongs to a node.
@@ -348,7 +368,8 @@ impl Home {
         let beside = self.path("node.json.new");
         let steps = || -> std::io::Result<()> {
             let mut file = File::create(&beside)?;
-            file.write_all(&serde_json::to_vec_pretty(record)?)?;
+            let sealed = Record { checksum: record.sum(), ..record.clone() };
+            file.write_all(&serde_json::to_vec_pretty(&sealed)?)?;
             file.sync_all()?;
             fs::rename(&beside, &path)?;
             sync_directory(&self.directory)
@@ -420,6 +441,30 @@ impl Home {
         if record.started { Ok(()) } else { self.save(&Record { started: true, ..record }) }
     }
 
+    /// Puts everything in the directory into a folder within it, so that the directory is nobody's again. Gives the folder.
+    ///
+    /// # Errors
+    /// When a name cannot be changed; called again it goes on.
+    pub fn set_aside(&self, now: UnixMillis) -> Result<PathBuf, HomeError> {
+        let folder = self.path(&format!("{ASIDE}{now}"));
+        let steps = || -> std::io::Result<()> {
+            DirBuilder::new().mode(0o700).create(&folder)?;
+            // The record goes last: until then the directory is the node's.
+            let mut names: Vec<_> = fs::read_dir(&self.directory)?
+                .map(|entry| entry.map(|e| e.file_name()))
+                .collect::<Result<_, _>>()?;
+            names.retain(|name| name != "lock" && !name.to_string_lossy().starts_with(ASIDE));
+            names.sort_by_key(|name| name == "node.json");
+            for name in names {
+                fs::rename(self.directory.join(&name), folder.join(&name))?;
+            }
+            sync_directory(&folder)?;
+            sync_directory(&self.directory)
+        };
+        steps().map_err(|source| HomeError::Io { path: folder.clone(), source })?;
+        Ok(folder)
+    }
+
     /// Notes the cluster's feature level: versions that know less are refused from now on.
     ///
     /// # Errors
@@ -484,7 +529,14 @@ mod tests {
         let error = Home::open(directory.path()).unwrap().knowing(FIRST).known_record().unwrap_err();
         assert!(matches!(error, HomeError::Newer { found: KNOWN, known: FIRST, .. }), "{error}");
         assert!(error.to_string().contains("node.json has format 2, "), "{error}");
-        assert!(Home::open(directory.path()).unwrap().known_record().is_ok());
+        let home = Home::open(directory.path()).unwrap();
+        assert!(home.known_record().is_ok());
+        // From this level on it carries a checksum.
+        let path = directory.path().join("node.json");
+        let text = fs::read_to_string(&path).unwrap();
+        fs::write(&path, text.replace("p:1", "p:2")).unwrap();
+        let error = home.known_record().unwrap_err();
+        assert!(error.to_string().contains("node.json: it is damaged"), "{error}");
     }
 
     #[test]

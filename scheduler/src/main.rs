@@ -1,4 +1,4 @@
-//! `supercloud-scheduler`: makes a node's directory (`init`, `join`, `restore`) and runs it (`run`). Everything else stands in the library.
+//! `supercloud-scheduler`: makes a node's directory (`init`, `join`, `rebuild`, `restore`) and runs it (`run`). Everything else stands in the library.
 
 use std::{error::Error, path::PathBuf, process::ExitCode};
 
@@ -35,6 +35,8 @@ enum Command {
     Init(Init),
     /// Makes the directory of a further node, with a token of a running cluster.
     Join(Join),
+    /// Builds a node that has lost or damaged its data from the other nodes. It must have been removed from the cluster before.
+    Rebuild(Rebuild),
     /// Makes the first node of a cluster that goes on from a saved state, when the cluster itself cannot be brought back.
     Restore(Restore),
     /// Runs a node.
@@ -150,12 +152,29 @@ struct Run {
     lease_margin: Option<String>,
 }
 
+#[derive(Args)]
+struct Rebuild {
+    /// Directory of the node.
+    #[arg(long, env = "SUPERCLOUD_SCHEDULER_DATA_DIR", default_value = DEFAULT_DATA_DIR)]
+    data_dir: PathBuf,
+    /// Further names and IP addresses for the certificate.
+    #[arg(long = "server-name", value_name = "NAME")]
+    server_names: Vec<String>,
+    /// Token for a scheduler node; see `supercloud token create --role scheduler`.
+    #[arg(long, env = "SUPERCLOUD_SCHEDULER_TOKEN", hide_env_values = true)]
+    token: String,
+    /// API address of any other node of the cluster.
+    #[arg(long, env = "SUPERCLOUD_SCHEDULER_SERVER", value_name = "HOST:PORT")]
+    server: String,
+}
+
 type Outcome = Result<(), Box<dyn Error>>;
 
 fn main() -> ExitCode {
     let outcome = match Arguments::parse().command {
         Command::Init(arguments) => init(arguments),
         Command::Join(arguments) => join(arguments),
+        Command::Rebuild(arguments) => rebuild(arguments),
         Command::Restore(arguments) => restore(arguments),
         Command::Run(arguments) => run(arguments),
     };
@@ -245,6 +264,20 @@ fn restore(arguments: Restore) -> Outcome {
     }
     println!(
         "start it only when every node of the old cluster is stopped for good, and for longer than a lease and its margin"
+    );
+    Ok(())
+}
+
+fn rebuild(arguments: Rebuild) -> Outcome {
+    let Rebuild { data_dir, server_names, token, server } = arguments;
+    let token: Token = token.parse()?;
+    let rebuilt = runtime()?.block_on(commands::rebuild(&data_dir, &token, &server, server_names))?;
+    println!(
+        "node {}, once {}, in {}; what it had is in {}",
+        rebuilt.node,
+        rebuilt.was,
+        data_dir.display(),
+        rebuilt.aside.display()
     );
     Ok(())
 }

@@ -31,6 +31,7 @@ use tonic_health::server::HealthReporter;
 use crate::{
     admission::Admission,
     api::{Api, caller::Recognition, gate::Gate},
+    commands,
     config::Config,
     core::{Core, Settings, StartError as CoreError},
     home::{self, Home, HomeError, Origin, Record},
@@ -70,6 +71,14 @@ pub enum StartError {
     /// The log does not start.
     #[error(transparent)]
     Core(#[from] CoreError),
+    /// The node has lost or damaged what it had.
+    #[error("{source}. {advice}")]
+    Lost {
+        /// What is wrong.
+        source: CoreError,
+        /// What to do.
+        advice: String,
+    },
     /// TLS cannot be set up from the node's credentials.
     #[error("TLS cannot be set up: {0}")]
     Tls(#[from] tonic::transport::Error),
@@ -156,7 +165,8 @@ pub async fn start(config: &Config) -> Result<Node, StartError> {
         dev = config.dev,
         "a scheduler node starts"
     );
-    let core = Core::start(settings, log_start, person.trust).await?;
+    let core = Core::start(settings, log_start, person.trust).await;
+    let core = core.map_err(|source| with_advice(source, record.node, config))?;
     home.note_started(record)?;
     let (ending, ended) = watch::channel(false);
     let sessions = Sessions::start(core.clone(), ended.clone());
@@ -196,6 +206,15 @@ pub async fn start(config: &Config) -> Result<Node, StartError> {
     let home = Arc::new(home);
     let levels = tokio::spawn(note_levels(core.clone(), home.clone()));
     Ok(Node { core, api_address, ending, health, readiness, levels, api, peers, http, _home: home })
+}
+
+/// Says what to do where the node's data is lost.
+fn with_advice(source: CoreError, node: u64, config: &Config) -> StartError {
+    if !source.is_loss() {
+        return source.into();
+    }
+    let advice = commands::rebuild_advice(node, &config.data_dir, config.dev);
+    StartError::Lost { source, advice }
 }
 
 async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {

@@ -12,8 +12,11 @@ use std::sync::Arc;
 
 use raft_engine::{Config, Engine, LogBatch, ReadableSize, RecoveryMode};
 
+use super::engine_scan::{self, Damage};
 use super::engine_writer::{BASE, EngineWriter, GROUP, HARD_STATE, INSTALLING, OWNER, StoredPosition};
-use super::log_store::{HardState, LogStore, LogWrite, OnWritten, Position, Reclaim, StoreError, Ticket};
+use super::log_store::{
+    HardState, LogStore, LogWrite, OnWritten, Place, Position, Reclaim, StoreError, Ticket,
+};
 use super::meter::Meter;
 use super::record::Records;
 use super::witness::Witness;
@@ -34,6 +37,7 @@ pub(super) struct EngineStore {
     hard_state: HardState,
     installing: u64,
     witness: Witness,
+    cut: Option<Place>,
 }
 
 impl EngineStore {
@@ -50,8 +54,14 @@ impl EngineStore {
             purge_threshold: ReadableSize::mb(PURGE_MIB),
             ..Config::default()
         };
-        let engine = Engine::open(config)
-            .map_err(|error| StoreError::Damaged { directory: name.clone(), found: error.to_string() })?;
+        // Before the engine cuts it off.
+        let newest = engine_scan::files(directory).pop();
+        let cut = newest.and_then(|path| engine_scan::damage_in(&path)).map(Place::from);
+        let engine = Engine::open(config).map_err(|error| StoreError::Damaged {
+            directory: name.clone(),
+            place: engine_scan::first_damage(directory).map(Place::from),
+            found: error.to_string(),
+        })?;
         sync_what_was_found(&engine)
             .map_err(|error| StoreError::Write { directory: name.clone(), found: error.to_string() })?;
         let io =
@@ -65,7 +75,7 @@ impl EngineStore {
         let engine = Arc::new(engine);
         let writer =
             EngineWriter::start(engine.clone(), name.clone(), hard_state.term, written).map_err(io)?;
-        Ok(Self { engine, writer, directory: name, base, last_index, hard_state, installing, witness })
+        Ok(Self { engine, writer, directory: name, base, last_index, hard_state, installing, witness, cut })
     }
 
     /// What its writing is measured by.
@@ -79,7 +89,8 @@ impl EngineStore {
     }
 
     fn damaged(&self, found: &dyn std::fmt::Display) -> StoreError {
-        StoreError::Damaged { directory: self.directory.clone(), found: found.to_string() }
+        let place = engine_scan::first_damage(Path::new(&self.directory)).map(Place::from);
+        StoreError::Damaged { directory: self.directory.clone(), place, found: found.to_string() }
     }
 
     fn unwritten(&self, found: &dyn std::fmt::Display) -> StoreError {
@@ -103,6 +114,12 @@ impl EngineStore {
     }
 }
 
+impl From<Damage> for Place {
+    fn from(damage: Damage) -> Self {
+        Self { file: damage.path.display().to_string(), offset: damage.offset }
+    }
+}
+
 /// The process before may have been killed between a write and its sync. What is found counts as synced from now on, so it
 /// is made so. `Engine::sync` would not do: it writes an empty batch, which the engine passes over.
 fn sync_what_was_found(engine: &Engine) -> Result<(), raft_engine::Error> {
@@ -121,6 +138,7 @@ fn stored<M: prost::Message + Default>(
         None => Ok(M::default()),
         Some(bytes) => M::decode(bytes.as_slice()).map_err(|error| StoreError::Damaged {
             directory: directory.to_owned(),
+            place: None,
             found: error.to_string(),
         }),
     }
@@ -174,6 +192,10 @@ impl LogStore for EngineStore {
 
     fn witnessed(&self) -> Position {
         self.witness.last()
+    }
+
+    fn cut_at(&self) -> Option<Place> {
+        self.cut.clone()
     }
 
     fn reclaim(&self) -> Reclaim {

@@ -59,8 +59,8 @@ pub enum IdentityError {
     },
     /// There is a marker, and the log is blank or of another life.
     #[error(
-        "{directory} carries the marker of node {node}, but its log is {found}: the node has lost what it \
-         acknowledged. Remove it from the cluster, empty the directory and let it join under a new id"
+        "{directory} carries the marker of node {node}, but its log is {found}{place}: the node has \
+         lost what it acknowledged"
     )]
     LogLost {
         /// The directory.
@@ -69,6 +69,8 @@ pub enum IdentityError {
         node: u64,
         /// "blank" or "of another incarnation".
         found: &'static str,
+        /// Where the log is damaged, in words; empty where nobody knows.
+        place: String,
     },
     /// There is a log, and no marker.
     #[error(
@@ -80,9 +82,7 @@ pub enum IdentityError {
         directory: String,
     },
     /// The directory is blank, and the node did not come to bootstrap or to join.
-    #[error(
-        "{directory} is blank: node {node} has no data to start from. A lost node must join under a new id"
-    )]
+    #[error("{directory} is blank: node {node} has no data to start from")]
     Blank {
         /// The directory.
         directory: String,
@@ -105,6 +105,14 @@ pub enum IdentityError {
         /// Why.
         source: std::io::Error,
     },
+}
+
+impl IdentityError {
+    /// Whether the node has lost what it had.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        matches!(self, Self::LogLost { .. } | Self::NoMarker { .. } | Self::Blank { .. })
+    }
 }
 
 impl Identity {

@@ -49,10 +49,12 @@ pub struct LogWrite {
 #[derive(Debug, thiserror::Error)]
 pub enum StoreError {
     /// What is on disk is not what was written.
-    #[error("the log in {directory} is damaged: {found}")]
+    #[error("the log in {directory} is damaged{}: {found}", at(.place))]
     Damaged {
         /// Where.
         directory: String,
+        /// File and first byte that cannot be trusted, as far as they are known.
+        place: Option<Place>,
         /// What the store says, with file and offset as far as it knows them.
         found: String,
     },
@@ -74,6 +76,25 @@ pub enum StoreError {
         /// Index after the last one.
         high: u64,
     },
+}
+
+/// A place in a file of the log.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Place {
+    /// The file.
+    pub file: String,
+    /// Offset in bytes.
+    pub offset: u64,
+}
+
+impl std::fmt::Display for Place {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} from byte {}", self.file, self.offset)
+    }
+}
+
+fn at(place: &Option<Place>) -> String {
+    place.as_ref().map(|place| format!(" in {place}")).unwrap_or_default()
 }
 
 /// Frees space that forgotten entries still take on disk. Runs on a thread of its own.
@@ -120,6 +141,10 @@ pub trait LogStore: Send + 'static {
     fn witness(&mut self, applied: u64) -> Result<(), StoreError>;
     /// Highest applied index and term that were noted. A log that ends before it has lost something.
     fn witnessed(&self) -> Position;
+    /// Where the log was not what it should be when it was opened, and was cut; for people. Nothing where it was whole, or nobody knows.
+    fn cut_at(&self) -> Option<Place> {
+        None
+    }
     /// What frees the space of forgotten entries.
     fn reclaim(&self) -> Reclaim;
 }

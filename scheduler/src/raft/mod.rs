@@ -12,7 +12,7 @@
 //! ```
 //!
 //! Files, from the ground: `limits`, `meter` · `members`, `log_store`, `files`, `identity`, `witness` · `membership`, `record`,
-//! `engine_writer`, `engine_store`, `snapshot_file`, `snapshot_dir`, `partial`, `storage` · `reads`, `proposals`, `changes` · `node` (the Ready protocol; no thread,
+//! `engine_scan`, `engine_writer`, `engine_store`, `snapshot_file`, `snapshot_dir`, `partial`, `storage` · `reads`, `proposals`, `changes` · `node` (the Ready protocol; no thread,
 //! no clock: time comes as ticks, disk and network stand behind traits, so that a simulation runs the same loop) ·
 //! `inbox`, `driver`, `handle` · `transport`, `grpc`, `service`.
 //!
@@ -33,6 +33,7 @@
 
 mod changes;
 mod driver;
+mod engine_scan;
 mod engine_store;
 mod engine_writer;
 pub mod files;

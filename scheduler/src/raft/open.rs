@@ -18,7 +18,7 @@ use super::engine_store::EngineStore;
 use super::files::Disk;
 use super::identity::{self, FORMAT, Identity, IdentityError};
 use super::limits::{MAX_VOTERS, SnapshotPolicy};
-use super::log_store::{HardState, LogStore, LogWrite, OnWritten, Position, StoreError};
+use super::log_store::{HardState, LogStore, LogWrite, OnWritten, Place, Position, StoreError};
 use super::members::{Member, NodeId};
 use super::membership::Membership;
 use super::meter::Meter;
@@ -28,6 +28,8 @@ use super::snapshot_file::{SnapshotError, SnapshotMeta};
 use super::storage::replaced_by;
 use super::{Machine, RestoreError};
 
+/// Bytes of the log that are read at once when it is read through.
+const READ_BYTES: u64 = 4 << 20;
 /// Index and term of the snapshot that a cluster begins with.
 const FOUNDING: Position = Position { index: 1, term: 1 };
 
@@ -101,12 +103,14 @@ pub enum OpenError {
     },
     /// The log ends before what this node had applied.
     #[error(
-        "the log in {path} ends at index {last}, but this node's state had reached index {known}: it has lost what \
-         it acknowledged. Remove the node from the cluster, empty the directory and let it join under a new id"
+        "the log in {path} ends at index {last}{}, but this node's state had reached index {known}: it has lost what it acknowledged",
+        cut(.place)
     )]
     LogShorter {
         /// The directory.
         path: String,
+        /// Where it is damaged, as far as that is known.
+        place: Option<Place>,
         /// Last entry of the log.
         last: u64,
         /// Index that the node had reached.
@@ -114,12 +118,14 @@ pub enum OpenError {
     },
     /// The log knows an older term than this node had seen.
     #[error(
-        "the log in {path} is of term {term}, but this node had seen term {known}: it has lost what it voted. Remove \
-         the node from the cluster, empty the directory and let it join under a new id"
+        "the log in {path} is of term {term}{}, but this node had seen term {known}: it has lost what it voted",
+        cut(.place)
     )]
     VoteLost {
         /// The directory.
         path: String,
+        /// Where it is damaged, as far as that is known.
+        place: Option<Place>,
         /// Term in the log.
         term: u64,
         /// Term that the node had seen.
@@ -134,6 +140,25 @@ pub enum OpenError {
     /// Raft does not take up what is on disk.
     #[error(transparent)]
     Node(#[from] Fatal),
+}
+
+fn cut(place: &Option<Place>) -> String {
+    place.as_ref().map(|place| format!(" (cut off at damage in {place})")).unwrap_or_default()
+}
+
+impl OpenError {
+    /// Whether the node has lost what it had, so that only the other nodes can give it back.
+    #[must_use]
+    pub fn is_loss(&self) -> bool {
+        match self {
+            Self::Identity(error) => error.is_loss(),
+            Self::Store(error) => matches!(error, StoreError::Damaged { .. } | StoreError::Missing { .. }),
+            Self::Snapshot(error) => matches!(error, SnapshotError::Damaged { .. }),
+            Self::Restore { source, .. } => matches!(source, RestoreError::Invalid(_)),
+            Self::NoSnapshot { .. } | Self::LogShorter { .. } | Self::VoteLost { .. } => true,
+            Self::Io { .. } | Self::Founders { .. } | Self::Node(_) => false,
+        }
+    }
 }
 
 /// Lays down the log of the first node of a cluster that goes on from a saved state: `member` alone, a snapshot that `state`
@@ -232,7 +257,7 @@ fn check_log(settings: &Settings, marker: &Identity, store: &EngineStore) -> Res
         None => "blank",
     };
     let directory = settings.directory.display().to_string();
-    Err(IdentityError::LogLost { directory, node: marker.node, found }.into())
+    Err(IdentityError::LogLost { directory, node: marker.node, found, place: cut(&store.cut_at()) }.into())
 }
 
 /// Founds or joins: snapshot, log, marker, in this order.
@@ -335,6 +360,7 @@ pub(super) fn take_up<M: Machine, L: LogStore>(
             Err(error) => return Err(error.into()),
         };
         finish_install(&path, store, position)?;
+        read_through(store, position.index + 1)?;
         let restored = machine.restore(position.index, &mut verified.payload().map_err(io)?);
         let path = || snapshots.file(position).display().to_string();
         restored.map_err(|source| OpenError::Restore { path: path(), source })?;
@@ -349,6 +375,15 @@ pub(super) fn take_up<M: Machine, L: LogStore>(
         }
         None => Err(OpenError::NoSnapshot { path, base: store.base().index }),
     }
+}
+
+/// Reads what will be applied, so that damage is found before anything is served, and not in the middle of it.
+fn read_through<L: LogStore>(store: &L, from: u64) -> Result<(), StoreError> {
+    let (mut next, end) = (from.max(store.base().index + 1), store.last_index() + 1);
+    while next < end {
+        next += store.read(next, end, READ_BYTES)?.len() as u64;
+    }
+    Ok(())
 }
 
 /// A crash may have come between the snapshot's name and the log's reset. Otherwise the log reaches the snapshot.
@@ -376,11 +411,11 @@ fn check_length(path: &str, store: &impl LogStore, snapshot: Position) -> Result
     let last = store.last_index();
     let known = snapshot.index.max(hard_state.commit).max(witnessed.index);
     if last < known {
-        return Err(OpenError::LogShorter { path, last, known });
+        return Err(OpenError::LogShorter { path, place: store.cut_at(), last, known });
     }
     let known = snapshot.term.max(witnessed.term);
     if hard_state.term < known {
-        return Err(OpenError::VoteLost { path, term: hard_state.term, known });
+        return Err(OpenError::VoteLost { path, place: store.cut_at(), term: hard_state.term, known });
     }
     Ok(())
 }

@@ -215,6 +215,7 @@ impl<L: LogStore> Storage<L> {
     fn decode(&self, near: u64, bytes: &[u8]) -> Result<Entry, StoreError> {
         Entry::decode(bytes).map_err(|error| StoreError::Damaged {
             directory: String::new(),
+            place: None,
             found: format!("entry at or after index {near}: {error}"),
         })
     }

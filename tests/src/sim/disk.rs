@@ -233,6 +233,7 @@ impl Disk {
         let mut state = self.state();
         if state.damaged {
             return Err(StoreError::Damaged {
+                place: None,
                 directory: "sim".to_owned(),
                 found: "flipped bits".to_owned(),
             });

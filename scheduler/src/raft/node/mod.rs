@@ -336,7 +336,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
                 self.rounds(network)?;
                 self.received = None;
             }
-            Control::Written(ticket) => self.written(ticket?, network),
+            Control::Written(ticket) => self.written(ticket?, network)?,
             Control::Removed => self.removed = true,
         }
         Ok(())

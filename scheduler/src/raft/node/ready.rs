@@ -92,13 +92,16 @@ impl<M: Machine, L: LogStore> Node<M, L> {
     }
 
     /// Everything up to a ticket is on disk: what was promised on it may be said.
-    pub(super) fn written(&mut self, ticket: Ticket, network: &mut dyn Transport) {
+    pub(super) fn written(&mut self, ticket: Ticket, network: &mut dyn Transport) -> Result<(), Fatal> {
         self.raw.mut_store().written(ticket);
+        // A vote is about to leave: a log that forgets its term must be known to have lost something.
+        self.raw.mut_store().witness(self.applied.index)?;
         while self.promises.front().is_some_and(|promise| promise.ticket <= ticket) {
-            let Some(promise) = self.promises.pop_front() else { return };
+            let Some(promise) = self.promises.pop_front() else { break };
             self.keep(promise, network);
         }
         self.tell_applied();
+        Ok(())
     }
 
     fn keep(&mut self, promise: Promise, network: &mut dyn Transport) {

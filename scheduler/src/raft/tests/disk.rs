@@ -186,3 +186,64 @@ async fn an_intent_without_its_snapshot_is_withdrawn() {
     cluster.kill(NODE).await;
     assert_eq!(EngineStore::open(&log, Box::new(|_| {})).unwrap().installing(), 0);
 }
+
+fn copy_tree(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
+        let target = to.join(entry.file_name());
+        if entry.file_type().unwrap().is_dir() {
+            copy_tree(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn files_below(directory: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for path in fs::read_dir(directory).unwrap().map(|entry| entry.unwrap().path()) {
+        if path.is_dir() { found.extend(files_below(&path)) } else { found.push(path) }
+    }
+    found
+}
+
+/// Bytes that are flipped in each file, spread over it.
+const FLIPS: usize = 14;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn damage_at_any_byte_loses_nothing_or_is_refused_with_its_place() {
+    let mut cluster = used(true).await;
+    let directory = cluster.directory(NODE);
+    let whole = tempfile::tempdir().unwrap();
+    copy_tree(&directory, whole.path());
+    let (mut mended, mut refusals) = (0, 0);
+    for file in files_below(whole.path()) {
+        let bytes = fs::read(&file).unwrap();
+        let end = bytes.iter().rposition(|byte| *byte != 0).map_or(0, |last| last + 1);
+        let name = file.strip_prefix(whole.path()).unwrap();
+        for at in (0..FLIPS).map(|flip| flip * end / FLIPS).filter(|at| *at < end) {
+            fs::remove_dir_all(&directory).unwrap();
+            copy_tree(whole.path(), &directory);
+            let mut damaged = bytes.clone();
+            damaged[at] ^= 0x10;
+            fs::write(directory.join(name), damaged).unwrap();
+            let place = format!("{} at byte {at}", name.display());
+            match cluster.start(NODE, &Start::Again) {
+                Ok(()) => {
+                    let written = cluster.write("after").await;
+                    assert_eq!(cluster.agree(written.index).await.entries.len(), 41, "{place}");
+                    cluster.kill(NODE).await;
+                    mended += 1;
+                }
+                Err(error) => {
+                    let text = error.to_string();
+                    assert!(text.contains(directory.to_str().unwrap()), "{place}: {text}");
+                    let in_log = name.extension().is_some_and(|kind| kind == "raftlog" || kind == "rewrite");
+                    assert!(!in_log || (error.is_loss() && text.contains("from byte")), "{place}: {text}");
+                    refusals += 1;
+                }
+            }
+        }
+    }
+    assert!(mended > FLIPS && refusals > FLIPS, "{mended} mended, {refusals} refused");
+}
