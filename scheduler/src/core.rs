@@ -10,7 +10,7 @@
 //! * **Nothing unreadable is proposed.** An entry that some node cannot decode would stop that node for good, so it is read back before.
 
 use std::{
-    path::PathBuf,
+    path::{Path, PathBuf},
     sync::{Arc, Mutex, PoisonError},
     time::{Duration, Instant},
 };
@@ -33,6 +33,7 @@ use crate::{
     peers::{PeerError, PeerTrust, Peers},
     raft::{self, ChangeError, GrpcTransport, Log, NodeId, OpenError, Role, SnapshotPolicy, Start, Status},
     replica::Replica,
+    space,
     state::{
         Command, Entry, Outcome, State,
         level::{self, Level},
@@ -44,7 +45,7 @@ mod contact;
 pub(crate) mod health;
 pub mod levels;
 pub(crate) mod membership;
-mod propose;
+pub(crate) mod propose;
 
 pub use levels::{Known, LevelTooLow, Levels};
 pub use membership::{MemberChange, MemberError};
@@ -176,6 +177,7 @@ struct Inner {
     lead: Lead,
     levels: Levels,
     hashes: Hashes,
+    space: Mutex<Option<space::Watch>>,
     deviation: watch::Sender<Option<String>>,
     directory: PathBuf,
     missed: health::Missed,
@@ -193,6 +195,7 @@ impl Core {
     /// When the log does not open: the directory is another node's, blank though the node is known, or damaged.
     pub async fn start(settings: Settings, start: Start, trust: PeerTrust) -> Result<Self, StartError> {
         refuse_deviating(&settings)?;
+        space::make_room(&settings.directory);
         let peers = Peers::new(trust);
         let runtime = Handle::current();
         let opening = {
@@ -202,6 +205,7 @@ impl Core {
         let (log, states, archive, hashes) = tokio::task::spawn_blocking(opening).await??;
         let nodes = log.status();
         let (term, terms) = watch::channel(nodes.borrow().term);
+        let log_of_space = log.clone();
         let lead = Lead::new(log.clone());
         let (heartbeats, queue) = Heartbeats::new();
         let metrics = Metrics::new(log.meter());
@@ -219,6 +223,7 @@ impl Core {
             lead: lead.clone(),
             levels: Levels::new(settings.knows),
             hashes,
+            space: Mutex::new(Some(watch_space(&settings.directory, &log_of_space)?)),
             deviation: watch::channel(None).0,
             directory: settings.directory,
             missed: health::Missed::default(),
@@ -370,6 +375,11 @@ impl Core {
         &self.inner.levels
     }
 
+    /// Where this node's data is.
+    pub(crate) fn directory(&self) -> &Path {
+        &self.inner.directory
+    }
+
     /// Hashes of this node's state at the indexes that were marked.
     #[must_use]
     pub fn hashes(&self) -> &Hashes {
@@ -444,6 +454,7 @@ impl Core {
         if let Some(mut tasks) = tasks {
             tasks.shutdown().await;
         }
+        drop(self.inner.space.lock().unwrap_or_else(PoisonError::into_inner).take());
         self.inner.log.clone().shutdown().await;
         self.inner.archive.stop().await;
     }
@@ -498,6 +509,12 @@ fn refuse_deviating(settings: &Settings) -> Result<(), StartError> {
         Ok(Some((path, found))) => Err(StartError::Deviates { path, found }),
         Err(source) => Err(StartError::Io { path: settings.directory.clone(), source }),
     }
+}
+
+fn watch_space(directory: &Path, log: &Log<Outcome>) -> Result<space::Watch, StartError> {
+    let log = log.clone();
+    let watch = space::Watch::start(directory.to_owned(), move |space| log.tell_space(space));
+    watch.map_err(|source| StartError::Io { path: directory.to_owned(), source })
 }
 
 type Opened = (Log<Outcome>, watch::Receiver<State>, Archive, Hashes);

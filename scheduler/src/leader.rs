@@ -4,7 +4,7 @@
 //! A loop is ended in the middle when leadership is lost. That is harmless: what a deposed leader still proposes is refused by the log, and
 //! what got through is checked again when it is applied.
 //!
-//! From the ground: `judge` (pure), `rollout` (pure) · `liveness`, `marking`, `raising`, `rolling`, `passing` (loops).
+//! From the ground: `judge` (pure), `rollout` (pure) · `liveness`, `marking`, `raising`, `rolling`, `yielding`, `passing` (loops).
 
 use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
@@ -29,6 +29,7 @@ mod passing;
 mod raising;
 mod rolling;
 pub mod rollout;
+mod yielding;
 
 pub use judge::{Timing, judge};
 
@@ -110,6 +111,7 @@ pub(crate) async fn run(core: Core) {
         loops.spawn(marking::run(core.clone()));
         loops.spawn(raising::run(core.clone()));
         loops.spawn(rolling::run(core.clone()));
+        loops.spawn(yielding::run(core.clone()));
         loops.spawn(liveness::run(core.clone(), term));
         let goes_on = tokio::select! {
             goes_on = until_over(&mut nodes, term) => goes_on,

@@ -24,5 +24,6 @@ pub mod replica;
 pub mod restore;
 pub mod server;
 pub mod sessions;
+pub mod space;
 pub mod state;
 pub mod watch;

@@ -309,6 +309,8 @@ fn run(arguments: Run) -> Outcome {
 
 async fn serve(config: &Config) -> Outcome {
     let (mut terminate, mut interrupt) = (signal(SignalKind::terminate())?, signal(SignalKind::interrupt())?);
+    // A limit on the size of files must show as a write that fails and is told, not as a death without a word.
+    let _too_large = signal(SignalKind::from_raw(nix::libc::SIGXFSZ))?;
     let mut node = server::start(config).await?;
     tokio::select! {
         _ = terminate.recv() => tracing::info!("SIGTERM: the node ends"),

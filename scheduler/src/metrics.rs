@@ -74,6 +74,8 @@ struct Gauges {
     pending: Gauge,
     sessions: Gauge,
     certificate: Gauge,
+    disk_free: Gauge,
+    disk_short: Gauge,
 }
 
 impl Gauges {
@@ -105,6 +107,8 @@ impl Gauges {
             ("workloads", "Workloads in the state", &self.workloads),
             ("instances", "Instances in the state", &self.instances),
             ("pending_instances", "Instances that wait for a host", &self.pending),
+            ("disk_free_bytes", "Free bytes on the disk of this node's directory", &self.disk_free),
+            ("disk_short", "1 while they are too few for this node to take writes", &self.disk_short),
             ("sessions", "Agents with a session on this node", &self.sessions),
         ];
         for (name, help, gauge) in all {
@@ -163,6 +167,7 @@ impl Metrics {
             Err(ProposeError::Overloaded { .. }) => "overloaded",
             Err(ProposeError::TooLarge { .. } | ProposeError::Unreadable(_)) => "invalid",
             Err(ProposeError::LevelTooLow { .. }) => "level",
+            Err(ProposeError::NoSpace { .. }) => "no_space",
             Err(ProposeError::Stopped) => "stopped",
         };
         self.proposals.get_or_create(&[("outcome", outcome)]).inc();
@@ -205,7 +210,8 @@ impl Metrics {
         sessions: usize,
         expires: Option<SystemTime>,
     ) -> Result<String, std::fmt::Error> {
-        let (status, state, queued) = (core.status(), core.view(), core.log().queued());
+        let (status, state) = (core.status(), core.view());
+        let (queued, space) = (core.log().queued(), core.log().space());
         let archive = core.archive().status().borrow().clone();
         let left = expires.and_then(|at| at.duration_since(SystemTime::now()).ok()).unwrap_or_default();
         // Held until the text is made, so that two who ask do not mix their numbers.
@@ -229,6 +235,8 @@ impl Metrics {
             (&gauges.workloads, number(state.workloads().len())),
             (&gauges.instances, number(state.instances().len())),
             (&gauges.pending, number(state.pending_count())),
+            (&gauges.disk_free, number(space.free)),
+            (&gauges.disk_short, i64::from(space.short)),
             (&gauges.sessions, number(sessions)),
             (&gauges.certificate, number(left.as_secs())),
         ] {

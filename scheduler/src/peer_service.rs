@@ -18,7 +18,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::{
     archive::heal::PIECES_AHEAD,
     clock::unix_now,
-    core::{Core, Known, levels, membership},
+    core::{Core, Known, levels, membership, propose},
     heartbeats::{BeatError, from_wire},
     leader::Taken,
     raft::{self, NodeId},
@@ -112,7 +112,8 @@ impl PeerService for PeerApi {
         levels::admit(&self.core, &entry.command)
             .await
             .map_err(|error| Status::unimplemented(error.to_string()))?;
-        let committed = self.core.log().propose(entry.encode()).await.map_err(refusal)?;
+        let proposed = self.core.log().propose(entry.encode()).await;
+        let committed = proposed.map_err(|error| refusal(&self.core, error))?;
         let outcome = committed.outcome.encode();
         Ok(Response::new(v1::ProposeResponse { index: committed.index, outcome }))
     }
@@ -192,11 +193,18 @@ impl PeerService for PeerApi {
 }
 
 /// A refused proposal as the follower that forwarded it understands it; `core::forward` reads it back.
-fn refusal(error: raft::ProposeError) -> Status {
+fn refusal(core: &Core, error: raft::ProposeError) -> Status {
     let text = error.to_string();
     match error {
         raft::ProposeError::NotLeader { .. } => Status::failed_precondition(text),
         raft::ProposeError::Overloaded { .. } => Status::resource_exhausted(text),
+        // The leadership is about to move to a node with space, if there is one.
+        raft::ProposeError::NoSpace { nodes }
+            if nodes.contains(&core.node()) && core.status().successor().is_some() =>
+        {
+            Status::failed_precondition(text)
+        }
+        raft::ProposeError::NoSpace { nodes } => Status::out_of_range(propose::space_wanted(core, &nodes)),
         raft::ProposeError::TooLarge { .. } | raft::ProposeError::Empty => Status::invalid_argument(text),
         raft::ProposeError::OutcomeUnknown | raft::ProposeError::Stopped => Status::aborted(text),
     }

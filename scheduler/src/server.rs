@@ -38,6 +38,7 @@ use crate::{
     peers::PeerTrust,
     raft::{NodeId, Role},
     sessions::{Sessions, relay::Relays},
+    space,
     state::level::{FIRST, Level},
 };
 
@@ -135,6 +136,7 @@ struct Person {
 /// See [`StartError`].
 pub async fn start(config: &Config) -> Result<Node, StartError> {
     let home = Home::open(&config.data_dir)?.knowing(config.knows);
+    space::make_room(home.directory());
     let (api_port, api_address) = listen(config.api_listen).await?;
     let (peer_port, peer_address) = listen(config.peer_listen).await?;
     let http_port = match config.http_listen {

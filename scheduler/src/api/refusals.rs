@@ -21,6 +21,8 @@ use crate::{
 
 /// What a caller is told to wait where there is no leader: an election takes less than half a second.
 const RETRY_ELECTION: Duration = Duration::from_millis(300);
+/// What a caller is told to wait where disks are full: somebody has to clear them.
+const RETRY_SPACE: Duration = Duration::from_secs(10);
 /// What a caller is told to wait where too much is under way.
 const RETRY_BUSY: Duration = Duration::from_millis(500);
 
@@ -86,6 +88,7 @@ pub fn propose(error: &ProposeError) -> Status {
         }
         ProposeError::OutcomeUnknown => unknown(message),
         ProposeError::Overloaded { retry_after } => try_again(Code::ResourceExhausted, message, *retry_after),
+        ProposeError::NoSpace { .. } => try_again(Code::ResourceExhausted, message, RETRY_SPACE),
         ProposeError::LevelTooLow { .. } => Status::failed_precondition(message),
         ProposeError::TooLarge { .. } | ProposeError::Unreadable(_) => Status::invalid_argument(message),
     }

@@ -9,7 +9,8 @@ use tonic::{Code, ConnectError};
 
 use super::{Core, LevelTooLow, levels};
 use crate::{
-    raft::{self, Member, Role, limits::MAX_ENTRY_BYTES},
+    raft::{self, Member, NodeId, Role, limits::MAX_ENTRY_BYTES},
+    space,
     state::{Command, Entry, Outcome},
 };
 
@@ -50,6 +51,12 @@ pub enum ProposeError {
         /// In the leader's words.
         why: String,
     },
+    /// There is too little space on the disks that would have to keep it. Nothing was done.
+    #[error("{why}")]
+    NoSpace {
+        /// Whose, and how little; in the leader's words.
+        why: String,
+    },
     /// This node has stopped. Nothing was done.
     #[error("the node has stopped")]
     Stopped,
@@ -66,6 +73,7 @@ impl From<raft::ProposeError> for ProposeError {
         match error {
             raft::ProposeError::NotLeader { .. } => Self::NoLeader,
             raft::ProposeError::Overloaded { retry_after } => Self::Overloaded { retry_after },
+            raft::ProposeError::NoSpace { .. } => Self::NoSpace { why: error.to_string() },
             raft::ProposeError::TooLarge { limit, found } => Self::TooLarge { limit, found },
             raft::ProposeError::Empty => Self::Unreadable("it is empty".to_owned()),
             // The node may have stopped after it appended.
@@ -137,10 +145,37 @@ async fn here(core: &Core, bytes: &[u8], deadline: Instant) -> Attempt {
     match timeout_at(deadline, core.log().propose(bytes.to_vec())).await {
         Ok(Ok(committed)) => Attempt::Done(committed.outcome),
         Ok(Err(raft::ProposeError::NotLeader { .. })) => Attempt::NotTaken,
+        Ok(Err(raft::ProposeError::NoSpace { nodes })) => no_space(core, &nodes),
         Ok(Err(raft::ProposeError::OutcomeUnknown)) => Attempt::Unknown,
         Ok(Err(error)) => Attempt::Refused(error.into()),
         Err(_) => Attempt::Unknown,
     }
+}
+
+/// A leader without space is about to hand the leadership to a node with space, if there is one.
+fn no_space(core: &Core, nodes: &[NodeId]) -> Attempt {
+    if core.status().successor().is_some() && nodes.contains(&core.node()) {
+        return Attempt::NotTaken;
+    }
+    Attempt::Refused(ProposeError::NoSpace { why: space_wanted(core, nodes) })
+}
+
+/// Where space is wanted, in words.
+pub(crate) fn space_wanted(core: &Core, nodes: &[NodeId]) -> String {
+    let goes_on = "free some there, and it goes on by itself";
+    if nodes.contains(&core.node()) {
+        let (free, needed) = (core.log().space().free >> 20, space::NEEDED >> 20);
+        let directory = core.directory().display();
+        return format!(
+            "node {} has too little space in {directory}: {free} MiB are free, {needed} MiB are needed; {goes_on}",
+            core.node()
+        );
+    }
+    let nodes: Vec<String> = nodes.iter().map(ToString::to_string).collect();
+    format!(
+        "too many nodes have too little space on their disks to keep a write (node {}); {goes_on}",
+        nodes.join(", node ")
+    )
 }
 
 /// Sends the entry to the leader, and gives that up when this node learns of another one: the first may hang.
@@ -194,6 +229,7 @@ fn read_refusal(status: &tonic::Status) -> Attempt {
         Code::ResourceExhausted => {
             Attempt::Refused(ProposeError::Overloaded { retry_after: raft::limits::RETRY_AFTER })
         }
+        Code::OutOfRange => Attempt::Refused(ProposeError::NoSpace { why: status.message().to_owned() }),
         Code::Unimplemented => {
             Attempt::Refused(ProposeError::LevelTooLow { why: status.message().to_owned() })
         }

@@ -1,16 +1,16 @@
 //! What everybody else holds of the log: a handle that hides every queue. Cheap to clone.
 
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::changes::Change;
 use super::inbox::Inbox;
-use super::limits::MAX_ENTRY_BYTES;
+use super::limits::{MAX_ENTRY_BYTES, SPACE_STEP_BYTES};
 use super::members::NodeId;
 use super::meter::{Meter, Queued};
-use super::node::{Control, Status};
+use super::node::{Control, Space, Status};
 use super::partial::Kept;
 use super::proposals::Proposal;
 use super::snapshot_dir::SnapshotDir;
@@ -81,6 +81,7 @@ pub struct Log<O> {
     /// What came in of the last one, where its transfer broke.
     kept: Kept,
     meter: Meter,
+    space: Arc<Mutex<Space>>,
 }
 
 impl<O> Clone for Log<O> {
@@ -94,6 +95,7 @@ impl<O> Clone for Log<O> {
             receiving: self.receiving.clone(),
             kept: self.kept.clone(),
             meter: self.meter.clone(),
+            space: self.space.clone(),
         }
     }
 }
@@ -116,6 +118,7 @@ impl<O: Send + 'static> Log<O> {
             receiving,
             kept: Kept::default(),
             meter: Meter::default(),
+            space: Arc::default(),
         }
     }
 
@@ -214,6 +217,20 @@ impl<O: Send + 'static> Log<O> {
     /// See [`ChangeError`]; only the leader can do it.
     pub async fn transfer_leadership(&self, to: NodeId) -> Result<(), ChangeError> {
         self.change(|reply| Control::Transfer(to, reply)).await.map(drop)
+    }
+
+    /// Says what is known of the disk that holds the log.
+    pub fn tell_space(&self, space: Space) {
+        let known = std::mem::replace(&mut *self.space.lock().unwrap_or_else(PoisonError::into_inner), space);
+        if known.short != space.short || known.free.abs_diff(space.free) >= SPACE_STEP_BYTES {
+            self.inbox.control(Control::Space(space));
+        }
+    }
+
+    /// What is known of the disk that holds the log.
+    #[must_use]
+    pub fn space(&self) -> Space {
+        *self.space.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Stops the node and waits until its thread has ended and the directory is free.

@@ -208,6 +208,7 @@ fn refuse(control: Control, stopped: bool) {
         | Control::SnapshotTaken(_)
         | Control::SnapshotReceived(..)
         | Control::Written(_)
+        | Control::Space(_)
         | Control::Removed => {}
     }
 }

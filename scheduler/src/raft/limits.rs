@@ -91,6 +91,10 @@ pub const SNAPSHOT_LOG_BYTES: u64 = 64 << 20;
 pub const SNAPSHOT_MAX_LOG_BYTES: u64 = 512 << 20;
 /// Entries kept before the older snapshot, for followers that were away for a moment.
 pub const LOG_TAIL_ENTRIES: u64 = 10_000;
+/// The log is told of the free space on its disk when it has changed by as much.
+pub const SPACE_STEP_BYTES: u64 = 4 << 20;
+/// Free space that a snapshot must leave on the disk, beyond its own size.
+pub const SNAPSHOT_SPARE_BYTES: u64 = 64 << 20;
 /// Snapshots kept. The older one is there when the newer one turns out to be damaged.
 pub const SNAPSHOTS_KEPT: usize = 2;
 /// Bytes of one chunk of a snapshot on the wire.

@@ -79,7 +79,7 @@ pub use inbox::Reports;
 pub use limits::SnapshotPolicy;
 pub use members::{Member, MemberKind, Members, NodeId};
 pub use meter::{Meter, Queued};
-pub use node::{Fatal, Role, Status};
+pub use node::{Fatal, Role, Space, Status};
 pub use open::{OpenError, Settings, Start, refound};
 pub use reads::ReadError;
 
@@ -162,6 +162,12 @@ pub enum ProposeError {
     Overloaded {
         /// When to try again.
         retry_after: Duration,
+    },
+    /// The disks of so many nodes are nearly full that it could not be kept. Nothing was done.
+    #[error("there is too little space on the disks of nodes {nodes:?}")]
+    NoSpace {
+        /// Whose.
+        nodes: Vec<NodeId>,
     },
     /// The entry is too large. Nothing was done.
     #[error("the entry has {found} bytes, the limit is {limit}")]

@@ -113,6 +113,12 @@ pub(super) async fn receive<O: Send + 'static>(
     let first =
         next(&mut pieces, stall).await?.ok_or_else(|| Status::invalid_argument("the stream is empty"))?;
     let from = sender(caller, first.from)?;
+    if !log.space().takes(first.total) {
+        return Err(Status::resource_exhausted(format!(
+            "there is no space for a snapshot of {} bytes",
+            first.total
+        )));
+    }
     if first.total > MAX_SNAPSHOT_BYTES {
         return Err(Status::invalid_argument("the snapshot is larger than any"));
     }

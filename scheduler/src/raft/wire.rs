@@ -16,6 +16,9 @@ struct Envelope {
     address: String,
     #[prost(bytes = "vec", tag = "3")]
     message: Vec<u8>,
+    /// Whether the sender's disk is nearly full.
+    #[prost(bool, tag = "4")]
+    short: bool,
 }
 
 /// A message as it came in.
@@ -23,6 +26,8 @@ struct Envelope {
 pub(super) struct Incoming {
     pub(super) address: String,
     pub(super) message: Message,
+    /// Whether the sender's disk is nearly full.
+    pub(super) short: bool,
     /// Its size on the wire.
     pub(super) bytes: usize,
 }
@@ -38,9 +43,9 @@ pub(super) enum WireError {
     OtherCluster(String),
 }
 
-pub(super) fn encode(cluster: &str, address: &str, message: &Message) -> Vec<u8> {
+pub(super) fn encode(cluster: &str, address: &str, short: bool, message: &Message) -> Vec<u8> {
     let message = prost11::Message::encode_to_vec(message);
-    Envelope { cluster: cluster.to_owned(), address: address.to_owned(), message }.encode_to_vec()
+    Envelope { cluster: cluster.to_owned(), address: address.to_owned(), message, short }.encode_to_vec()
 }
 
 pub(super) fn decode(cluster: &str, bytes: &[u8]) -> Result<Incoming, WireError> {
@@ -62,5 +67,5 @@ pub(super) fn decode(cluster: &str, bytes: &[u8]) -> Result<Incoming, WireError>
     if !known || !entries_known {
         return Err(WireError::Malformed);
     }
-    Ok(Incoming { address: envelope.address, message, bytes: bytes.len() })
+    Ok(Incoming { address: envelope.address, short: envelope.short, message, bytes: bytes.len() })
 }

@@ -7,6 +7,7 @@
 //! `scripts/faults` runs all of it at length; the numbers of rounds and the long pauses come from the environment ([`length`]).
 
 mod disks;
+mod full;
 mod killed;
 mod length;
 mod partitions;

@@ -7,9 +7,10 @@
 mod apply;
 mod membership;
 mod ready;
+mod space;
 mod status;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use ::raft::eraftpb::{Entry, Message, MessageType};
@@ -17,6 +18,7 @@ use ::raft::{RawNode, SnapshotStatus, StateRole};
 
 use self::membership::{PendingChange, PendingTransfer};
 use self::ready::Promise;
+pub use self::space::Space;
 pub use self::status::{Role, Status};
 use super::changes::{Change, ChangeReply};
 use super::limits::{self, SnapshotPolicy};
@@ -72,6 +74,8 @@ pub(super) enum Control {
     Written(Result<Ticket, StoreError>),
     /// A peer says that we are no member any more.
     Removed,
+    /// What is known of this node's disk.
+    Space(Space),
 }
 
 /// What a turn starts from.
@@ -161,6 +165,9 @@ pub(super) struct Node<M: Machine, L: LogStore> {
     /// Peers whose snapshot could not even be started.
     unsent: Vec<u64>,
     removed: bool,
+    space: Space,
+    /// Peers whose disks are short, by their own word.
+    short: BTreeSet<u64>,
 }
 
 impl<M: Machine, L: LogStore> Node<M, L> {
@@ -205,6 +212,8 @@ impl<M: Machine, L: LogStore> Node<M, L> {
             received: None,
             unsent: Vec::new(),
             removed: false,
+            space: Space::default(),
+            short: BTreeSet::new(),
         })
     }
 
@@ -291,7 +300,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
     }
 
     fn step(&mut self, incoming: Incoming) {
-        let Incoming { address, message, .. } = incoming;
+        let Incoming { address, message, short, .. } = incoming;
         let kind = message.get_msg_type();
         // Proposals are not forwarded, and a snapshot's message counts only with its file.
         let unwanted = matches!(kind, MessageType::MsgPropose | MessageType::MsgSnapshot);
@@ -299,11 +308,19 @@ impl<M: Machine, L: LogStore> Node<M, L> {
             tracing::debug!(from = message.from, to = message.to, ?kind, "peer message ignored");
             return;
         }
-        self.hear(message.from, address);
+        self.hear(message.from, address, short);
+        if self.has_no_room_for(&message) {
+            return;
+        }
         self.step_raft(message);
     }
 
-    fn hear(&mut self, from: u64, address: String) {
+    fn hear(&mut self, from: u64, address: String, short: bool) {
+        if short {
+            self.short.insert(from);
+        } else {
+            self.short.remove(&from);
+        }
         self.heard.insert(from, self.now);
         if !self.membership.contains(from) && self.addresses.len() < limits::MAX_VOTERS + limits::MAX_LEARNERS
         {
@@ -338,6 +355,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
             }
             Control::Written(ticket) => self.written(ticket?, network)?,
             Control::Removed => self.removed = true,
+            Control::Space(space) => self.space = space,
         }
         Ok(())
     }
@@ -354,7 +372,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
             return;
         }
         self.received = Some(file);
-        self.hear(message.from, incoming.address);
+        self.hear(message.from, incoming.address, incoming.short);
         self.step_raft(message);
     }
 
@@ -366,6 +384,13 @@ impl<M: Machine, L: LogStore> Node<M, L> {
             let leader = self.leader();
             for proposal in proposals {
                 proposal.refuse(ProposeError::NotLeader { leader: leader.clone() });
+            }
+            return;
+        }
+        let nodes = self.hindered_by();
+        if !nodes.is_empty() {
+            for proposal in proposals {
+                proposal.refuse(ProposeError::NoSpace { nodes: nodes.clone() });
             }
             return;
         }

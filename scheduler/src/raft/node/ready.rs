@@ -151,7 +151,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
                 continue;
             };
             let to = PeerAddress { id, address: address.to_owned() };
-            let bytes = wire::encode(&self.cluster, &self.address, &message);
+            let bytes = wire::encode(&self.cluster, &self.address, self.space.short, &message);
             if snapshot {
                 let metadata = message.get_snapshot().get_metadata();
                 let position = Position { index: metadata.index, term: metadata.term };
@@ -192,6 +192,9 @@ impl<M: Machine, L: LogStore> Node<M, L> {
 
     /// Plans a snapshot when the log has grown enough, or when a follower needs one. Never two at once.
     pub(super) fn consider_snapshot(&mut self) {
+        if !self.space.takes(self.snapshot_bytes) {
+            return;
+        }
         let limit = self.policy.bytes.max(self.snapshot_bytes.min(SNAPSHOT_MAX_LOG_BYTES));
         let grown = self.grown.entries >= self.policy.entries || self.grown.bytes >= limit;
         let storage = self.raw.store();

@@ -47,14 +47,17 @@ pub struct Status {
     pub matched: BTreeMap<NodeId, u64>,
     /// Members that were heard of in the last second, itself among them. Empty while it does not lead.
     pub reachable: BTreeSet<NodeId>,
+    /// Members whose disks are nearly full, as far as this node heard.
+    pub short: BTreeSet<NodeId>,
 }
 
 impl Status {
-    /// Who should lead instead of this leader: of the other voters that are reachable, the one with most of the log.
+    /// Who should lead instead of this leader: of the other voters that are reachable and have space, the one with most of the log.
     #[must_use]
     pub fn successor(&self) -> Option<NodeId> {
         let others = self.members.voters().map(|member| member.id);
-        let reachable = others.filter(|id| *id != self.id && self.reachable.contains(id));
+        let reachable =
+            others.filter(|id| *id != self.id && self.reachable.contains(id) && !self.short.contains(id));
         reachable.max_by_key(|id| self.matched.get(id).copied())
     }
 }
@@ -82,6 +85,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
             snapshot: raft.store().snapshot_position().index,
             members: self.members.clone(),
             matched: if role == Role::Leader { self.matched() } else { BTreeMap::new() },
+            short: self.short_of_space().collect(),
             reachable: if role == Role::Leader { self.reachable() } else { BTreeSet::new() },
         }
     }

@@ -8,3 +8,4 @@ mod incoming;
 mod membership;
 mod pipeline;
 mod replication;
+mod space;
