@@ -16,8 +16,8 @@ use tonic::{Status, transport::Channel};
 
 /// Whose the workloads of the benches are.
 pub(crate) const BOROUGH: &str = "camden";
-/// Time between two looks at the estate: short beside what is waited for, and no load.
-const LOOK: Duration = Duration::from_millis(50);
+/// Time between two looks at the estate: a look goes over all hosts, so that twenty a second were five parts of a hundred of a busy leader.
+const LOOK: Duration = Duration::from_millis(200);
 
 /// A runtime for a bench.
 pub(crate) fn runtime() -> Outcome<tokio::runtime::Runtime> {

@@ -29,8 +29,8 @@ use tonic::{
 
 use crate::{enrol::host_name, estate::open};
 
-/// Time between two hosts that connect: a handshake takes both sides about so long, with two cores.
-const CONNECT_EVERY: Duration = Duration::from_millis(2);
+/// Time between two hosts that connect: a handshake takes both sides about half of it, with two cores.
+const CONNECT_EVERY: Duration = Duration::from_millis(3);
 /// Wait before a host whose session ended comes back.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Messages that may wait for a node.

@@ -1,6 +1,6 @@
 //! Placements, replicated on three nodes on this machine and on disk: from hand-in to placed.
 //!
-//! Two shapes. *Workloads of 1*: handed in by clients in a closed loop; an instance counts as placed when a watch of events tells it, and
+//! Two shapes. *Workloads of 1*: handed in at a pace, and then by clients in a closed loop; an instance counts as placed when a watch of events tells it, and
 //! the time is counted from the acknowledgement of the hand-in. *Workloads of 1,000*: the shape of Nomad's C2M, 2,000 of them on 6,100
 //! hosts, from the first hand-in until a linearizable read finds all of them placed.
 //!
@@ -15,13 +15,13 @@ use std::{
 
 use supercloud_proto::{
     pki::Credentials,
-    v1::{WatchEventsRequest, event_service_client::EventServiceClient},
+    v1::{WatchEventsRequest, WorkloadSpec, event_service_client::EventServiceClient},
 };
 use supercloud_tests::{Outcome, Shape, World, wrong};
 use tokio::{
     sync::{Mutex, Semaphore},
     task::JoinSet,
-    time::timeout,
+    time::{interval, timeout},
 };
 
 use crate::{
@@ -42,8 +42,11 @@ const WORKLOADS: usize = 2_000;
 const COUNT: u32 = 1_000;
 /// Workloads of one.
 const SINGLES: usize = 5_000;
-/// Clients that hand these in.
+/// Clients that hand these in, as fast as they can.
 const CLIENTS: usize = 100;
+/// Workloads of one that one client hands in before, and its pace: what a placement takes where nothing queues up.
+const PACED: usize = 500;
+const PACE: Duration = Duration::from_millis(10);
 /// The same at a size that only shows that the bench works.
 const QUICK: (usize, usize, u32, usize) = (200, 50, 1_000, 1_000);
 /// Thousandths of a core that an instance needs: with [`OFFER`] a host holds 640, so that half of the estate is used.
@@ -76,6 +79,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome {
             let fleet = Fleet::start(&servers, each, Manner::Heedless, OFFER, HEARTBEAT).await;
             operator.until_ready(hosts, READY).await?;
             report.note("placed_hosts", hosts as f64);
+            at_a_pace(&operator, report).await?;
             singly(&operator, singles, report).await?;
             report.probe()?;
             by_thousands(&operator, workloads, count, report).await?;
@@ -86,24 +90,28 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome {
     })
 }
 
-/// When each workload's hand-in was acknowledged.
-type HandedIn = Arc<Mutex<HashMap<String, Instant>>>;
+async fn at_a_pace(operator: &Operator, report: &mut Report) -> Outcome {
+    let watching = Watching::begin(operator, "paced-", PACED).await?;
+    let (spec, mut handed, mut ticks) = (container("paced", 1, CPU_MILLIS)?, HashMap::new(), interval(PACE));
+    for number in 0..PACED {
+        ticks.tick().await;
+        let acknowledged = hand_in(operator, &spec, format!("paced-{number:05}")).await?;
+        handed.extend([acknowledged]);
+    }
+    let waits = waits(&handed, &watching.end(PATIENCE).await?);
+    report.note("placed_w1_paced_p50_ms", millis(waits.percentile(50)));
+    report.note("placed_w1_paced_p99_ms", millis(waits.percentile(99)));
+    Ok(())
+}
 
 async fn singly(operator: &Operator, singles: usize, report: &mut Report) -> Outcome {
+    let watching = Watching::begin(operator, "single-", singles).await?;
     let begun = Instant::now();
-    let watching = Watching::begin(operator, singles).await?;
-    let handed: HandedIn = Arc::default();
-    hand_in_singles(operator, singles, &handed).await?;
+    let handed = hand_in_singles(operator, singles).await?;
     let took_hand_in = begun.elapsed();
     let placed = watching.end(PATIENCE).await?;
-    let handed = handed.lock().await;
     let last = placed.values().max().copied().unwrap_or(begun);
-    let mut waits = Sample::default();
-    for (workload, seen) in &placed {
-        if let Some(acknowledged) = handed.get(workload) {
-            waits.add(seen.saturating_duration_since(*acknowledged));
-        }
-    }
+    let waits = waits(&handed, &placed);
     let rate = placed.len() as f64 / last.duration_since(begun).as_secs_f64().max(f64::MIN_POSITIVE);
     report.note("placed_w1", rate.round());
     report.note("placed_w1_p50_ms", millis(waits.percentile(50)));
@@ -113,52 +121,67 @@ async fn singly(operator: &Operator, singles: usize, report: &mut Report) -> Out
     Ok(())
 }
 
-async fn hand_in_singles(operator: &Operator, singles: usize, handed: &HandedIn) -> Outcome {
+/// Moments by workload.
+type Moments = HashMap<String, Instant>;
+
+/// From acknowledged to placed, for each workload that was placed.
+fn waits(handed: &Moments, placed: &Moments) -> Sample {
+    let mut waits = Sample::default();
+    for (workload, seen) in placed {
+        if let Some(acknowledged) = handed.get(workload) {
+            waits.add(seen.saturating_duration_since(*acknowledged));
+        }
+    }
+    waits
+}
+
+async fn hand_in(operator: &Operator, spec: &WorkloadSpec, name: String) -> Outcome<(String, Instant)> {
+    let spec = WorkloadSpec { workload: name.clone(), ..spec.clone() };
+    operator.workloads().apply(handed_in(spec, name.clone())).await?;
+    Ok((name, Instant::now()))
+}
+
+/// Hands in workloads of one; gives when each was acknowledged.
+async fn hand_in_singles(operator: &Operator, singles: usize) -> Outcome<Moments> {
     let spec = container("single", 1, CPU_MILLIS)?;
     let mut clients = JoinSet::new();
     for client in 0..CLIENTS {
-        let (mut workloads, spec, handed) = (operator.workloads(), spec.clone(), handed.clone());
+        let (operator, spec) = (operator.clone(), spec.clone());
         clients.spawn(async move {
+            let mut own = Moments::new();
             for number in (client..singles).step_by(CLIENTS) {
-                let mut spec = spec.clone();
-                spec.workload = single_name(number);
-                let name = spec.workload.clone();
-                workloads.apply(handed_in(spec, name.clone())).await?;
-                handed.lock().await.insert(name, Instant::now());
+                own.extend([hand_in(&operator, &spec, format!("single-{number:05}")).await?]);
             }
-            Ok::<(), tonic::Status>(())
+            Outcome::Ok(own)
         });
     }
-    for done in clients.join_all().await {
-        done?;
+    let mut all = Moments::new();
+    for own in clients.join_all().await {
+        all.extend(own?);
     }
-    Ok(())
+    Ok(all)
 }
 
-fn single_name(number: usize) -> String {
-    format!("single-{number:05}")
-}
-
-/// A watch of all placements of single workloads.
+/// A watch of the placements of workloads whose names begin alike.
 struct Watching {
-    task: tokio::task::JoinHandle<Outcome<HashMap<String, Instant>>>,
-    seen: Arc<Mutex<HashMap<String, Instant>>>,
+    task: tokio::task::JoinHandle<Outcome<Moments>>,
+    seen: Arc<Mutex<Moments>>,
 }
 
 impl Watching {
     /// Begins now, and ends by itself when so many were seen.
-    async fn begin(operator: &Operator, wanted: usize) -> Outcome<Self> {
+    async fn begin(operator: &Operator, prefix: &'static str, wanted: usize) -> Outcome<Self> {
         let mut events = EventServiceClient::new(operator.channel.clone());
         let watch = WatchEventsRequest { borough: BOROUGH.to_owned(), ..WatchEventsRequest::default() };
         let mut told = events.watch(watch).await?.into_inner();
-        let seen: Arc<Mutex<HashMap<String, Instant>>> = Arc::default();
+        let seen: Arc<Mutex<Moments>> = Arc::default();
         let found = seen.clone();
         let task = tokio::spawn(async move {
             while let Some(batch) = told.message().await? {
                 let now = Instant::now();
                 let mut found = found.lock().await;
                 for event in batch.events {
-                    if event.kind == "instance-placed" && event.workload.starts_with("single-") {
+                    if event.kind == "instance-placed" && event.workload.starts_with(prefix) {
                         found.entry(event.workload).or_insert(now);
                     }
                 }
@@ -172,7 +195,7 @@ impl Watching {
     }
 
     /// What was seen, at the latest after so long.
-    async fn end(self, within: Duration) -> Outcome<HashMap<String, Instant>> {
+    async fn end(self, within: Duration) -> Outcome<Moments> {
         match timeout(within, self.task).await {
             Ok(ended) => ended?,
             Err(_) => Ok(self.seen.lock().await.clone()),
@@ -216,4 +239,21 @@ async fn hand_in_thousands(operator: Operator, workloads: usize, count: u32) -> 
     }
     hand_ins.join_all().await;
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wait_is_from_the_acknowledgement_to_the_placement() {
+        let (now, later) = (Instant::now(), Duration::from_millis(7));
+        let moments = |names: &[(&str, Instant)]| -> Moments {
+            names.iter().map(|(name, at)| ((*name).to_owned(), *at)).collect()
+        };
+        let handed = moments(&[("a", now), ("b", now + later), ("c", now)]);
+        let waits = waits(&handed, &moments(&[("a", now + later), ("b", now), ("d", now)]));
+        assert_eq!(waits.len(), 2, "what was not handed in here does not count");
+        assert_eq!((waits.percentile(100), waits.percentile(1)), (later, Duration::ZERO));
+    }
 }
