@@ -39,7 +39,7 @@ use tonic::Streaming;
 use crate::{
     Options,
     enrol::{enrol, host_name},
-    estate::{BOROUGH, Operator, container, handed_in, runtime},
+    estate::{BOROUGH, Operator, container, runtime},
     report::Report,
     sample::{Sample, millis},
     usage,
@@ -104,7 +104,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome {
             let paced = pace(&operator, orders);
             let singly = reached(&mut placements, &mut heard, orders, paced).await?;
             note_orders("order", &singly, report);
-            let burst = apply(&operator, "burst".to_owned(), u32::try_from(orders)?);
+            let burst = apply(&operator, "burst", u32::try_from(orders)?);
             let at_once = reached(&mut placements, &mut heard, orders, burst).await?;
             note_orders("order_burst", &at_once, report);
             agents.end().await;
@@ -223,10 +223,9 @@ async fn watch_placements(operator: &Operator) -> Outcome<Streaming<WatchEventsR
     Ok(EventServiceClient::new(operator.channel.clone()).watch(watch).await?.into_inner())
 }
 
-async fn apply(operator: &Operator, name: String, count: u32) -> Outcome {
-    let spec = container(&name, count, CPU_MILLIS)?;
-    operator.workloads().apply(handed_in(spec, name)).await?;
-    Ok(())
+async fn apply(operator: &Operator, name: &str, count: u32) -> Outcome {
+    let spec = container(name, count, CPU_MILLIS)?;
+    operator.apply(spec).await
 }
 
 /// Hands in workloads of one, one every moment.
@@ -234,7 +233,7 @@ async fn pace(operator: &Operator, count: usize) -> Outcome {
     let mut ticks = interval(ORDER_EVERY);
     for number in 0..count {
         ticks.tick().await;
-        apply(operator, format!("single-{number:05}"), 1).await?;
+        apply(operator, &format!("single-{number:05}"), 1).await?;
     }
     Ok(())
 }

@@ -16,6 +16,10 @@ use tonic::{Status, transport::Channel};
 
 /// Whose the workloads of the benches are.
 pub(crate) const BOROUGH: &str = "camden";
+/// Attempts at a hand-in: a node that has too much under way says so, and a busy machine breaks a connection now and then.
+const ATTEMPTS: usize = 100;
+/// Wait before another attempt.
+const AGAIN_AFTER: Duration = Duration::from_millis(200);
 /// Time between two looks at the estate: a look goes over all hosts, so that twenty a second were five parts of a hundred of a busy leader.
 const LOOK: Duration = Duration::from_millis(200);
 
@@ -55,6 +59,21 @@ impl Operator {
     /// A client of workloads.
     pub(crate) fn workloads(&self) -> WorkloadServiceClient<Channel> {
         WorkloadServiceClient::new(self.channel.clone())
+    }
+
+    /// Hands a spec in until it is taken, under one request id: its own name, as no workload is handed in twice.
+    pub(crate) async fn apply(&self, spec: v1::WorkloadSpec) -> Outcome {
+        let request = handed_in(spec.clone(), spec.workload);
+        let mut last = None;
+        for _ in 0..ATTEMPTS {
+            match self.workloads().apply(request.clone()).await {
+                Ok(_) => return Ok(()),
+                Err(status) if status.code() == tonic::Code::InvalidArgument => return Err(status.into()),
+                Err(status) => last = Some(status),
+            }
+            sleep(AGAIN_AFTER).await;
+        }
+        wrong(format!("a hand-in is not taken: {last:?}"))
     }
 
     /// The sums over all sites, by a linearizable read.

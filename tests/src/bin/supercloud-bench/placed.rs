@@ -27,7 +27,7 @@ use tokio::{
 use crate::{
     Options,
     enrol::enrol,
-    estate::{BOROUGH, Operator, container, handed_in, runtime},
+    estate::{BOROUGH, Operator, container, runtime},
     hosts::{Fleet, Manner, Offer},
     report::Report,
     sample::{Sample, millis},
@@ -54,8 +54,8 @@ const CPU_MILLIS: u32 = 100;
 /// What each host has.
 const OFFER: Offer = Offer { cpu_millis: 64_000, memory_gib: 512 };
 /// Arguments of the nodes, and the hosts' own pace.
-const SETTINGS: [&str; 6] = ["--heartbeat-every", "20s", "--lease", "120s", "--log-level", "warn"];
-const HEARTBEAT: Duration = Duration::from_secs(20);
+const SETTINGS: [&str; 6] = ["--heartbeat-every", "10s", "--lease", "120s", "--log-level", "warn"];
+const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Hand-ins of large workloads at a time.
 const HAND_INS: usize = 16;
 /// What is not placed by then does not count.
@@ -137,7 +137,7 @@ fn waits(handed: &Moments, placed: &Moments) -> Sample {
 
 async fn hand_in(operator: &Operator, spec: &WorkloadSpec, name: String) -> Outcome<(String, Instant)> {
     let spec = WorkloadSpec { workload: name.clone(), ..spec.clone() };
-    operator.workloads().apply(handed_in(spec, name.clone())).await?;
+    operator.apply(spec).await?;
     Ok((name, Instant::now()))
 }
 
@@ -226,13 +226,10 @@ async fn hand_in_thousands(operator: Operator, workloads: usize, count: u32) -> 
         let turn = turns.clone().acquire_owned().await?;
         let mut spec = spec.clone();
         spec.workload = format!("many-{number:05}");
-        let mut client = operator.workloads();
+        let operator = operator.clone();
         hand_ins.spawn(async move {
-            let name = spec.workload.clone();
-            // A node that has too much under way says so, and nothing was done.
-            while let Err(status) = client.apply(handed_in(spec.clone(), name.clone())).await {
-                eprintln!("  a hand-in is tried again: {status}");
-                tokio::time::sleep(Duration::from_millis(200)).await;
+            if let Err(error) = operator.apply(spec).await {
+                eprintln!("  {error}");
             }
             drop(turn);
         });
