@@ -3,7 +3,8 @@
 //!
 //! * A *leader* takes no proposals while its own disk is short, or while those of so many voters are that no majority could keep them. It could not
 //!   take back what it appended.
-//! * A *follower* passes over appends with entries. Raft repeats them; heartbeats, votes and the commit index go on, so it stays readable.
+//! * A *follower* passes over appends with data. Raft repeats them; heartbeats, votes and the commit index go on, so it stays readable. The empty
+//!   entry of a new leader is taken: before it is committed that leader confirms no read, and an election is no reason to grow mute.
 //! * *No snapshot* is begun that would not fit.
 
 use ::raft::eraftpb::{Message, MessageType};
@@ -38,7 +39,8 @@ impl Space {
 impl<M: Machine, L: LogStore> Node<M, L> {
     /// Whether a message is not taken for want of space.
     pub(super) fn has_no_room_for(&self, message: &Message) -> bool {
-        self.space.short && message.get_msg_type() == MessageType::MsgAppend && !message.entries.is_empty()
+        let holds_data = || message.entries.iter().any(|entry| !entry.data.is_empty());
+        self.space.short && message.get_msg_type() == MessageType::MsgAppend && holds_data()
     }
 
     /// Members whose disks are short, as far as this node knows.

@@ -58,3 +58,18 @@ async fn a_leader_takes_nothing_that_could_not_be_kept() {
     let written = cluster.write("after").await;
     assert_eq!(cluster.agree(written.index).await.entries.len(), 2);
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_leader_elected_while_all_are_full_serves_reads() {
+    let cluster = Cluster::found(3).await;
+    let written = cluster.write("before").await;
+    cluster.agree(written.index).await;
+    let (leader, followers) = (cluster.leader().await, cluster.followers().await);
+    tell(&cluster, &[leader, followers[0], followers[1]], FULL);
+    refused(&cluster, leader, &[NodeId(1), NodeId(2), NodeId(3)]).await;
+    cluster.log(leader).transfer_leadership(followers[0]).await.unwrap();
+    let read = cluster.log(followers[0]).read_index().await;
+    assert!(read.is_ok(), "{read:?}");
+    refused(&cluster, followers[0], &[NodeId(1), NodeId(2), NodeId(3)]).await;
+    assert_eq!(cluster.view(followers[1]).entries.len(), 1);
+}
