@@ -159,6 +159,7 @@ mod tests {
             members: Arc::new(Members { next_id: 4, members: BTreeMap::clone(&members) }),
             matched: BTreeMap::new(),
             reachable: reachable.iter().copied().map(NodeId).collect::<BTreeSet<_>>(),
+            short: BTreeSet::new(),
         };
         let missed = Missed::default();
         let seen =

@@ -27,6 +27,7 @@ fn status(voters: u64, learners: u64, leads: bool) -> raft::Status {
         members: Arc::new(Members { next_id: 9, members }),
         matched: BTreeMap::new(),
         reachable: BTreeSet::new(),
+        short: BTreeSet::new(),
     }
 }
 
