@@ -18,6 +18,8 @@ pub mod keeper;
 pub mod ledger;
 pub mod libvirt;
 pub mod observed;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod reconcile;
 pub mod reports;
 #[cfg(test)]

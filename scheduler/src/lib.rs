@@ -19,6 +19,8 @@ pub mod metrics;
 pub mod peer_service;
 pub mod peers;
 pub mod placement;
+#[cfg(feature = "planted")]
+pub mod planted;
 pub mod raft;
 pub mod replica;
 pub mod restore;

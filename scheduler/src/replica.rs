@@ -32,6 +32,9 @@ pub struct Replica {
     archive: Feed,
     batch: Batch,
     hashes: Hashes,
+    /// The state one batch ago.
+    #[cfg(feature = "planted")]
+    before: State,
 }
 
 impl Replica {
@@ -45,6 +48,8 @@ impl Replica {
             archive,
             batch: Batch::default(),
             hashes: Hashes::new(),
+            #[cfg(feature = "planted")]
+            before: State::default(),
         };
         (replica, states)
     }
@@ -85,6 +90,8 @@ impl Machine for Replica {
         if self.state.applied() < applied_index {
             self.state.skip(applied_index);
         }
+        #[cfg(feature = "planted")]
+        self.before.clone_from(&self.published.borrow());
         self.published.send_replace(self.state.clone());
         let next = Batch { after: applied_index, ..Batch::default() };
         let mut batch = std::mem::replace(&mut self.batch, next);
@@ -95,6 +102,10 @@ impl Machine for Replica {
     }
 
     fn copy(&self) -> ReplicaCopy {
+        #[cfg(feature = "planted")]
+        if crate::planted::is(crate::planted::Fault::AppliedApartFromState) {
+            return ReplicaCopy { state: self.before.clone(), archived: self.archive.durable() };
+        }
         ReplicaCopy { state: self.state.clone(), archived: self.archive.durable() }
     }
 

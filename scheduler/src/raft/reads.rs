@@ -73,6 +73,12 @@ impl Reads {
         if self.waiting.is_empty() || self.asked.len() >= MAX_ASKED_READS {
             return None;
         }
+        #[cfg(feature = "planted")]
+        if crate::planted::is(crate::planted::Fault::ReuseReadContext) {
+            let fresh = || Asked { term, again_at: now + READ_ATTEMPT_TICKS, reads: Vec::new() };
+            self.asked.entry(0).or_insert_with(fresh).reads.append(&mut self.waiting);
+            return Some(self.context(0));
+        }
         self.next += 1;
         let reads = std::mem::take(&mut self.waiting);
         self.asked.insert(self.next, Asked { term, again_at: now + READ_ATTEMPT_TICKS, reads });

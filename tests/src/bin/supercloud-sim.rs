@@ -5,14 +5,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-use supercloud_tests::{Outcome, sim, wrong};
+use supercloud_tests::{
+    Outcome,
+    sim::{self, Planted},
+    wrong,
+};
 
-const USAGE: &str = "usage: supercloud-sim [--seed N] [--seeds N] [--minutes M] [--trace]
+const USAGE: &str = "usage: supercloud-sim [--seed N] [--seeds N] [--minutes M] [--trace] [--plant FAULT]
 
   --seed N      begin with this seed (by chance)
   --seeds N     so many seeds (1 with --seed, else without end)
   --minutes M   for so long
-  --trace       tell what happens; best with one seed. The product's own words with RUST_LOG=debug";
+  --trace       tell what happens; best with one seed. The product's own words with RUST_LOG=debug
+  --plant FAULT with this fault planted in the product, to see it caught: acknowledge-before-sync, reuse-read-context,
+                applied-apart-from-state, count-learner, evict-without-brake, old-orders";
 
 /// Progress is told this often.
 const PROGRESS: Duration = Duration::from_secs(10);
@@ -23,6 +29,7 @@ struct Wish {
     seeds: Option<u64>,
     minutes: Option<u64>,
     trace: bool,
+    planted: Option<Planted>,
 }
 
 fn wish() -> Outcome<Wish> {
@@ -38,6 +45,13 @@ fn wish() -> Outcome<Wish> {
             "--seeds" => wish.seeds = number()?,
             "--minutes" => wish.minutes = number()?,
             "--trace" => wish.trace = true,
+            "--plant" => {
+                let name = words.next().unwrap_or_default();
+                match Planted::ALL.iter().find(|(known, _)| *known == name) {
+                    Some((_, planted)) => wish.planted = Some(*planted),
+                    None => return wrong(format!("--plant: {name:?} is no fault\n{USAGE}")),
+                }
+            }
             _ => return wrong(format!("{word}: not understood\n{USAGE}")),
         }
     }
@@ -68,7 +82,7 @@ fn run(wish: &Wish) -> Outcome {
     let (mut told, mut done, mut events) = (began, 0, 0);
     while done < seeds && end.is_none_or(|end| Instant::now() < end) {
         let seed = first.wrapping_add(done);
-        match sim::run(seed, wish.trace) {
+        match sim::run_planted(seed, wish.trace, wish.planted) {
             Ok(report) => {
                 events += report.events;
                 if wish.trace || seeds == 1 {

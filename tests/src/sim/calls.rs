@@ -69,11 +69,11 @@ pub(super) enum Answer {
     NotTaken,
     /// It may have been done.
     Unknown,
-    /// The state as of an index.
+    /// The state as of an index that the leader has confirmed.
     Read {
         /// Who shows it.
         node: NodeId,
-        /// The index.
+        /// The index; the node has applied at least so much.
         index: u64,
     },
     /// There is no linearizable read now.

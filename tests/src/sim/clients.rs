@@ -84,7 +84,7 @@ impl World {
     }
 
     fn choose(&mut self, number: usize) -> Doing {
-        if self.dice.permille(400) {
+        if self.dice.permille(500) {
             return Doing::Read(self.ghost.seen());
         }
         let workload = format!("w{number}-{}", self.dice.below(WORKLOADS));

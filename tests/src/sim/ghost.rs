@@ -34,6 +34,8 @@ struct Inner {
     voters: Vec<(u64, BTreeSet<NodeId>)>,
     acknowledged: u64,
     read: u64,
+    /// The highest index of a state that was looked at.
+    looked: u64,
 }
 
 /// The observer. Clones are the same.
@@ -104,14 +106,21 @@ impl Ghost {
         }
     }
 
-    /// A node's state at an index: the same on every node. Says whether it is the first with that index.
-    pub(super) fn state(&self, node: NodeId, index: u64, hash: [u8; 32]) -> bool {
+    /// A node's state at an index: the same on every node.
+    pub(super) fn state(&self, node: NodeId, index: u64, hash: [u8; 32]) {
         let mut inner = self.inner();
-        let Some(known) = inner.states.insert(index, hash) else { return true };
+        let known = *inner.states.entry(index).or_insert(hash);
         if known != hash {
             inner.accuse(|| format!("node {node} has another state at index {index}"));
         }
-        false
+    }
+
+    /// Whether no node's state had this index before.
+    pub(super) fn is_first(&self, index: u64) -> bool {
+        let mut inner = self.inner();
+        let first = index > inner.looked;
+        inner.looked = inner.looked.max(index);
+        first
     }
 
     pub(super) fn membership(&self, index: u64, members: &Members) {

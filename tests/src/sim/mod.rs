@@ -32,6 +32,7 @@ use supercloud_proto::{
 };
 use supercloud_scheduler::{
     placement::{Limits, pass},
+    planted::{self, Fault},
     raft::NodeId,
     state::State,
 };
@@ -65,11 +66,54 @@ pub struct Report {
     pub lasted: Micros,
 }
 
-/// Runs a seed.
+/// A fault that is planted in the product for one run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Planted {
+    /// In the scheduler.
+    Scheduler(Fault),
+    /// In the agent: an order is taken however old it is.
+    OldOrders,
+}
+
+impl Planted {
+    /// All, by the names under which `supercloud-sim` plants them.
+    pub const ALL: [(&'static str, Self); 6] = [
+        ("acknowledge-before-sync", Self::Scheduler(Fault::AcknowledgeBeforeSync)),
+        ("reuse-read-context", Self::Scheduler(Fault::ReuseReadContext)),
+        ("applied-apart-from-state", Self::Scheduler(Fault::AppliedApartFromState)),
+        ("count-learner", Self::Scheduler(Fault::CountLearner)),
+        ("evict-without-brake", Self::Scheduler(Fault::EvictWithoutBrake)),
+        ("old-orders", Self::OldOrders),
+    ];
+
+    /// Plants one on this thread, or takes away what was planted.
+    fn plant(planted: Option<Self>) {
+        let in_scheduler = |planted| if let Self::Scheduler(fault) = planted { Some(fault) } else { None };
+        planted::plant(planted.and_then(in_scheduler));
+        supercloud_agent::planted::take_old_orders(planted == Some(Self::OldOrders));
+    }
+}
+
+/// Runs a seed of the product as it is.
 ///
 /// # Errors
 /// What does not hold.
 pub fn run(seed: u64, trace: bool) -> Result<Report, Violation> {
+    run_planted(seed, trace, None)
+}
+
+/// Runs a seed, with a fault where one is named.
+///
+/// # Errors
+/// What does not hold.
+pub fn run_planted(seed: u64, trace: bool, planted: Option<Planted>) -> Result<Report, Violation> {
+    Planted::plant(planted);
+    let outcome = run_on(seed, trace);
+    Planted::plant(None);
+    outcome
+}
+
+fn run_on(seed: u64, trace: bool) -> Result<Report, Violation> {
     let mut world = World::new(seed, trace);
     let end = world.shape.end;
     world.run_until(end)?;

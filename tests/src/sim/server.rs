@@ -1,7 +1,14 @@
 //! A simulated machine with a scheduler node: its disk, its clock, and the process that runs there or does not. What the product does with
 //! threads and sockets is done here with events; what it decides is the product's own code.
 
-use std::{collections::BTreeMap, path::PathBuf, pin::Pin, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap,
+    panic::{AssertUnwindSafe, catch_unwind},
+    path::PathBuf,
+    pin::Pin,
+    sync::Arc,
+    time::Duration,
+};
 
 use futures::FutureExt as _;
 use supercloud_scheduler::{
@@ -212,7 +219,7 @@ impl Running {
                         },
                     };
                     match confirmed {
-                        Some(index) if applied >= *index => Some(Answer::Read { node, index: applied }),
+                        Some(index) if applied >= *index => Some(Answer::Read { node, index: *index }),
                         _ => failed.then_some(Answer::NoRead),
                     }
                 }
@@ -335,7 +342,12 @@ impl World {
         running.turn_due = false;
         let mut sent = Sent::default();
         let tick = std::mem::take(&mut running.tick);
-        match running.process.turn(tick, &mut sent) {
+        // A panic ends the process of a real node.
+        let turn = catch_unwind(AssertUnwindSafe(|| running.process.turn(tick, &mut sent)));
+        let Ok(turn) = turn else {
+            return self.ghost.accuse(|| format!("node {id} panicked"));
+        };
+        match turn {
             Ok((more, snapshot)) => {
                 let from = running.compared;
                 disk.handed(|log| {

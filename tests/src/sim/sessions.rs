@@ -110,9 +110,27 @@ impl World {
             return;
         }
         let message = Box::new(v1::SchedulerMessage { message: Some(message) });
+        self.replay_orders(session, host, &message);
         match self.network.arrivals(self.now, from, to, Stream::Session(session)).first().copied() {
             Some(at) => self.at(at, Event::Down { host, session, message }),
             None => self.stream_died(session, from, to, host),
+        }
+    }
+
+    /// Sometimes orders that came before come again, behind newer ones: as from a node that has fallen behind.
+    fn replay_orders(&mut self, session: u64, host: usize, message: &v1::SchedulerMessage) {
+        if self.shape.old_orders == 0 || self.quiet {
+            return;
+        }
+        let seen = self.old_orders.entry(host).or_default();
+        if matches!(&message.message, Some(Down::Orders(orders)) if !orders.full) {
+            seen.push(message.clone());
+        }
+        if self.dice.permille(self.shape.old_orders)
+            && let Some(old) = self.dice.pick(seen).cloned()
+        {
+            let later = self.dice.between(SECOND / 10, 5 * SECOND);
+            self.after(later, Event::Down { host, session, message: Box::new(old) });
         }
     }
 

@@ -19,6 +19,8 @@ pub(super) struct Shape {
     pub(super) hosts: usize,
     pub(super) sites: usize,
     pub(super) timing: Timing,
+    /// After so many messages of a thousand to an agent, orders that it had before come again.
+    pub(super) old_orders: u64,
     /// A client's pause between two things.
     pub(super) pace: (Micros, Micros),
     pub(super) snapshot_entries: u64,
@@ -63,7 +65,7 @@ impl Shape {
             black_out: weight(2),
             pause: weight(4),
             partition: weight(6),
-            weather: weight(3),
+            weather: weight(6),
             slow_disk: weight(3),
             disk_failure: weight(3),
             damage: weight(1),
@@ -80,10 +82,11 @@ impl Shape {
         let slow = dice.permille(300);
         Self {
             nodes,
-            clients: dice.between(1, if estate { 2 } else { 5 }) as usize,
+            clients: dice.between(1, if estate { 2 } else { 9 }) as usize,
             hosts: if estate { dice.between(2, 6) as usize } else { 0 },
             sites: dice.between(1, 2) as usize,
             timing: Timing::default(),
+            old_orders: if dice.permille(500) { 100 } else { 0 },
             pace: match (estate, slow) {
                 (true, _) => (SECOND / 2, 5 * SECOND),
                 (false, true) => (100_000, 2 * SECOND),

@@ -127,6 +127,8 @@ pub(super) struct World {
     /// Counts sessions.
     pub(super) sessions: u64,
     pub(super) dead_streams: DeadStreams,
+    /// Orders that each host was sent, to be sent again.
+    pub(super) old_orders: BTreeMap<usize, Vec<SchedulerMessage>>,
     /// Where the waits of agents are counted from.
     pub(super) origin: Instant,
     pub(super) operator: Operator,
@@ -161,6 +163,7 @@ impl World {
             served: BTreeMap::new(),
             sessions: 0,
             dead_streams: DeadStreams::new(),
+            old_orders: BTreeMap::new(),
             origin: Instant::now(),
             operator: Operator::default(),
             damaged: BTreeSet::new(),

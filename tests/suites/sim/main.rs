@@ -1,5 +1,7 @@
 //! The simulation, seed after seed. A seed that fails is named with the command that runs it again.
 
+mod planted;
+
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use supercloud_tests::{Outcome, sim, wrong};

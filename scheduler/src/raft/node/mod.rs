@@ -328,7 +328,27 @@ impl<M: Machine, L: LogStore> Node<M, L> {
         }
     }
 
+    /// A planted fault: what a learner has counts for a voter.
+    #[cfg(feature = "planted")]
+    fn count_learner(&mut self, message: &Message) {
+        let conf = self.membership.conf();
+        let told = message.get_msg_type() == MessageType::MsgAppendResponse && !message.reject;
+        if told && conf.learners.contains(&message.from) {
+            let voters = conf.voters.iter().copied().filter(|voter| *voter != self.id);
+            let matched = self.matched();
+            let lags = voters.min_by_key(|voter| matched.get(&NodeId(*voter)).copied());
+            if let Some(from) = lags {
+                // Refused where raft does not see the point.
+                let _ = self.raw.step(Message { from, ..message.clone() });
+            }
+        }
+    }
+
     fn step_raft(&mut self, message: Message) {
+        #[cfg(feature = "planted")]
+        if crate::planted::is(crate::planted::Fault::CountLearner) {
+            self.count_learner(&message);
+        }
         let (from, kind) = (message.from, message.get_msg_type());
         if let Err(error) = self.raw.step(message) {
             // Messages of nodes that raft does not know (yet, or any more) are normal around a change of members.

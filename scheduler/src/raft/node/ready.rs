@@ -15,6 +15,8 @@ use super::super::snapshot_file::SnapshotMeta;
 use super::super::transport::{PeerAddress, SnapshotToSend};
 use super::super::wire;
 use super::{Fatal, Grown, Job, LogStore, Machine, Node, SnapshotJob, Transport};
+#[cfg(feature = "planted")]
+use crate::planted;
 
 /// What waits for a Ready to be on disk.
 pub(super) struct Promise {
@@ -79,6 +81,10 @@ impl<M: Machine, L: LogStore> Node<M, L> {
 
     /// Keeps what must wait for the disk, or does it at once where nothing does.
     fn promise(&mut self, promise: Promise, network: &mut dyn Transport) {
+        #[cfg(feature = "planted")]
+        if planted::is(planted::Fault::AcknowledgeBeforeSync) {
+            return self.keep(promise, network);
+        }
         match self.promises.back_mut() {
             _ if promise.ticket != 0 => self.promises.push_back(promise),
             Some(last) => {
