@@ -4,10 +4,11 @@
 //! * **Slow means frozen again and again.** This kernel has no device mapper to delay a disk with, and a busy neighbour slows it as much as
 //!   the machine likes. `fsfreeze` makes the kernel itself hold every write to this one file system until it thaws, so the node's own
 //!   writes and syncs take as long as we say, and nobody else's do.
-//! * **Full means filled by a file**, to the last block: `fallocate` takes what is free, and giving it back is one `unlink`.
+//! * **Full means filled by a file**, to the last block; giving it back is one `unlink`.
 
 use std::{
     fs,
+    io::{ErrorKind, Write as _},
     path::{Path, PathBuf},
     process::Command,
     sync::{
@@ -24,6 +25,8 @@ use crate::{Outcome, Wrong, process::complete, wait};
 
 /// Longest time for one command of util-linux; a freeze writes out first what is dirty.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// Bytes of a block.
+const BLOCK: usize = 4096;
 /// Within which a process that was killed lets go of its files.
 const UNUSED_WITHIN: Duration = Duration::from_secs(10);
 /// What fills a disk up.
@@ -79,7 +82,17 @@ impl Disk {
         let free = statvfs(&self.path)?;
         let bytes = free.blocks_available() * free.fragment_size();
         let ballast = self.path.join(BALLAST);
-        run(Command::new("fallocate").args(["-l", &bytes.to_string()]).arg(ballast))
+        // Most of it at once. It is refused where somebody else took a block meanwhile, and then has taken the rest all the same.
+        let _ = run(Command::new("fallocate").args(["-l", &bytes.to_string()]).arg(&ballast));
+        let mut ballast = fs::OpenOptions::new().create(true).append(true).open(&ballast)?;
+        loop {
+            let written = ballast.write_all(&[0; BLOCK]).and_then(|()| ballast.sync_data());
+            match written {
+                Ok(()) => {}
+                Err(error) if error.kind() == ErrorKind::StorageFull => return Ok(()),
+                Err(error) => return Err(error.into()),
+            }
+        }
     }
 
     /// Gives back what was taken.
@@ -156,8 +169,6 @@ fn run(command: &mut Command) -> Outcome {
 
 #[cfg(test)]
 mod tests {
-    use std::io::Write as _;
-
     use super::*;
     use crate::wait::timed;
 
@@ -174,7 +185,7 @@ mod tests {
         write(&disk)?;
         disk.fill()?;
         let full = write(&disk).map_err(|error| error.kind());
-        assert_eq!(full, Err(std::io::ErrorKind::StorageFull));
+        assert_eq!(full, Err(ErrorKind::StorageFull));
         disk.empty()?;
         write(&disk)?;
 

@@ -160,7 +160,7 @@ impl Shared {
         Ok(begin)
     }
 
-    /// Makes one call, on one node after the other from `first` on; its answer, and the node to begin with next time..
+    /// Makes one call, on one node after the other from `first` on; its answer, and the node to begin with next time.
     async fn ask(
         &self,
         register: usize,

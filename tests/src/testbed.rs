@@ -35,6 +35,8 @@ pub const WHOLE_WITHIN: Duration = Duration::from_secs(30);
 pub const STABLE_WITHIN: Duration = Duration::from_secs(10);
 /// For how long it is looked at: several elections.
 const STABLE_FOR: Duration = Duration::from_secs(2);
+/// For how long nothing is written where nothing can be: several elections.
+const SILENT_FOR: Duration = Duration::from_secs(2);
 /// Writes that show that a cluster serves: several a client, so that none of them hangs.
 const SERVED: usize = 40;
 /// Workloads on a page; a test has fewer.
@@ -113,6 +115,16 @@ impl Testbed {
     /// Waits until clients are served: each of them, since they go on to another node where one does not answer.
     pub fn await_served(&self, load: &Load) -> Outcome<Duration> {
         load.await_more(SERVED, SERVES_WITHIN)
+    }
+
+    /// Waits until writes end, as they must where no majority can keep them; nothing is written for several elections.
+    pub fn await_silence(&self, load: &Load) -> Outcome {
+        wait::until("writes have ended", SERVES_WITHIN, || {
+            let written = load.written();
+            wait::throughout("nothing is written", SILENT_FOR, || {
+                hold(load.written() == written, || format!("{written} writes became {}", load.written()))
+            })
+        })
     }
 
     /// All places.

@@ -1,21 +1,15 @@
 //! Networks that do not carry everything, in every shape between three and five nodes. Clients reach every node all the time.
 
-use std::time::Duration;
-
 use supercloud_tests::{
     Outcome, Wrong, hold,
     load::USUAL,
     partition::{Lost, bridge, deaf, hears_majority, isolate, mute, one_way, ring, split},
-    testbed::{SERVES_WITHIN, Setting, Testbed},
-    wait,
+    testbed::{Setting, Testbed},
 };
 
 const THREE: Setting = Setting { nodes: 3, proxies: false, disks: None };
 const FOUR: Setting = Setting { nodes: 4, proxies: false, disks: None };
 const FIVE: Setting = Setting { nodes: 5, proxies: false, disks: None };
-
-/// How long nobody is served where nobody hears a majority: several elections.
-const SILENT_FOR: Duration = Duration::from_secs(2);
 
 /// A name, and what is lost when this node leads.
 type Shape = (&'static str, fn(usize) -> Lost);
@@ -52,12 +46,7 @@ fn check_silence(setting: Setting, lost: &Lost) -> Outcome {
         let load = bed.load("silence", USUAL)?;
         bed.await_served(&load)?;
         bed.network.lose(lost)?;
-        wait::until("writes have ended", SERVES_WITHIN, || {
-            let written = load.written();
-            wait::throughout("nothing is written", SILENT_FOR, || {
-                hold(load.written() == written, || format!("{written} writes became {}", load.written()))
-            })
-        })?;
+        bed.await_silence(&load)?;
         bed.network.heal()?;
         bed.await_served(&load)?;
         load.finish()?;
