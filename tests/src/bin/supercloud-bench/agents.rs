@@ -58,7 +58,7 @@ const SPARE_MIB: f64 = 2_048.0;
 /// Agents between two looks at the memory.
 const MEMORY_LOOK: usize = 250;
 /// Longest wait until all are ready.
-const READY: Duration = Duration::from_secs(180);
+const READY: Duration = Duration::from_secs(120);
 /// Time after which the last of the starts has died away.
 const SETTLE: Duration = Duration::from_secs(10);
 /// Time over which processor time is counted.
@@ -95,11 +95,11 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome {
             let (listener, mut heard) = mpsc::unbounded_channel();
             eprintln!("  {wanted} agents join");
             let agents = Agents::start(&place, wanted, &listener).await?;
-            operator.until_ready(agents.count, READY).await?;
-            report.note("agents", agents.count as f64);
+            let ready = operator.until_ready(agents.count, READY).await?;
+            report.note("agents", ready as f64);
             at_rest(&pids, rest, report).await?;
             report.probe()?;
-            let orders = (agents.count / ORDERED).max(1);
+            let orders = (ready / ORDERED).max(1);
             let mut placements = watch_placements(&operator).await?;
             let paced = pace(&operator, orders);
             let singly = reached(&mut placements, &mut heard, orders, paced).await?;

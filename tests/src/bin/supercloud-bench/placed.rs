@@ -61,7 +61,7 @@ const HAND_INS: usize = 16;
 /// What is not placed by then does not count.
 const PATIENCE: Duration = Duration::from_secs(75);
 /// Longest wait until the hosts are ready.
-const READY: Duration = Duration::from_secs(180);
+const READY: Duration = Duration::from_secs(120);
 
 /// The bench.
 pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome {
@@ -77,8 +77,8 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome {
             eprintln!("  {hosts} hosts join");
             let each = enrol(&servers, &credentials, hosts).await?;
             let fleet = Fleet::start(&servers, each, Manner::Heedless, OFFER, HEARTBEAT).await;
-            operator.until_ready(hosts, READY).await?;
-            report.note("placed_hosts", hosts as f64);
+            let ready = operator.until_ready(hosts, READY).await?;
+            report.note("placed_hosts", ready as f64);
             at_a_pace(&operator, report).await?;
             singly(&operator, singles, report).await?;
             report.probe()?;

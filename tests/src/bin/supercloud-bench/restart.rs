@@ -42,7 +42,7 @@ const HEARTBEAT: Duration = Duration::from_secs(10);
 /// Workloads that are handed in before those before them are placed.
 const AHEAD: usize = 20;
 /// Longest time for the hosts, for the placements, and for the reports.
-const READY: Duration = Duration::from_secs(180);
+const READY: Duration = Duration::from_secs(120);
 const PLACED: Duration = Duration::from_secs(120);
 const REPORTED: Duration = Duration::from_secs(60);
 /// Longest time for the start.
@@ -83,7 +83,8 @@ async fn fill(
     let nodes = [address.to_owned()];
     let each = enrol(&nodes, credentials, hosts).await?;
     let fleet = Fleet::start(&nodes, each, Manner::Prompt, OFFER, HEARTBEAT).await;
-    operator.until_ready(hosts, READY).await?;
+    let ready = operator.until_ready(hosts, READY).await?;
+    report.note("restart_hosts", ready as f64);
     let wanted = workloads * COUNT as usize;
     let begun = Instant::now();
     hand_in(&operator, workloads, begun).await?;
