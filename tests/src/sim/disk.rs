@@ -209,11 +209,6 @@ impl Disk {
         look(&self.state().durable)
     }
 
-    /// What the process was told, with what is on its way.
-    pub(super) fn handed<T>(&self, look: impl FnOnce(&Content) -> T) -> T {
-        look(&self.state().handed)
-    }
-
     /// Flips bits in the log: its store will refuse to open.
     pub(super) fn damage_log(&self) {
         self.state().damaged = true;

@@ -350,7 +350,8 @@ impl World {
         match turn {
             Ok((more, snapshot)) => {
                 let from = running.compared;
-                disk.handed(|log| {
+                // What is on its way to the disk binds nobody: a lone voter leads before its own vote is there.
+                disk.durable(|log| {
                     self.ghost.log(id, log, from.min(log.last_index()));
                     running.compared = log.last_index();
                 });
