@@ -212,21 +212,10 @@ impl Judge<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::raft::members::MemberKind;
-
-    fn membership(voters: u64) -> Membership {
-        let member = |id| Member {
-            id: NodeId(id),
-            peer_address: format!("p{id}"),
-            api_address: format!("a{id}"),
-            kind: MemberKind::Voter,
-        };
-        Membership::founded_by(&(1..=voters).map(member).collect::<Vec<_>>())
-    }
 
     fn check(voters: u64, heard: &[u64], change: Change, expected: Result<Permitted, ChangeError>) {
         let judge = Judge {
-            membership: &membership(voters),
+            membership: &Membership::of_voters(voters),
             leader: 1,
             commit: 10,
             matched: &BTreeMap::new(),

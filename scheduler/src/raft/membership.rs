@@ -66,6 +66,18 @@ impl Membership {
         Self { conf, addresses, next_id }
     }
 
+    /// So many voters, numbered from 1, at `p1`, `p2` and so on.
+    #[cfg(test)]
+    pub(super) fn of_voters(count: u64) -> Self {
+        let member = |id| Member {
+            id: NodeId(id),
+            peer_address: format!("p{id}"),
+            api_address: format!("a{id}"),
+            kind: MemberKind::Voter,
+        };
+        Self::founded_by(&(1..=count).map(member).collect::<Vec<_>>())
+    }
+
     pub(super) fn to_stored(&self) -> StoredMembership {
         StoredMembership {
             next_id: self.next_id,

@@ -15,9 +15,7 @@ use crate::raft::node::{Control, Inputs, Node, Parts};
 use crate::raft::proposals::Proposal;
 use crate::raft::snapshot_dir::SnapshotDir;
 use crate::raft::snapshot_file::SnapshotMeta;
-use crate::raft::{
-    Committed, Member, MemberKind, NodeId, PeerAddress, ProposeError, Role, SnapshotToSend, Transport, wire,
-};
+use crate::raft::{Committed, NodeId, PeerAddress, ProposeError, Role, SnapshotToSend, Transport, wire};
 
 const CLUSTER: &str = "test";
 const FOUNDING: Position = Position { index: 1, term: 1 };
@@ -119,7 +117,7 @@ struct World {
 impl World {
     /// Three voters.
     fn new() -> Self {
-        Self::of(&founded(3))
+        Self::of(&Membership::of_voters(3))
     }
 
     fn of(membership: &Membership) -> Self {
@@ -201,17 +199,6 @@ impl World {
 
 fn nothing() -> Inputs<usize> {
     Inputs { tick: false, messages: Vec::new(), proposals: Vec::new(), control: Vec::new() }
-}
-
-/// So many voters, numbered from 1.
-fn founded(voters: u64) -> Membership {
-    let member = |id| Member {
-        id: NodeId(id),
-        peer_address: format!("p{id}"),
-        api_address: format!("a{id}"),
-        kind: MemberKind::Voter,
-    };
-    Membership::founded_by(&(1..=voters).map(member).collect::<Vec<_>>())
 }
 
 fn node(
@@ -331,7 +318,7 @@ fn a_heartbeat_is_answered_while_the_disk_writes_and_an_acknowledgement_is_not()
 
 #[test]
 fn a_learner_hears_of_a_lone_voters_term_only_after_its_disk_has_written_it() {
-    let mut membership = founded(1);
+    let mut membership = Membership::of_voters(1);
     let conf = ConfState { voters: vec![1], learners: vec![2], ..ConfState::default() };
     let learner = StoredMember { id: 2, peer_address: "p2".to_owned(), api_address: "a2".to_owned() };
     membership.changed(conf, ChangeContext { added: Some(learner) });
