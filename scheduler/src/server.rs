@@ -5,6 +5,7 @@
 //!   not serving -> leadership handed over -> streams ended, calls drained (with a deadline) -> log closed
 //! ```
 
+mod gathering;
 mod http;
 mod limits;
 
@@ -15,6 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures::{Stream, StreamExt as _};
 use supercloud_proto::{
     pki::{Credentials, Servers, Trust},
     v1,
@@ -27,6 +29,8 @@ use tokio::{
 };
 use tonic::transport::{ServerTlsConfig, server::TcpIncoming};
 use tonic_health::server::HealthReporter;
+
+use gathering::Gathering;
 
 use crate::{
     admission::Admission,
@@ -228,8 +232,10 @@ async fn listen(address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartE
     bound.await.map_err(|source| StartError::Listen { address, source })
 }
 
-fn incoming(listener: TcpListener) -> TcpIncoming {
-    TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(limits::TCP_KEEPALIVE))
+fn incoming(listener: TcpListener) -> impl Stream<Item = io::Result<Gathering>> {
+    let accepted =
+        TcpIncoming::from(listener).with_nodelay(Some(true)).with_keepalive(Some(limits::TCP_KEEPALIVE));
+    accepted.map(|stream| stream.map(Gathering::new))
 }
 
 fn with_tls(
@@ -255,7 +261,7 @@ fn certified(home: &Home) -> Result<Person, StartError> {
     Ok(Person {
         record,
         expires: Some(credentials.expires_at()),
-        recognition: Recognition::Certificates(credentials.cluster().clone()),
+        recognition: Recognition::certificates(credentials.cluster().clone()),
         tls: Some((credentials.api_server_tls()?, credentials.peer_server_tls()?)),
         trust: PeerTrust::Mutual(Box::new(credentials.clone())),
         admission: Admission::new(ca, credentials),

@@ -1,4 +1,12 @@
 //! Who makes a call, and what of the estate is theirs to see. The borough comes from the certificate, never from the request alone.
+//!
+//! A certificate is read once and then known by its bytes: reading one costs as much as a small call. TLS has verified it when the
+//! connection was made; what is remembered is only whom it names.
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+};
 
 use supercloud_proto::{
     name::{BoroughName, ClusterName, HostName},
@@ -10,13 +18,21 @@ use tonic::{
     transport::server::{TcpConnectInfo, TlsConnectInfo},
 };
 
-/// How callers are recognised on this node.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// Certificates that are known; when there are more, all are read anew. Each takes about a KiB.
+const MAX_KNOWN: usize = 4_096;
+
+/// How callers are recognised on this node. Cheap to clone; clones know the same certificates.
+#[derive(Debug, Clone)]
 pub enum Recognition {
     /// Development: there are no certificates, and only this machine reaches the node.
     Dev,
     /// By certificates of this cluster.
-    Certificates(ClusterName),
+    Certificates {
+        /// The cluster.
+        cluster: ClusterName,
+        /// Whom certificates name that were read before, by their bytes.
+        known: Arc<Mutex<HashMap<Vec<u8>, Identity>>>,
+    },
 }
 
 /// Who makes a call.
@@ -31,16 +47,35 @@ pub enum Caller {
 }
 
 impl Recognition {
+    /// By certificates of this cluster.
+    #[must_use]
+    pub fn certificates(cluster: ClusterName) -> Self {
+        Self::Certificates { cluster, known: Arc::default() }
+    }
+
     /// Who sent a request, by the certificate that TLS has verified.
     ///
     /// # Errors
     /// `UNAUTHENTICATED` when the certificate names nobody of this cluster.
     pub fn caller(&self, extensions: &http::Extensions) -> Result<Caller, Status> {
-        let Self::Certificates(cluster) = self else { return Ok(Caller::Dev) };
+        let Self::Certificates { cluster, known } = self else { return Ok(Caller::Dev) };
         let chain = extensions.get::<TlsConnectInfo<TcpConnectInfo>>().and_then(TlsConnectInfo::peer_certs);
-        match chain.and_then(|chain| identity::of_chain(&chain, cluster)) {
+        let Some(chain) = chain.filter(|chain| !chain.is_empty()) else { return Ok(Caller::Nobody) };
+        // The map is whole between two statements.
+        let known = || known.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(identity) = known().get(chain[0].as_ref()) {
+            return Ok(Caller::Known(identity.clone()));
+        }
+        match identity::of_chain(&chain, cluster) {
             None => Ok(Caller::Nobody),
-            Some(Ok(identity)) => Ok(Caller::Known(identity)),
+            Some(Ok(identity)) => {
+                let mut known = known();
+                if known.len() >= MAX_KNOWN {
+                    known.clear();
+                }
+                known.insert(chain[0].to_vec(), identity.clone());
+                Ok(Caller::Known(identity))
+            }
             Some(Err(error)) => Err(Status::unauthenticated(format!("the client certificate: {error}"))),
         }
     }

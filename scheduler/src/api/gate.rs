@@ -85,7 +85,7 @@ mod tests {
 
     #[test]
     fn what_is_not_in_the_table_is_refused_and_so_is_who_shows_nothing() {
-        let strict = Recognition::Certificates("london".parse().unwrap());
+        let strict = Recognition::certificates("london".parse().unwrap());
         let apply = "/supercloud.v1.WorkloadService/Apply";
         assert_eq!(refusal(&strict, apply), Some(Code::Unauthenticated));
         assert_eq!(refusal(&strict, "/supercloud.v1.SchedulerService/Join"), None);

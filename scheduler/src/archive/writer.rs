@@ -24,8 +24,13 @@ use crate::clock::unix_now;
 const MAX_GROUP: usize = 10_000;
 /// Records that wait behind a gap; what comes beyond makes the gap longer.
 const MAX_HELD: usize = 100_000;
-/// Least time between two syncs: events of a busy moment share one, and the log has the disk for itself meanwhile.
-const SYNC_EVERY: Duration = Duration::from_millis(20);
+/// Least time between two writes: events of a busy moment share one, and the log has the disk for itself meanwhile.
+const WRITE_EVERY: Duration = Duration::from_millis(20);
+/// The next one waits for so many times as long as the last one took: writing takes a tenth of a core at most, and the more comes the more
+/// shares one.
+const WRITE_SHARE: u32 = 9;
+/// Longest such wait: events are seen no later than this.
+const MAX_WRITE_WAIT: Duration = Duration::from_millis(200);
 /// The index of batches that bring nothing is put on disk this late, so that they cost no sync of their own.
 const IDLE_SYNC: Duration = Duration::from_secs(1);
 /// How often a store that the disk refuses is tried again.
@@ -60,7 +65,8 @@ pub(super) fn start(settings: Settings, shared: Arc<Shared>, messages: Receiver<
         behind: 0,
         dirty: None,
         tried: Instant::now(),
-        synced: Instant::now(),
+        written: Instant::now(),
+        pause: WRITE_EVERY,
     };
     writer.open();
     let spawned = thread::Builder::new().name("archive".to_owned()).spawn(move || writer.run(&messages));
@@ -87,7 +93,9 @@ struct Writer {
     /// Since when the index in memory is ahead of the disk, and that index.
     dirty: Option<(Instant, LogIndex)>,
     tried: Instant,
-    synced: Instant,
+    /// When the last write ended, and how long the next one waits from then on.
+    written: Instant,
+    pause: Duration,
 }
 
 impl Writer {
@@ -101,7 +109,7 @@ impl Writer {
             if matches!(message, Some(Message::Stop)) {
                 break;
             }
-            thread::sleep(SYNC_EVERY.saturating_sub(self.synced.elapsed()));
+            thread::sleep(self.pause.saturating_sub(self.written.elapsed()));
             if self.open.is_none() && self.tried.elapsed() >= REOPEN_EVERY {
                 self.open();
             }
@@ -194,9 +202,11 @@ impl Writer {
             let after = open.meta.index;
             group.insert(0, Batch { after, index, ..Batch::default() });
         }
+        let began = Instant::now();
         open.store.append(&mut open.meta, group)?;
-        self.synced = Instant::now();
         while open.store.trim(&mut open.meta, keep)? {}
+        self.written = Instant::now();
+        self.pause = ((self.written - began) * WRITE_SHARE).clamp(WRITE_EVERY, MAX_WRITE_WAIT);
         Ok(())
     }
 

@@ -97,6 +97,14 @@ impl EngineWriter {
     }
 
     pub(super) fn write(&self, write: LogWrite, forget: Option<u64>, sync: bool) -> Result<(), StoreError> {
+        let own = self.thread.as_ref().map(|thread| thread.thread().id());
+        if own == Some(thread::current().id()) {
+            // It takes turns of the node as well, and would wait for itself for ever; `Node::is_at_ease` keeps such turns from it.
+            return Err(StoreError::Write {
+                directory: self.directory.clone(),
+                found: "the thread that writes it was to wait for itself".to_owned(),
+            });
+        }
         let (caller, answer) = mpsc::sync_channel(1);
         self.send(Job { write, forget, sync, done: Done::Caller(caller) });
         let ended = |_| StoreError::Write {

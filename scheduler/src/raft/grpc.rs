@@ -1,13 +1,17 @@
 //! The network of production: one long-lived gRPC stream to each peer, and one of its own for each snapshot.
 //!
-//! The log's thread only puts messages into bounded queues; a task a peer connects, sends, and waits with growing
+//! A turn of the log only puts messages into bounded queues; a task a peer connects, sends, and waits with growing
 //! patience when that fails. What does not fit a queue is dropped, and what waited while the peer was away is dropped
 //! too: raft repeats what still matters, and an old heartbeat matters to nobody.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::io::SeekFrom;
-use std::sync::Arc;
+use std::pin::Pin;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll, ready};
 
+use futures::Stream;
 use futures::future::BoxFuture;
 use rand::Rng as _;
 use supercloud_proto::v1;
@@ -35,7 +39,7 @@ pub type ConnectError = Box<dyn std::error::Error + Send + Sync>;
 pub type Connect =
     Arc<dyn Fn(PeerAddress) -> BoxFuture<'static, Result<Channel, ConnectError>> + Send + Sync>;
 
-/// Requests that wait for the connection to take them.
+/// Pieces of a snapshot that wait for the connection to take them.
 const STREAM_DEPTH: usize = 4;
 
 /// See the head of the module.
@@ -101,7 +105,8 @@ impl Transport for GrpcTransport {
 }
 
 /// Serves one peer until its queue is closed.
-async fn serve(shared: Arc<Shared>, to: PeerAddress, mut queue: mpsc::Receiver<Vec<u8>>) {
+async fn serve(shared: Arc<Shared>, to: PeerAddress, queue: mpsc::Receiver<Vec<u8>>) {
+    let queue = Arc::new(Mutex::new(queue));
     let mut wait = FIRST_RECONNECT;
     let mut away = false;
     loop {
@@ -111,7 +116,7 @@ async fn serve(shared: Arc<Shared>, to: PeerAddress, mut queue: mpsc::Receiver<V
                     tracing::info!(peer = %to.id, address = to.address, "peer is reached again");
                 }
                 (away, wait) = (false, FIRST_RECONNECT);
-                stream(&shared, channel, &mut queue).await
+                stream(&shared, channel, &queue).await
             }
             Err(error) => Err(Status::unavailable(error.to_string())),
         };
@@ -128,60 +133,96 @@ async fn serve(shared: Arc<Shared>, to: PeerAddress, mut queue: mpsc::Receiver<V
         let jitter = rand::rng().random_range(0.5..1.0);
         tokio::time::sleep(wait.mul_f64(jitter)).await;
         wait = (wait * 2).min(MAX_RECONNECT);
-        while queue.try_recv().is_ok() {}
-        if queue.is_closed() {
+        if forget_queued(&queue) {
             return;
         }
     }
+}
+
+/// Drops what is queued. Whether nothing will come any more.
+fn forget_queued(queue: &Queue) -> bool {
+    let mut queue = locked(queue);
+    while queue.try_recv().is_ok() {}
+    queue.is_closed()
 }
 
 async fn connect(shared: &Shared, to: &PeerAddress) -> Result<Channel, ConnectError> {
     timeout(CONNECT_DEADLINE, (shared.connect)(to.clone())).await?
 }
 
-/// Sends what is queued over one stream. `Ok` when the queue is closed, `Err` when the stream ended.
-async fn stream(
-    shared: &Shared,
-    channel: Channel,
-    queue: &mut mpsc::Receiver<Vec<u8>>,
-) -> Result<(), Status> {
-    let (requests, outgoing) = mpsc::channel(STREAM_DEPTH);
-    let mut client = PeerServiceClient::new(channel);
-    let call = client.step(ReceiverStream::new(outgoing));
-    tokio::pin!(call);
-    let mut batch = Vec::new();
-    loop {
-        let taken = tokio::select! {
-            ended = &mut call => return Err(ended.err().unwrap_or_else(|| Status::cancelled("the peer ended the stream"))),
-            taken = queue.recv_many(&mut batch, MAX_STEP_MESSAGES) => taken,
-        };
-        if taken == 0 {
-            // Closed: let the peer take what was sent.
-            drop(requests);
-            return call.await.map(drop);
-        }
-        for messages in gather(&mut batch) {
-            let request = v1::StepRequest { from: shared.id.0, messages };
-            tokio::select! {
-                ended = &mut call => return Err(ended.err().unwrap_or_else(|| Status::cancelled("the peer ended the stream"))),
-                sent = requests.send(request) => sent.map_err(|_| Status::cancelled("the stream is gone"))?,
+/// Sends what is queued over one stream. `Ok` when the queue is closed and the peer has taken what was sent, `Err` when the stream ended.
+async fn stream(shared: &Shared, channel: Channel, queue: &Arc<Queue>) -> Result<(), Status> {
+    let running = Arc::new(AtomicBool::new(true));
+    let requests = Requests {
+        from: shared.id,
+        queue: queue.clone(),
+        running: running.clone(),
+        taken: Vec::new(),
+        left: VecDeque::new(),
+    };
+    let answer = PeerServiceClient::new(channel).step(requests).await;
+    // The stream may live on for a moment, and must not take what is meant for the next one.
+    running.store(false, Ordering::Release);
+    match answer {
+        Ok(_) if locked(queue).is_closed() => Ok(()),
+        Ok(_) => Err(Status::cancelled("the peer ended the stream")),
+        Err(status) => Err(status),
+    }
+}
+
+/// Messages for one peer, which its streams take in turn.
+type Queue = Mutex<mpsc::Receiver<Vec<u8>>>;
+
+fn locked(queue: &Queue) -> MutexGuard<'_, mpsc::Receiver<Vec<u8>>> {
+    // A queue is whole between two statements.
+    queue.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+/// What one stream sends: all that is queued when the connection asks for more. The connection takes it from the queue by itself, since
+/// every task in between would cost each message a turn of its own.
+struct Requests {
+    from: NodeId,
+    queue: Arc<Queue>,
+    /// Whether this is still the stream that sends.
+    running: Arc<AtomicBool>,
+    /// Room for what is taken from the queue.
+    taken: Vec<Vec<u8>>,
+    /// What did not fit into the request before.
+    left: VecDeque<Vec<Vec<u8>>>,
+}
+
+impl Stream for Requests {
+    type Item = v1::StepRequest;
+
+    fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<v1::StepRequest>> {
+        let this = self.get_mut();
+        if this.left.is_empty() {
+            if !this.running.load(Ordering::Acquire) {
+                return Poll::Ready(None);
             }
+            let polled = locked(&this.queue).poll_recv_many(context, &mut this.taken, MAX_STEP_MESSAGES);
+            if ready!(polled) == 0 {
+                return Poll::Ready(None);
+            }
+            this.left = gather(&mut this.taken);
         }
+        let from = this.from.0;
+        Poll::Ready(this.left.pop_front().map(|messages| v1::StepRequest { from, messages }))
     }
 }
 
 /// Groups messages into requests of a bounded size, in their order.
-fn gather(batch: &mut Vec<Vec<u8>>) -> Vec<Vec<Vec<u8>>> {
-    let mut requests: Vec<Vec<Vec<u8>>> = Vec::new();
+fn gather(batch: &mut Vec<Vec<u8>>) -> VecDeque<Vec<Vec<u8>>> {
+    let mut requests: VecDeque<Vec<Vec<u8>>> = VecDeque::new();
     let mut bytes = u64::MAX;
     for message in batch.drain(..) {
         let size = message.len() as u64;
         bytes = bytes.saturating_add(size);
-        match requests.last_mut() {
+        match requests.back_mut() {
             Some(last) if bytes <= MAX_MESSAGE_BYTES => last.push(message),
             _ => {
                 bytes = size;
-                requests.push(vec![message]);
+                requests.push_back(vec![message]);
             }
         }
     }
@@ -259,7 +300,7 @@ mod tests {
     fn requests_keep_the_order_and_stay_small() {
         let big = vec![1; MAX_MESSAGE_BYTES as usize + 9];
         let mut batch = vec![vec![0], big.clone(), vec![2], vec![3]];
-        let expected = vec![vec![vec![0]], vec![big], vec![vec![2], vec![3]]];
+        let expected = [vec![vec![0]], vec![big], vec![vec![2], vec![3]]];
         assert_eq!(gather(&mut batch), expected);
     }
 }

@@ -6,6 +6,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, oneshot, watch};
 
 use super::changes::Change;
+use super::driver::Turns;
 use super::inbox::Inbox;
 use super::limits::{MAX_ENTRY_BYTES, SPACE_STEP_BYTES};
 use super::members::NodeId;
@@ -73,6 +74,8 @@ impl From<WireError> for StepError {
 pub struct Log<O> {
     cluster: Arc<str>,
     inbox: Arc<Inbox<O>>,
+    /// `None` where somebody takes the turns by hand.
+    turns: Option<Arc<dyn Turns>>,
     status: watch::Receiver<Status>,
     stopped: watch::Receiver<bool>,
     snapshots: SnapshotDir,
@@ -89,6 +92,7 @@ impl<O> Clone for Log<O> {
         Self {
             cluster: self.cluster.clone(),
             inbox: self.inbox.clone(),
+            turns: self.turns.clone(),
             status: self.status.clone(),
             stopped: self.stopped.clone(),
             snapshots: self.snapshots.clone(),
@@ -112,6 +116,7 @@ impl<O: Send + 'static> Log<O> {
         Self {
             cluster: Arc::from(cluster),
             inbox,
+            turns: None,
             status,
             stopped,
             snapshots,
@@ -127,13 +132,33 @@ impl<O: Send + 'static> Log<O> {
         Self { meter, ..self }
     }
 
+    /// The same, with who takes the turns.
+    pub(super) fn driven_by(self, turns: Arc<dyn Turns>) -> Self {
+        Self { turns: Some(turns), ..self }
+    }
+
+    /// Sees to it that a turn is taken after something was put into the inbox.
+    fn take_turn(&self) {
+        if let Some(turns) = &self.turns {
+            turns.take();
+        }
+    }
+
+    /// The same, after the tasks that are ready have had theirs: many of them may be about to bring something too, for the same turn.
+    async fn take_turn_together(&self) {
+        if self.turns.is_some() {
+            tokio::task::yield_now().await;
+            self.take_turn();
+        }
+    }
+
     /// What the log measures of itself.
     #[must_use]
     pub fn meter(&self) -> &Meter {
         &self.meter
     }
 
-    /// What waits for the log's thread now.
+    /// What waits for a turn now.
     #[must_use]
     pub fn queued(&self) -> Queued {
         self.inbox.queued()
@@ -152,6 +177,7 @@ impl<O: Send + 'static> Log<O> {
         }
         let (reply, answer) = oneshot::channel();
         self.inbox.propose(Proposal { entry, reply });
+        self.take_turn_together().await;
         answer.await.unwrap_or(Err(ProposeError::Stopped))
     }
 
@@ -163,6 +189,7 @@ impl<O: Send + 'static> Log<O> {
     pub async fn read_index(&self) -> Result<u64, ReadError> {
         let (reply, answer) = oneshot::channel();
         self.inbox.control(Control::Read(reply));
+        self.take_turn_together().await;
         answer.await.unwrap_or(Err(ReadError::Stopped))
     }
 
@@ -177,9 +204,22 @@ impl<O: Send + 'static> Log<O> {
     /// # Errors
     /// When it is not a message for this node's cluster, or its sender is no member any more.
     pub fn step(&self, from: NodeId, message: &[u8]) -> Result<(), StepError> {
-        let incoming = self.decode(from, message)?;
-        self.inbox.message(incoming);
-        Ok(())
+        self.step_all(from, [message])
+    }
+
+    /// Takes messages that came together, in their order: see [`Log::step`].
+    ///
+    /// # Errors
+    /// Those of the first that is refused; the ones before it are taken.
+    pub(super) fn step_all<'m>(
+        &self,
+        from: NodeId,
+        messages: impl IntoIterator<Item = &'m [u8]>,
+    ) -> Result<(), StepError> {
+        let step = |message| self.decode(from, message).map(|incoming| self.inbox.message(incoming));
+        let taken = messages.into_iter().try_for_each(step);
+        self.take_turn();
+        taken
     }
 
     /// Adds a node that is about to start with [`super::Start::Join`], and returns its number. It becomes a voter by
@@ -224,6 +264,7 @@ impl<O: Send + 'static> Log<O> {
         let known = std::mem::replace(&mut *self.space.lock().unwrap_or_else(PoisonError::into_inner), space);
         if known.short != space.short || known.free.abs_diff(space.free) >= SPACE_STEP_BYTES {
             self.inbox.control(Control::Space(space));
+            self.take_turn();
         }
     }
 
@@ -247,6 +288,7 @@ impl<O: Send + 'static> Log<O> {
     ) -> Result<NodeId, ChangeError> {
         let (reply, answer) = oneshot::channel();
         self.inbox.control(control(reply));
+        self.take_turn();
         answer.await.unwrap_or(Err(ChangeError::Stopped))
     }
 
@@ -283,6 +325,7 @@ impl<O: Send + 'static> Log<O> {
         let received = self.snapshots.received(file)?;
         let incoming = self.decode(from, message)?;
         self.inbox.control(Control::SnapshotReceived(Box::new(incoming), received));
+        self.take_turn();
         Ok(())
     }
 }

@@ -1,15 +1,17 @@
-//! Everything that waits for the log's thread, bounded in number and bytes. Knows queues, no raft.
+//! Everything that waits for a turn of the node, bounded in number and bytes. Knows queues, no raft.
 //!
 //! Three queues under one lock: peers' messages, proposals, the rest. A flood of proposals therefore never keeps a
-//! heartbeat waiting, and a turn takes a bounded share of each.
+//! heartbeat waiting, and a turn takes a bounded share of each. Putting something in wakes nobody: who does so sees to it
+//! that a turn is taken (`driver`).
 
 use std::collections::VecDeque;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use super::limits::{
-    COMPANY_WAIT, MAX_BATCH_BYTES, MAX_BATCH_PROPOSALS, MAX_QUEUED_CONTROL, MAX_QUEUED_MESSAGE_BYTES,
-    MAX_QUEUED_MESSAGES, MAX_QUEUED_PROPOSAL_BYTES, MAX_QUEUED_PROPOSALS, RETRY_AFTER,
+    COMPANY_WAIT, LONG_TURN_BYTES, MAX_BATCH_BYTES, MAX_BATCH_PROPOSALS, MAX_QUEUED_CONTROL,
+    MAX_QUEUED_MESSAGE_BYTES, MAX_QUEUED_MESSAGES, MAX_QUEUED_PROPOSAL_BYTES, MAX_QUEUED_PROPOSALS,
+    RETRY_AFTER,
 };
 use super::members::NodeId;
 use super::meter::Queued;
@@ -26,6 +28,10 @@ struct Queues<O> {
     /// When the oldest of the proposals came, or when the last batch before it was taken.
     waiting_since: Option<Instant>,
     control: VecDeque<Control>,
+    /// How many of `control` only the log's own thread may see to.
+    long: usize,
+    /// The log's thread was called and has not come yet.
+    called: bool,
     stopping: bool,
     closed: bool,
 }
@@ -36,11 +42,17 @@ pub(super) struct Inbox<O> {
     woken: Condvar,
 }
 
-/// What `Inbox::take` found.
-pub(super) enum Taken<O> {
-    Inputs(Inputs<O>),
-    /// The node is to stop.
-    Stop,
+/// What is to be done about what waits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Due {
+    /// Nothing.
+    Nothing,
+    /// A turn.
+    Turn,
+    /// A turn of the log's own thread, which may take long.
+    LongTurn,
+    /// Proposals are waiting for company; nothing else is there.
+    Later,
 }
 
 impl<O> Inbox<O> {
@@ -52,6 +64,8 @@ impl<O> Inbox<O> {
             proposal_bytes: 0,
             waiting_since: None,
             control: VecDeque::new(),
+            long: 0,
+            called: false,
             stopping: false,
             closed: false,
         };
@@ -73,8 +87,6 @@ impl<O> Inbox<O> {
         }
         queues.message_bytes += incoming.bytes;
         queues.messages.push_back(incoming);
-        drop(queues);
-        self.woken.notify_one();
     }
 
     pub(super) fn propose(&self, proposal: Proposal<O>) {
@@ -90,8 +102,6 @@ impl<O> Inbox<O> {
         queues.proposal_bytes += proposal.entry.len();
         queues.proposals.push_back(proposal);
         queues.waiting_since.get_or_insert_with(Instant::now);
-        drop(queues);
-        self.woken.notify_one();
     }
 
     pub(super) fn control(&self, control: Control) {
@@ -102,9 +112,8 @@ impl<O> Inbox<O> {
             drop(queues);
             return refuse(control, stopped);
         }
+        queues.long += usize::from(is_long(&control));
         queues.control.push_back(control);
-        drop(queues);
-        self.woken.notify_one();
     }
 
     /// What waits.
@@ -114,6 +123,13 @@ impl<O> Inbox<O> {
             proposals: queues.proposals.len(),
             messages: queues.messages.len(),
             control: queues.control.len(),
+        }
+    }
+
+    /// Calls the log's thread.
+    pub(super) fn call(&self) {
+        if !std::mem::replace(&mut self.lock().called, true) {
+            self.woken.notify_one();
         }
     }
 
@@ -135,29 +151,43 @@ impl<O> Inbox<O> {
         control.into_iter().for_each(|control| refuse(control, true));
     }
 
-    /// Waits until something is there, at most `wait`, and takes a turn's share of it. With `company`, proposals wait a
-    /// little for more of their kind: as long as nothing else wakes the thread, at most [`COMPANY_WAIT`].
-    pub(super) fn take(&self, wait: Duration, company: bool) -> Taken<O> {
-        let end = Instant::now() + wait;
+    /// Waits until there is something for the log's thread, which others have not seen to: at most until `end`, and not
+    /// beyond the time at which proposals have waited for company long enough. `false`: the node is to stop.
+    pub(super) fn wait(&self, end: Instant, company: bool) -> bool {
         let mut queues = self.lock();
         loop {
             if queues.stopping {
-                return Taken::Stop;
+                return false;
             }
             let now = Instant::now();
-            let ripe = queues.ripe_at(company);
-            let ready = !queues.messages.is_empty()
-                || !queues.control.is_empty()
-                || ripe.is_some_and(|ripe| ripe <= now);
+            let ready = match queues.due(company, now) {
+                Due::Turn | Due::LongTurn => true,
+                Due::Nothing => queues.called,
+                // It stays called, so that it is not called for each of the proposals that come.
+                Due::Later => false,
+            };
             if ready || end <= now {
-                return Taken::Inputs(queues.take(ripe.is_some_and(|ripe| ripe <= now)));
+                queues.called = false;
+                return true;
             }
-            let until = ripe.map_or(end, |ripe| ripe.min(end));
+            let until = queues.ripe_at(company).map_or(end, |ripe| ripe.min(end));
             (queues, _) = self
                 .woken
                 .wait_timeout(queues, until.saturating_duration_since(now))
                 .unwrap_or_else(PoisonError::into_inner);
         }
+    }
+
+    /// What is to be done about what waits now. With `company`, proposals wait a little for more of their kind: as long as
+    /// nothing else is there, at most [`COMPANY_WAIT`].
+    pub(super) fn due(&self, company: bool) -> Due {
+        let queues = self.lock();
+        if queues.stopping { Due::Nothing } else { queues.due(company, Instant::now()) }
+    }
+
+    /// A turn's share of what waits.
+    pub(super) fn take(&self, company: bool) -> Inputs<O> {
+        self.lock().take(company)
     }
 }
 
@@ -169,11 +199,29 @@ impl<O> Queues<O> {
         self.waiting_since.map(|since| since + patience)
     }
 
-    fn take(&mut self, with_proposals: bool) -> Inputs<O> {
+    fn due(&self, company: bool, now: Instant) -> Due {
+        let ripe = self.ripe_at(company).map(|ripe| ripe <= now);
+        let bytes = self.message_bytes + if ripe == Some(true) { self.proposal_bytes } else { 0 };
+        if self.long > 0 || bytes > LONG_TURN_BYTES {
+            return Due::LongTurn;
+        }
+        if !self.messages.is_empty() || !self.control.is_empty() {
+            return Due::Turn;
+        }
+        match ripe {
+            Some(true) => Due::Turn,
+            Some(false) => Due::Later,
+            None => Due::Nothing,
+        }
+    }
+
+    fn take(&mut self, company: bool) -> Inputs<O> {
+        let ripe = self.ripe_at(company).is_some_and(|ripe| ripe <= Instant::now());
         let messages = self.messages.drain(..).collect();
         self.message_bytes = 0;
-        let proposals = if with_proposals { self.batch() } else { Vec::new() };
+        let proposals = if ripe { self.batch() } else { Vec::new() };
         let control = self.control.drain(..).collect();
+        self.long = 0;
         Inputs { tick: false, messages, proposals, control }
     }
 
@@ -191,6 +239,19 @@ impl<O> Queues<O> {
         self.proposal_bytes -= bytes;
         self.waiting_since = (!self.proposals.is_empty()).then(Instant::now);
         batch
+    }
+}
+
+/// Whether it may take long, or waits for the disk.
+fn is_long(control: &Control) -> bool {
+    match control {
+        Control::Read(_) | Control::Written(_) | Control::Unreachable(_) | Control::Space(_) => false,
+        Control::Change(..)
+        | Control::Transfer(..)
+        | Control::SnapshotSent { .. }
+        | Control::SnapshotTaken(_)
+        | Control::SnapshotReceived(..)
+        | Control::Removed => true,
     }
 }
 
@@ -221,7 +282,12 @@ pub struct Reports {
 
 impl Reports {
     pub(super) fn new<O: Send + 'static>(inbox: Arc<Inbox<O>>) -> Self {
-        Self { sink: Arc::new(move |control| inbox.control(control)) }
+        let sink = move |control| {
+            inbox.control(control);
+            // It may be told in the middle of a turn.
+            inbox.call();
+        };
+        Self { sink: Arc::new(sink) }
     }
 
     /// A message could not be sent. Tell it once an outage, not once a message.
@@ -237,5 +303,61 @@ impl Reports {
     /// A peer says that this node was removed from the cluster.
     pub fn removed(&self) {
         (self.sink)(Control::Removed);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::sync::oneshot;
+
+    use super::*;
+
+    const SOON: Duration = Duration::from_secs(10);
+
+    fn proposal(bytes: usize) -> Proposal<()> {
+        Proposal { entry: vec![0; bytes], reply: oneshot::channel().0 }
+    }
+
+    #[test]
+    fn what_is_long_is_left_to_the_thread_of_the_log() {
+        let inbox = Inbox::<()>::new();
+        assert_eq!(inbox.due(false), Due::Nothing);
+        inbox.control(Control::Read(oneshot::channel().0));
+        assert_eq!(inbox.due(false), Due::Turn);
+        inbox.control(Control::Removed);
+        assert_eq!(inbox.due(false), Due::LongTurn);
+        inbox.take(false);
+        assert_eq!(inbox.due(false), Due::Nothing);
+        inbox.propose(proposal(9));
+        assert_eq!(inbox.due(false), Due::Turn);
+        inbox.propose(proposal(LONG_TURN_BYTES));
+        assert_eq!(inbox.due(false), Due::LongTurn);
+    }
+
+    #[test]
+    fn proposals_wait_for_company_and_not_for_long() {
+        let inbox = Inbox::<()>::new();
+        inbox.propose(proposal(1));
+        // Read before, since the wait began earlier still.
+        assert_eq!(inbox.due(false), Due::Turn);
+        let began = Instant::now();
+        assert!(inbox.wait(began + SOON, true), "it is not to stop");
+        assert!(began.elapsed() < SOON && inbox.due(true) == Due::Turn);
+        assert_eq!(inbox.take(true).proposals.len(), 1);
+    }
+
+    #[test]
+    fn nobody_is_woken_but_by_a_call() {
+        let inbox = Arc::new(Inbox::<()>::new());
+        let began = Instant::now();
+        inbox.call();
+        assert!(
+            inbox.wait(began + SOON, false) && began.elapsed() < SOON,
+            "a call is kept until it is heard"
+        );
+        let end = Instant::now() + Duration::from_millis(20);
+        assert!(inbox.wait(end, false) && Instant::now() >= end, "and heard once");
+        inbox.stop();
+        assert!(!inbox.wait(began + SOON, false));
     }
 }

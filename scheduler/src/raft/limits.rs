@@ -42,8 +42,16 @@ pub const MAX_BATCH_BYTES: usize = (MAX_MESSAGE_BYTES as usize) / 8 * 7;
 /// Appends on their way to the disk beyond which new proposals wait for company: another one more would only make each
 /// smaller, since the disk takes what has gathered in one go.
 pub const APPENDS_BEFORE_COMPANY: usize = 2;
+/// Proposals that waited for their answers at a time of late, beyond which new ones wait for company too: what counts then is
+/// how many share a batch, and their answers take longer than that anyway.
+pub const ANSWERS_BEFORE_COMPANY: usize = 32;
 /// Longest such wait. What comes sooner, a batch of the largest size or a place on the disk, ends it.
 pub const COMPANY_WAIT: Duration = Duration::from_millis(1);
+/// Bytes to be taken in or to be applied beyond which a turn is left to the log's own thread (about a thousand entries of a
+/// few hundred bytes, some milliseconds): whoever brings something else takes the turn itself, and others may wait for it.
+pub const LONG_TURN_BYTES: usize = 256 << 10;
+/// Turns that whoever brings something takes at a stretch; what comes beyond is left to the log's own thread.
+pub const MAX_TURNS_AT_ONCE: usize = 16;
 /// Writes that share one sync; far more than raft can have under way.
 pub const MAX_MERGED_WRITES: usize = 1024;
 /// Proposals waiting for their batch; about a second of what one node can do.

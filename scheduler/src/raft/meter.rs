@@ -31,7 +31,7 @@ impl Default for Meter {
     }
 }
 
-/// What waits for the log's thread.
+/// What waits for a turn of the log.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Queued {
     /// Proposals.

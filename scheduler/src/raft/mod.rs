@@ -4,7 +4,7 @@
 //! `raft`, `raft_engine` or `prost11`.
 //!
 //! ```text
-//!   Log (handle, any task) ──> Inbox (bounded) ──> Node::turn (one thread) ──> Machine::apply
+//!   Log (handle, any task) ──> Inbox (bounded) ──> Node::turn (one at a time) ──> Machine::apply
 //!                                   ^                 │        │
 //!   peers' streams (service) ───────┤                 │        └──> snapshots (files, a thread for each)
 //!                                   ├── written ── LogStore (raft-engine, one thread)
@@ -17,9 +17,10 @@
 //! `inbox`, `driver`, `handle` · `transport`, `grpc`, `service`.
 //!
 //! Decisions
-//! * **One thread owns raft and the machine, another one the disk.** What raft has ready is handed over and not waited
-//!   for: several appends are under way, what has gathered meanwhile shares one sync, and what is committed is applied
-//!   beside it. Proposals are taken at once while the disk is free, and wait a moment for company while it is not.
+//! * **Whoever brings something takes the turn** (`driver`); what is long is left to a thread of the log's own. Another thread
+//!   has the disk: what raft has ready is handed over and not waited for, so that several appends are under way, what has
+//!   gathered meanwhile shares one sync, and what is committed is applied beside it. Proposals are taken at once while the
+//!   disk is free and few wait for answers; else they wait a moment for company.
 //! * **The state is in memory.** A start restores the newest whole snapshot and applies the log after it again, so
 //!   state, applied index and membership come from one place and cannot part.
 //! * **A failed write or sync ends the process** ([`Fatal`]); after it nobody knows what the disk holds.

@@ -25,17 +25,30 @@ impl<O> Proposal<O> {
 /// Appended proposals in the order of their indexes, all of one term: they end with the leadership.
 pub(super) struct Appended<O> {
     waiting: VecDeque<(u64, u64, ProposeReply<O>)>,
+    /// Most that waited at a time, in this tick and in the one before.
+    most: [usize; 2],
 }
 
 impl<O> Default for Appended<O> {
     fn default() -> Self {
-        Self { waiting: VecDeque::new() }
+        Self { waiting: VecDeque::new(), most: [0; 2] }
     }
 }
 
 impl<O> Appended<O> {
     pub(super) fn push(&mut self, index: u64, term: u64, reply: ProposeReply<O>) {
         self.waiting.push_back((index, term, reply));
+        self.most[0] = self.most[0].max(self.waiting.len());
+    }
+
+    /// A tick has passed.
+    pub(super) fn tick(&mut self) {
+        self.most = [self.waiting.len(), self.most[0]];
+    }
+
+    /// The most that have waited at a time of late.
+    pub(super) fn most(&self) -> usize {
+        self.most[0].max(self.most[1])
     }
 
     /// Whoever proposed the entry of `index` in `term`. Anybody before it has been overtaken.

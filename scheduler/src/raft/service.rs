@@ -55,9 +55,7 @@ pub async fn step_stream<O: Send + 'static>(
     while let Some(request) = requests.next().await {
         let request = request?;
         let from = sender(caller, request.from)?;
-        for message in &request.messages {
-            log.step(from, message)?;
-        }
+        log.step_all(from, request.messages.iter().map(Vec::as_slice))?;
     }
     Ok(v1::StepResponse {})
 }

@@ -4,13 +4,12 @@
 //! Only with the feature `simulation`. It decides nothing: what `driver` does with a thread, a simulation does by hand.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use tokio::sync::watch;
 
 use super::files::Files;
 use super::handle::Log;
-use super::inbox::{Inbox, Taken};
+use super::inbox::Inbox;
 use super::limits::{MAX_ELECTION_TICKS, MIN_ELECTION_TICKS};
 use super::log_store::{LogStore, StoreError, Ticket};
 use super::node::{Control, Node, Parts, SnapshotJob};
@@ -102,9 +101,7 @@ impl<M: Machine, L: LogStore> Process<M, L> {
         tick: bool,
         network: &mut dyn Transport,
     ) -> Result<(bool, Option<SnapshotWork<M>>), Fatal> {
-        let Taken::Inputs(mut inputs) = self.inbox.take(Duration::ZERO, false) else {
-            return Ok((false, None));
-        };
+        let mut inputs = self.inbox.take(false);
         inputs.tick = tick;
         let more = self.node.turn(inputs, network)?;
         let work = self.node.take_job().map(SnapshotWork);

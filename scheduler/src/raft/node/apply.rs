@@ -14,10 +14,11 @@ impl<M: Machine, L: LogStore> Node<M, L> {
             return Ok(());
         }
         let mut answers = Vec::new();
+        let bytes = entries.iter().map(|entry| entry.data.len() as u64).sum();
+        self.grown.entries += entries.len() as u64;
+        self.grown.bytes += bytes;
         for entry in entries {
             self.applied = Position { index: entry.index, term: entry.term };
-            self.grown.entries += 1;
-            self.grown.bytes += entry.data.len() as u64;
             match entry.get_entry_type() {
                 // Only an empty normal entry says nothing: it opens a term. An empty change leaves joint consensus.
                 EntryType::EntryNormal if entry.data.is_empty() => self.change_overtaken(&entry),
@@ -32,6 +33,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
                 }
             }
         }
+        self.backlog.applied(bytes, self.applied.index == self.raw.raft.raft_log.last_index());
         self.raw.mut_store().witness(self.applied.index)?;
         self.machine.applied_batch(self.applied.index, &self.members);
         for (reply, committed) in answers {

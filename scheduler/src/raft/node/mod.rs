@@ -13,7 +13,7 @@ mod status;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use ::raft::eraftpb::{Entry, Message, MessageType};
+use ::raft::eraftpb::{Entry, EntryType, Message, MessageType};
 use ::raft::{RawNode, SnapshotStatus, StateRole};
 
 use self::membership::{PendingChange, PendingTransfer};
@@ -119,6 +119,28 @@ struct Grown {
     bytes: u64,
 }
 
+/// What the log holds and the machine has not seen.
+struct Backlog {
+    /// Up to here the log must be applied before a turn may be taken in passing: what was found at the start, and changes of
+    /// the membership, which wait for the disk.
+    settled_at: u64,
+    /// Bytes of what came since, at least.
+    bytes: u64,
+}
+
+impl Backlog {
+    fn appended(&mut self, entries: &[Entry]) {
+        self.bytes += entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
+        let changes = entries.iter().filter(|entry| entry.get_entry_type() != EntryType::EntryNormal);
+        self.settled_at = changes.map(|entry| entry.index).fold(self.settled_at, u64::max);
+    }
+
+    /// `last`: nothing is left. What was replaced before it was applied is forgotten then.
+    fn applied(&mut self, bytes: u64, last: bool) {
+        self.bytes = if last { 0 } else { self.bytes.saturating_sub(bytes) };
+    }
+}
+
 /// What a node is made of.
 pub(super) struct Parts<M, L> {
     pub(super) id: u64,
@@ -160,6 +182,7 @@ pub(super) struct Node<M: Machine, L: LogStore> {
     snapshot_bytes: u64,
     policy: SnapshotPolicy,
     grown: Grown,
+    backlog: Backlog,
     job: Job<M>,
     received: Option<Received>,
     /// Peers whose snapshot could not even be started.
@@ -185,6 +208,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
             raw.campaign().map_err(|error| Fatal::Raft(error.to_string()))?;
         }
         let members = Arc::new(membership.view());
+        let backlog = Backlog { settled_at: raw.raft.raft_log.last_index(), bytes: 0 };
         machine.applied_batch(position.index, &members);
         Ok(Self {
             raw,
@@ -208,6 +232,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
             snapshot_bytes: bytes,
             policy,
             grown: Grown::default(),
+            backlog,
             job: Job::Idle,
             received: None,
             unsent: Vec::new(),
@@ -241,6 +266,12 @@ impl<M: Machine, L: LogStore> Node<M, L> {
         Ok(more)
     }
 
+    /// Whether a turn with little to take in is short and waits for no disk: whoever brings something may take it.
+    pub(super) fn is_at_ease(&self) -> bool {
+        let settled = self.applied.index >= self.backlog.settled_at;
+        settled && self.received.is_none() && self.backlog.bytes <= limits::LONG_TURN_BYTES as u64
+    }
+
     /// A snapshot to be written on another thread; its result comes back as `Control::SnapshotTaken`.
     pub(super) fn take_job(&mut self) -> Option<Box<SnapshotJob<M>>> {
         match std::mem::replace(&mut self.job, Job::Running) {
@@ -270,6 +301,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
     fn tick(&mut self) {
         self.now += 1;
         self.reads.tick(self.now);
+        self.appended.tick();
         if !self.removed && !self.must_not_stand() {
             self.raw.tick();
             self.judge_disk();
@@ -297,6 +329,12 @@ impl<M: Machine, L: LogStore> Node<M, L> {
     /// Appends that were handed to the disk and are not known to be there.
     pub(super) fn appends_under_way(&self) -> usize {
         self.promises.len()
+    }
+
+    /// Whether new proposals are to wait a little for company.
+    pub(super) fn wants_company(&self) -> bool {
+        self.appends_under_way() >= limits::APPENDS_BEFORE_COMPANY
+            || self.appended.most() >= limits::ANSWERS_BEFORE_COMPANY
     }
 
     fn step(&mut self, incoming: Incoming) {

@@ -51,6 +51,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
             self.install(&ready)?;
         }
         let (entries, sync) = (ready.take_entries(), ready.must_sync());
+        self.backlog.appended(&entries);
         let ticket = self.raw.mut_store().append(entries, ready.hs(), sync);
         let promise = Promise {
             ticket: ticket.unwrap_or_default(),

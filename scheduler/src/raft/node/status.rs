@@ -20,7 +20,7 @@ pub enum Role {
     Removed,
 }
 
-/// A node as it sees itself and the others. Published after every turn that changed it.
+/// A node as it sees itself and the others. Up to date after every turn; who watches it is woken by [news](Status::is_news_after) only.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Status {
     /// This node.
@@ -52,6 +52,15 @@ pub struct Status {
 }
 
 impl Status {
+    /// Whether more is new than how far the log has come, which changes with every entry.
+    #[must_use]
+    pub fn is_news_after(&self, before: &Self) -> bool {
+        let Self { id, role, term, leader, first_index, snapshot, members, reachable, short, .. } = self;
+        (*id, *role, *term, *leader) != (before.id, before.role, before.term, before.leader)
+            || (*first_index, *snapshot) != (before.first_index, before.snapshot)
+            || (members, reachable, short) != (&before.members, &before.reachable, &before.short)
+    }
+
     /// Who should lead instead of this leader: of the other voters that are reachable and have space, the one with most of the log.
     #[must_use]
     pub fn successor(&self) -> Option<NodeId> {
@@ -88,5 +97,35 @@ impl<M: Machine, L: LogStore> Node<M, L> {
             short: self.short_of_space().collect(),
             reachable: if role == Role::Leader { self.reachable() } else { BTreeSet::new() },
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_far_the_log_has_come_is_no_news() {
+        let before = Status {
+            id: NodeId(1),
+            role: Role::Leader,
+            term: 2,
+            leader: Some(NodeId(1)),
+            commit: 5,
+            applied: 5,
+            last_index: 6,
+            first_index: 1,
+            snapshot: 0,
+            members: Arc::new(Members { next_id: 2, members: BTreeMap::new() }),
+            matched: BTreeMap::new(),
+            reachable: BTreeSet::new(),
+            short: BTreeSet::new(),
+        };
+        let matched = BTreeMap::from([(NodeId(2), 6)]);
+        let further = Status { commit: 6, applied: 6, last_index: 7, matched, ..before.clone() };
+        assert!(!further.is_news_after(&before));
+        assert!(Status { term: 3, ..before.clone() }.is_news_after(&before));
+        assert!(Status { snapshot: 4, ..before.clone() }.is_news_after(&before));
+        assert!(Status { reachable: [NodeId(2)].into(), ..before.clone() }.is_news_after(&before));
     }
 }

@@ -149,7 +149,8 @@ async fn a_stopped_node_answers_everybody() {
 /// Proposes until the outcome is known or unknown; a refusal is tried again on the next node, for a while.
 async fn persist(logs: Vec<Log<usize>>, entry: Vec<u8>) -> Option<(u64, Vec<u8>)> {
     let until = Instant::now() + limits::TICK * 8;
-    for log in logs.iter().cycle() {
+    // A refusal may come sooner than the end of a wait that is over.
+    for log in logs.iter().cycle().take_while(|_| Instant::now() < until) {
         match timeout(until.saturating_duration_since(Instant::now()), log.propose(entry.clone())).await {
             Ok(Ok(committed)) => return Some((committed.index, entry)),
             Ok(Err(ProposeError::NotLeader { .. } | ProposeError::Overloaded { .. })) => {
