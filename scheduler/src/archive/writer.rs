@@ -26,11 +26,11 @@ const MAX_GROUP: usize = 10_000;
 const MAX_HELD: usize = 100_000;
 /// Least time between two writes: events of a busy moment share one, and the log has the disk for itself meanwhile.
 const WRITE_EVERY: Duration = Duration::from_millis(20);
-/// The next one waits for so many times as long as the last one took: writing takes a tenth of a core at most, and the more comes the more
+/// The next one waits for so many times as long as the last one took: writing takes a fifth of a core at most, and the more comes the more
 /// shares one.
-const WRITE_SHARE: u32 = 9;
+const WRITE_SHARE: u32 = 4;
 /// Longest such wait: events are seen no later than this.
-const MAX_WRITE_WAIT: Duration = Duration::from_millis(200);
+const MAX_WRITE_WAIT: Duration = Duration::from_millis(50);
 /// The index of batches that bring nothing is put on disk this late, so that they cost no sync of their own.
 const IDLE_SYNC: Duration = Duration::from_secs(1);
 /// How often a store that the disk refuses is tried again.

@@ -9,7 +9,7 @@ use crate::{
     clock::unix_now,
     core::Core,
     core::ProposeError,
-    placement::{Limits, Plan, pass},
+    placement::{Engine, Limits, Plan},
     state::{
         Command, Done, Placement, State,
         level::{Level, SECOND},
@@ -31,6 +31,7 @@ const MAX_SLEEP: Duration = Duration::from_secs(60);
 
 pub(super) async fn run(core: Core) {
     let mut states = core.changes();
+    let mut engine = None;
     loop {
         let state = states.borrow_and_update().clone();
         if state.pending().next().is_none() {
@@ -39,7 +40,8 @@ pub(super) async fn run(core: Core) {
             continue;
         }
         let began = Instant::now();
-        let Some(plan) = pass_aside(state).await else { return };
+        let Some((plan, kept)) = pass_aside(engine, state).await else { return };
+        engine = Some(kept);
         let took = began.elapsed();
         core.metrics().passed(took);
         match propose(&core, plan.placements).await {
@@ -54,16 +56,19 @@ pub(super) async fn run(core: Core) {
     }
 }
 
-/// Runs a pass off the threads that serve tasks.
-async fn pass_aside(state: State) -> Option<Plan> {
+/// Runs a pass off the threads that serve tasks. Gives the engine back, for the next one.
+async fn pass_aside(engine: Option<Engine>, state: State) -> Option<(Plan, Engine)> {
     let now = unix_now();
     let began = Instant::now();
-    let plan = tokio::task::spawn_blocking(move || pass(&state, now, Limits::default())).await;
-    match plan {
-        Ok(plan) => {
+    let pass = move || {
+        let mut engine = engine.unwrap_or_else(|| Engine::new(&state));
+        (engine.pass(&state, now, Limits::default()), engine)
+    };
+    match tokio::task::spawn_blocking(pass).await {
+        Ok((plan, engine)) => {
             let (placed, unplaced) = (plan.placements.len(), plan.unplaced.len());
             tracing::debug!(placed, unplaced, took = ?began.elapsed(), "a pass");
-            Some(plan)
+            Some((plan, engine))
         }
         // It goes on in this loop, whose end is noticed; all begin anew then.
         Err(error) if error.is_panic() => std::panic::resume_unwind(error.into_panic()),

@@ -137,7 +137,7 @@ pub fn spec(state: &State, spec: &WorkloadSpec) -> Explanation {
 
 /// What a look at all hosts found.
 struct Survey<'l> {
-    ledger: &'l Ledger<'l>,
+    ledger: &'l Ledger,
     request: Request<'l>,
     /// The slot the instance is in.
     home: Option<Slot>,
@@ -148,7 +148,7 @@ struct Survey<'l> {
 }
 
 impl<'l> Survey<'l> {
-    fn of(ledger: &'l Ledger<'l>, request: Request<'l>, home: Option<HostId>) -> Self {
+    fn of(ledger: &'l Ledger, request: Request<'l>, home: Option<HostId>) -> Self {
         let home = home.and_then(|host| ledger.slot(host));
         let (fitting, tally, nearest) = (Vec::new(), Tally::default(), Nearest::default());
         let mut survey = Self { ledger, request, home, fitting, tally, nearest };

@@ -11,9 +11,10 @@ mod ledger;
 pub mod pass;
 pub mod plan;
 pub mod score;
+mod shapes;
 #[cfg(test)]
 mod tests;
 
 pub use explain::Explanation;
-pub use pass::{Limits, Plan, pass};
+pub use pass::{Engine, Limits, Plan, pass};
 pub use plan::{WorkloadPlan, plan};

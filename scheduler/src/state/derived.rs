@@ -7,7 +7,7 @@
 
 use std::{cmp::Reverse, sync::Arc};
 
-use imbl::{OrdMap, OrdSet};
+use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use supercloud_proto::{
     amount::Amounts,
     id::{HostId, InstanceId},
@@ -165,6 +165,26 @@ impl Derived {
 
     pub(super) fn used(&self, host: HostId) -> &HostUse {
         self.uses.get(&host).unwrap_or(&self.unused)
+    }
+
+    pub(super) fn used_shared(&self, host: HostId) -> Arc<HostUse> {
+        self.uses.get(&host).unwrap_or(&self.unused).clone()
+    }
+
+    pub(super) fn uses_changed_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = HostId> {
+        before.uses.diff(&self.uses).map(key_of)
+    }
+
+    pub(super) fn only_uses(&self) -> Self {
+        Self { uses: self.uses.clone(), ..Self::default() }
+    }
+}
+
+/// What a difference of two maps is about.
+pub(super) fn key_of<K: Copy, V>(difference: DiffItem<'_, '_, K, V>) -> K {
+    match difference {
+        DiffItem::Add(key, _) | DiffItem::Remove(key, _) => *key,
+        DiffItem::Update { new: (key, _), .. } => *key,
     }
 }
 

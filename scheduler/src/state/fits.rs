@@ -9,6 +9,8 @@
 //! explanations go to tenants. *Ports rotate*: a dynamic port is the first free one from a place that moves on with the instance's id, so
 //! that a port that was just given back is not the next one given out, and a client of what ran there before does not reach a stranger.
 
+use std::collections::BTreeSet;
+
 use supercloud_proto::{
     amount::Amounts, condition::Attribute, host::HostState, id::InstanceId, instance::Desired,
     name::WorkloadKey, spec::WorkloadSpec,
@@ -133,12 +135,22 @@ pub fn must_wait_for<'a>(state: &'a State, instance: &Instance) -> Option<&'a In
     if !instance.spec().is_exclusive() {
         return None;
     }
-    let may_run = |other: &&'a Instance| {
-        let host = other.takes().and_then(|placed| state.host(placed.host));
-        let same_slot = other.slot == instance.slot && other.id != instance.id;
-        same_slot && host.is_some_and(|host| host.state != HostState::Lost)
+    let holds = |other: &&Instance| other.slot == instance.slot && other.id != instance.id;
+    may_run(state, instance.workload()).find(holds)
+}
+
+/// The slots of a workload that something may still run in: all that [`must_wait_for`] could find, for many at once.
+pub fn held_slots(state: &State, key: &WorkloadKey) -> BTreeSet<u32> {
+    may_run(state, key).map(|instance| instance.slot).collect()
+}
+
+/// The instances of a workload that may run.
+fn may_run<'a>(state: &'a State, key: &WorkloadKey) -> impl Iterator<Item = &'a Instance> {
+    let may_run = |instance: &&'a Instance| {
+        let host = instance.takes().and_then(|placed| state.host(placed.host));
+        host.is_some_and(|host| host.state != HostState::Lost)
     };
-    state.instances_of(instance.workload()).map(AsRef::as_ref).find(may_run)
+    state.instances_of(key).map(AsRef::as_ref).filter(may_run)
 }
 
 /// It answers, its runtimes do, and no operator closed it.

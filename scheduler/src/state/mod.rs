@@ -154,6 +154,24 @@ impl State {
         self.derived.used(host)
     }
 
+    /// The same, to hold on to.
+    pub fn used_shared(&self, host: HostId) -> Arc<HostUse> {
+        self.derived.used_shared(host)
+    }
+
+    /// Hosts whose record, or what is given away of them, is not what it was in another state, gone ones too; one may come twice. Takes time
+    /// by what the two do not share, which for two versions of one state is what changed.
+    pub fn hosts_changed_since(&self, before: &Self) -> Vec<HostId> {
+        let mut changed: Vec<HostId> = before.hosts.diff(&self.hosts).map(derived::key_of).collect();
+        changed.extend(self.derived.uses_changed_since(&before.derived));
+        changed
+    }
+
+    /// Hosts and what is given away of them, and nothing else: for whoever compares a later state and should not hold on to the rest.
+    pub fn only_hosts(&self) -> Self {
+        Self { hosts: self.hosts.clone(), derived: self.derived.only_uses(), ..Self::default() }
+    }
+
     /// One join token.
     pub fn token(&self, id: &str) -> Option<&Arc<Token>> {
         self.tokens.get(id)

@@ -6,7 +6,7 @@ use std::time::Duration;
 use supercloud_scheduler::{
     heartbeats::Beat,
     leader::{judge::Table, rollout::Watch},
-    placement::{Limits, pass},
+    placement::{Engine, Limits},
     raft::{NodeId, Role, Status},
     state::{Command, State},
 };
@@ -45,6 +45,8 @@ pub(super) struct Leading {
     term: u64,
     pub(super) table: Table,
     rollouts: Watch,
+    /// What the passes of this leadership know of the hosts.
+    engine: Option<Engine>,
     judged: Option<Duration>,
     /// Proposals under way: at most one of each kind.
     under_way: Vec<(CallId, Own)>,
@@ -126,7 +128,8 @@ impl World {
         if !waits || leading.fruitless.is_some_and(same) {
             return;
         }
-        let plan = pass(state, unix, Limits::default());
+        let engine = leading.engine.get_or_insert_with(|| Engine::new(state));
+        let plan = engine.pass(state, unix, Limits::default());
         if plan.placements.is_empty() {
             leading.fruitless = Some((state.applied(), now));
         } else {

@@ -1,7 +1,8 @@
 //! Cases and properties of placement. `estate` makes states by applying entries, so that what is derived stays right; `cases` runs the text
-//! files, `ports` shows refusals that no pass provokes, `property` compares the pass with a naive judge that shares no code with it.
+//! files, `ports` shows refusals that no pass provokes, `engine` compares an old engine with new ones, `property` compares the pass with a naive judge that shares no code with it.
 
 mod cases;
+mod engine;
 mod estate;
 mod exclusive;
 mod ports;

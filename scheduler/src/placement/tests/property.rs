@@ -25,8 +25,8 @@ use crate::{
 
 const MIB: u64 = 1 << 20;
 
-#[derive(Debug, Clone)]
-struct RandomHost {
+#[derive(Debug, Clone, Default)]
+pub(super) struct RandomHost {
     cores: u64,
     gib: u64,
     site: u8,
@@ -37,8 +37,8 @@ struct RandomHost {
     open: bool,
 }
 
-#[derive(Debug, Clone)]
-struct RandomWorkload {
+#[derive(Debug, Clone, Default)]
+pub(super) struct RandomWorkload {
     count: u32,
     priority: u32,
     cpu: u64,
@@ -53,7 +53,7 @@ struct RandomWorkload {
 }
 
 prop_compose! {
-    fn random_host()(
+    pub(super) fn random_host()(
         cores in 0u64..5, gib in 0u64..5, site in 0u8..2, tier in 0u8..2, ports in 1u16..6,
         vms in any::<bool>(), state in 0u8..8, open in prop::bool::weighted(0.9),
     ) -> RandomHost {
@@ -62,7 +62,7 @@ prop_compose! {
 }
 
 prop_compose! {
-    fn random_workload()(
+    pub(super) fn random_workload()(
         count in 0u32..8, priority in 0u32..3, cpu in 0u64..2500, mib in 0u64..1500,
         vm in prop::bool::weighted(0.2), site in prop::option::weighted(0.3, 0u8..2),
         tier in prop::option::weighted(0.3, 0u8..2), distinct in any::<bool>(), dynamic in 0u16..3,
@@ -76,7 +76,7 @@ fn site(number: u8) -> SiteName {
     SiteName::new(format!("site-{number}")).unwrap()
 }
 
-fn add_host(estate: &mut Estate, name: &str, random: &RandomHost) {
+pub(super) fn add_host(estate: &mut Estate, name: &str, random: &RandomHost) {
     let mut found = inventory();
     found.capacity.cpu = MilliCpu(random.cores * 1000);
     found.capacity.memory = Bytes(random.gib << 30);
@@ -96,7 +96,7 @@ fn add_host(estate: &mut Estate, name: &str, random: &RandomHost) {
     estate.schedulable(name, random.open);
 }
 
-fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
+pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
     let mut wanted = spec(&format!("camden/{name}"));
     wanted.count = random.count;
     wanted.priority = random.priority;

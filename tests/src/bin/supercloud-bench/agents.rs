@@ -26,7 +26,7 @@ use supercloud_proto::{
     name::{HostName, SiteName},
     pki::Credentials,
     spec::DriverKind,
-    v1::{WatchEventsRequest, WatchEventsResponse, event_service_client::EventServiceClient},
+    v1::{Event, WatchEventsRequest, WatchEventsResponse, event_service_client::EventServiceClient},
 };
 use supercloud_tests::{Outcome, Shape, World, hold};
 use tokio::{
@@ -252,11 +252,12 @@ async fn reached(
         while !is_handed_in || decided.len() < wanted || received.len() < wanted {
             tokio::select! {
                 done = &mut handed_in, if !is_handed_in => { done?; is_handed_in = true; }
-                Some((instance, at)) = heard.recv() => { received.insert(instance.to_string(), at); }
+                Some((instance, at)) = heard.recv() => { received.insert(instance, at); }
                 batch = placements.message() => {
                     let events = batch?.map(|batch| batch.events).unwrap_or_default();
-                    let placed = events.into_iter().filter(|event| event.kind == "instance-placed");
-                    decided.extend(placed.map(|event| (event.instance, event.time_ms)));
+                    for event in events.iter().filter(|event| event.kind == "instance-placed") {
+                        decided.extend(instances(event)?.into_iter().map(|instance| (instance, event.time_ms)));
+                    }
                 }
             }
         }
@@ -268,13 +269,30 @@ async fn reached(
     Ok(orders(&decided, &received, wanted))
 }
 
+/// The instances that an event tells of: one, or runs of those that were placed at one log index.
+fn instances(event: &Event) -> Outcome<Vec<InstanceId>> {
+    let mut found = Vec::new();
+    if !event.instance.is_empty() {
+        found.push(event.instance.parse()?);
+    }
+    for run in &event.runs {
+        let first: InstanceId = run.first.parse()?;
+        found.extend((0..run.count).map(|after| InstanceId { ordinal: first.ordinal + after, ..first }));
+    }
+    Ok(found)
+}
+
 /// What became of orders.
 struct Orders {
     times: Sample,
     missing: usize,
 }
 
-fn orders(decided: &HashMap<String, u64>, received: &HashMap<String, SystemTime>, wanted: usize) -> Orders {
+fn orders(
+    decided: &HashMap<InstanceId, u64>,
+    received: &HashMap<InstanceId, SystemTime>,
+    wanted: usize,
+) -> Orders {
     let mut times = Sample::default();
     for (instance, at) in received {
         if let Some(time) = decided.get(instance) {
@@ -293,17 +311,32 @@ fn note_orders(name: &str, orders: &Orders, report: &mut Report) {
 
 #[cfg(test)]
 mod tests {
+    use supercloud_proto::v1::EventRun;
+
     use super::*;
+
+    fn id(ordinal: u32) -> InstanceId {
+        InstanceId { index: 10, ordinal }
+    }
 
     #[test]
     fn an_order_counts_from_its_decision_to_its_receipt() {
         let at = |millis: u64| UNIX_EPOCH + Duration::from_millis(millis);
-        let decided =
-            HashMap::from([("a".to_owned(), 1_000), ("b".to_owned(), 2_000), ("c".to_owned(), 3_000)]);
-        let received = HashMap::from([("a".to_owned(), at(1_004)), ("b".to_owned(), at(1_999))]);
+        let decided = HashMap::from([(id(0), 1_000), (id(1), 2_000), (id(2), 3_000)]);
+        let received = HashMap::from([(id(0), at(1_004)), (id(1), at(1_999))]);
         let found = orders(&decided, &received, 3);
         assert_eq!((found.times.len(), found.missing), (2, 1));
         assert_eq!(found.times.percentile(99), Duration::from_millis(4));
         assert_eq!(found.times.percentile(1), Duration::ZERO);
+    }
+
+    #[test]
+    fn an_event_tells_of_one_or_of_many() -> Outcome {
+        let one = Event { instance: id(3).to_string(), ..Event::default() };
+        assert_eq!(instances(&one)?, [id(3)]);
+        let run = |first, count| EventRun { first: id(first).to_string(), count, host: "h1".to_owned() };
+        let many = Event { runs: vec![run(0, 2), run(5, 1)], ..Event::default() };
+        assert_eq!(instances(&many)?, [id(0), id(1), id(5)]);
+        Ok(())
     }
 }

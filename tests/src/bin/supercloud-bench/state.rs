@@ -25,7 +25,7 @@ use supercloud_proto::{
 };
 use supercloud_scheduler::{
     archive::{Archive, Feed, Retention, Settings},
-    placement::{Limits, pass},
+    placement::{Engine, Limits},
     raft::{Machine, Members},
     replica::Replica,
     state::{Command, Entry, HostReports, State},
@@ -155,10 +155,11 @@ impl Node {
     fn place(&mut self, report: &mut Report) -> Outcome {
         let (mut passing, mut encoding, mut applying, mut bytes) =
             (Duration::ZERO, Duration::ZERO, Duration::ZERO, 0);
+        let mut engine = Engine::new(&self.state());
         while self.state().pending_count() > 0 {
             let state = self.state();
             let begun = spent()?;
-            let plan = pass(&state, NOW, Limits::default());
+            let plan = engine.pass(&state, NOW, Limits::default());
             passing += spent()? - begun;
             if plan.placements.is_empty() {
                 return wrong("a pass placed nothing");

@@ -1,0 +1,138 @@
+//! What an engine knows from passes before changes nothing: over random histories it decides what a new one decides.
+
+use proptest::prelude::*;
+use supercloud_proto::{
+    amount::MilliCpu, host::HostState, id::HostId, instance::InstanceState, name::HostName,
+};
+
+use super::{
+    estate::{Estate, inventory, spec},
+    property::{RandomHost, RandomWorkload, add_host, random_host, random_workload, wanted},
+};
+use crate::{
+    placement::pass::{Engine, Limits, pass},
+    state::Command,
+};
+
+/// One thing that happens between two passes.
+#[derive(Debug, Clone)]
+enum Event {
+    Host(u8, RandomHost),
+    Judge(u8, u8),
+    Close(u8, bool),
+    Remove(u8),
+    Workload(u8, RandomWorkload),
+    Scale(u8, u32),
+    Report(u8, u8),
+}
+
+fn event() -> impl Strategy<Value = Event> {
+    let number = || 0u8..6;
+    prop_oneof![
+        2 => (number(), random_host()).prop_map(|(number, host)| Event::Host(number, host)),
+        2 => (number(), 0u8..4).prop_map(|(number, state)| Event::Judge(number, state)),
+        1 => (number(), any::<bool>()).prop_map(|(number, open)| Event::Close(number, open)),
+        1 => number().prop_map(Event::Remove),
+        3 => (number(), random_workload()).prop_map(|(number, workload)| Event::Workload(number, workload)),
+        2 => (number(), 0u32..8).prop_map(|(number, count)| Event::Scale(number, count)),
+        3 => (any::<u8>(), 0u8..3).prop_map(|(which, state)| Event::Report(which, state)),
+    ]
+}
+
+fn happen(estate: &mut Estate, event: &Event) {
+    let host = |number: u8| HostName::new(format!("h{number}")).unwrap();
+    let known = |estate: &Estate, number: u8| estate.state.host_named(host(number).as_str()).is_some();
+    match event {
+        Event::Host(number, random) => add_host(estate, host(*number).as_str(), random),
+        Event::Judge(number, state) if known(estate, *number) => {
+            let states = [HostState::Ready, HostState::Suspect, HostState::Lost, HostState::Degraded];
+            estate.judge(host(*number).as_str(), states[usize::from(*state)], "");
+        }
+        Event::Close(number, open) if known(estate, *number) => {
+            estate.schedulable(host(*number).as_str(), *open);
+        }
+        // Only a lost host is removed; anything else is rejected, and nothing happens.
+        Event::Remove(number) => drop(estate.apply(Command::RemoveHost { name: host(*number) })),
+        Event::Workload(number, random) => estate.workload(&wanted(&format!("w{number}"), random)),
+        Event::Scale(number, count) => {
+            let key = wanted(&format!("w{number}"), &RandomWorkload::default()).key();
+            drop(estate.apply(Command::ScaleWorkload { key, count: *count }));
+        }
+        Event::Report(which, state) => report(estate, usize::from(*which), *state),
+        Event::Judge(..) | Event::Close(..) => {}
+    }
+}
+
+/// Lets one of the placed instances say how it is.
+fn report(estate: &mut Estate, which: usize, state: u8) {
+    let placed: Vec<_> =
+        estate.state.instances().values().filter(|instance| instance.placed.is_some()).cloned().collect();
+    let states = [InstanceState::Running, InstanceState::Failed, InstanceState::Stopped];
+    if let Some(instance) = placed.get(which % placed.len().max(1)) {
+        estate.report(instance, states[usize::from(state)], "");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn an_old_engine_decides_what_a_new_one_does(
+        events in prop::collection::vec(event(), 1..60),
+        limit in 1usize..12,
+    ) {
+        let mut estate = Estate::default();
+        let mut engine = Engine::new(&estate.state);
+        for event in &events {
+            happen(&mut estate, event);
+            let limits = Limits { placements: limit };
+            let plan = engine.pass(&estate.state, estate.now, limits);
+            prop_assert_eq!(&plan, &pass(&estate.state, estate.now, limits), "after {:?}", event);
+            // Every other plan comes to nothing, as when the log refuses it.
+            if estate.state.applied() % 2 == 0 {
+                estate.pass(limit);
+            }
+        }
+    }
+}
+
+#[test]
+fn shapes_are_shared_and_forgotten_without_a_trace() {
+    let mut estate = Estate::default();
+    for number in 0..4 {
+        estate.host(&format!("h{number}"), inventory());
+    }
+    let mut engine = Engine::new(&estate.state);
+    // More shapes than are kept, each met again when it is long forgotten.
+    for round in 0..3 {
+        for shape in 0..70u64 {
+            let mut wanted = spec(&format!("camden/w{round}-{shape}"));
+            wanted.resources.cpu = MilliCpu(1 + shape);
+            estate.workload(&wanted);
+            let limits = Limits::default();
+            let plan = engine.pass(&estate.state, 0, limits);
+            assert_eq!(plan, pass(&estate.state, 0, limits));
+            assert_eq!(plan.placements.len(), 1);
+            estate.full_pass();
+        }
+    }
+}
+
+#[test]
+fn hosts_that_come_and_go_leave_nothing_behind() {
+    let mut estate = Estate::default();
+    estate.host("stays", inventory());
+    let mut engine = Engine::new(&estate.state);
+    for number in 0..300u32 {
+        let name = format!("h{number}");
+        estate.host(&name, inventory());
+        estate.workload(&spec(&format!("camden/w{number}")));
+        let plan = engine.pass(&estate.state, 0, Limits::default());
+        assert_eq!(plan, pass(&estate.state, 0, Limits::default()));
+        assert!(plan.placements.iter().all(|placement| placement.host != HostId(0)));
+        estate.full_pass();
+        estate.judge(&name, HostState::Lost, "");
+        drop(estate.apply(Command::RemoveHost { name: HostName::new(&name).unwrap() }));
+    }
+    assert_eq!(estate.state.hosts().len(), 1);
+}
