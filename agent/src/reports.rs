@@ -10,8 +10,8 @@ use supercloud_proto::{
 
 use crate::{ledger::Batch, reconcile::Status};
 
-/// Reports of one message: some 100 KiB at most.
-pub const REPORTS_A_MESSAGE: usize = 128;
+/// Reports of one message: some KiB. A connection keeps the room of its largest message, and a scheduler has ten thousand of them.
+pub const REPORTS_A_MESSAGE: usize = 32;
 
 /// The reports of this host.
 #[derive(Debug, Clone, Default)]

@@ -7,12 +7,13 @@ use tonic::Status;
 
 use super::SLOW;
 
-/// Messages on their way to one agent; each is at most about a MiB and mostly some hundred bytes.
+/// Messages on their way to one agent; each is mostly some hundred bytes, and seldom more than [`MAX_ORDER_BYTES`].
 pub(super) const DEPTH: usize = 32;
 /// Most orders of one message.
 const MAX_ORDERS: usize = 1_000;
-/// Aim for the encoded orders of one message: a quarter of what gRPC takes by default, so that one large order still fits.
-const MAX_ORDER_BYTES: usize = 1 << 20;
+/// Aim for the encoded orders of one message; one large order still fits. A connection keeps the room of its largest message, and there are
+/// ten thousand of them.
+const MAX_ORDER_BYTES: usize = 16 << 10;
 
 /// The queue to one agent.
 pub(super) struct Outbox(mpsc::Sender<Result<v1::SchedulerMessage, Status>>);

@@ -10,6 +10,7 @@ use std::{
 };
 
 use prost::bytes::Buf as _;
+use supercloud_agent::reports::REPORTS_A_MESSAGE;
 use supercloud_proto::{
     pki::Credentials,
     v1::{
@@ -37,8 +38,6 @@ const AGAIN_AFTER: Duration = Duration::from_secs(1);
 const UP_QUEUE: usize = 8;
 /// Hosts of one rack.
 const HOSTS_A_RACK: usize = 40;
-/// Reports of one message, as a real agent cuts them.
-const MAX_REPORTS: usize = 500;
 
 /// What the hosts do with orders.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -214,7 +213,7 @@ async fn prompt(
     while let Some(said) = down.message().await? {
         let Some(Down::Orders(orders)) = said.message else { continue };
         let reports: Vec<v1::InstanceReport> = orders.orders.iter().map(report).collect();
-        for some in reports.chunks(MAX_REPORTS) {
+        for some in reports.chunks(REPORTS_A_MESSAGE) {
             up.send(message(Up::Reports(v1::Reports { reports: some.to_vec() }))).await?;
         }
     }

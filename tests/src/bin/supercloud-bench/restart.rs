@@ -47,6 +47,8 @@ const PLACED: Duration = Duration::from_secs(120);
 const REPORTED: Duration = Duration::from_secs(60);
 /// Longest time for the start.
 const SERVING: Duration = Duration::from_secs(120);
+/// Time after the last report in which what was under way dies away; the hosts stay.
+const SETTLE: Duration = Duration::from_secs(15);
 /// Time after the first answer in which memory still counts: what a start holds on to is seen then.
 const AFTER_START: Duration = Duration::from_secs(5);
 /// Wait before a node that does not answer yet is asked again.
@@ -60,9 +62,7 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome {
         let node = &mut world.cluster.nodes[0];
         let (address, pid) = (node.place.api.clone(), node.process()?.pid());
         let runtime = runtime()?;
-        runtime.block_on(fill(&address, &credentials, (hosts, workloads), report))?;
-        let loaded = usage::rss_mib(pid)?;
-        report.note("scheduler_rss_mib_1m_loaded", loaded.round());
+        let loaded = runtime.block_on(fill(&address, pid, &credentials, (hosts, workloads), report))?;
         report.note("restart_data_mib", mib_below(&node.place.data)?.round());
         let restarted = runtime.block_on(restart(node, &credentials, report))?;
         report.note("scheduler_rss_mib_1m_restarted", restarted.round());
@@ -71,13 +71,14 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome {
     })
 }
 
-/// Fills the node, and lets the hosts go.
+/// Fills the node, and lets the hosts go in the end. Gives the memory that it takes with all of them, once what filled it has died away.
 async fn fill(
     address: &str,
+    pid: u32,
     credentials: &Credentials,
     (hosts, workloads): (usize, usize),
     report: &mut Report,
-) -> Outcome {
+) -> Outcome<f64> {
     let operator = Operator::at(address, credentials).await?;
     eprintln!("  {hosts} hosts join");
     let nodes = [address.to_owned()];
@@ -85,6 +86,7 @@ async fn fill(
     let fleet = Fleet::start(&nodes, each, Manner::Prompt, OFFER, HEARTBEAT).await;
     let ready = operator.until_ready(hosts, READY).await?;
     report.note("restart_hosts", ready as f64);
+    report.note("scheduler_rss_mib_hosts", usage::rss_mib(pid)?.round());
     let wanted = workloads * COUNT as usize;
     let begun = Instant::now();
     hand_in(&operator, workloads, begun).await?;
@@ -96,8 +98,12 @@ async fn fill(
     );
     report.note("restart_instances", instances as f64);
     report.note("restart_instances_running", running as f64);
+    sleep(SETTLE).await;
+    let settled = usage::rss_mib(pid)?;
+    report.note("scheduler_rss_mib_1m_peak", usage::peak_rss_mib(pid)?.round());
+    report.note("scheduler_rss_mib_1m_loaded", settled.round());
     report.note("restart_sessions_ended", fleet.ended() as f64);
-    Ok(())
+    Ok(settled)
 }
 
 /// Hands workloads in, not many more than are placed: what waits is looked at by every pass.

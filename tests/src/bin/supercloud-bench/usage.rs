@@ -27,8 +27,17 @@ pub(crate) fn most_rss_mib(processes: &[u32]) -> Outcome<f64> {
 
 /// Memory of a process that is in RAM, in MiB.
 pub(crate) fn rss_mib(process: u32) -> Outcome<f64> {
+    status_mib(process, "VmRSS")
+}
+
+/// The most of it that there ever was.
+pub(crate) fn peak_rss_mib(process: u32) -> Outcome<f64> {
+    status_mib(process, "VmHWM")
+}
+
+fn status_mib(process: u32, field: &str) -> Outcome<f64> {
     let text = fs::read_to_string(format!("/proc/{process}/status"))?;
-    let kib = field_kib(&text, "VmRSS").ok_or_else(|| Wrong(format!("no VmRSS of {process}")))?;
+    let kib = field_kib(&text, field).ok_or_else(|| Wrong(format!("no {field} of {process}")))?;
     Ok(kib as f64 / 1024.0)
 }
 
