@@ -20,7 +20,7 @@ use tracing::{error, info, warn};
 use crate::{
     belonging::{self, UnknownCluster},
     clock::{Clock, SystemClock},
-    config::Config,
+    config::{Config, Docker},
     docker::{DockerDriver, DockerSettings},
     driver::{Driver, Owner},
     executor::Drivers,
@@ -171,7 +171,8 @@ fn drivers(config: &Config, owner: &Owner) -> Drivers {
     let mut drivers = Drivers::new();
     if config.docker.enabled.unwrap_or_else(|| config.docker.socket.exists()) {
         let bind = published_on(config.address.as_deref());
-        let settings = DockerSettings { networks: config.docker.networks, bind };
+        let Docker { networks, firewall, .. } = config.docker;
+        let settings = DockerSettings { bind, networks, firewall };
         let driver = DockerDriver::connect(&config.docker.socket, owner.clone(), settings);
         drivers.insert(DriverKind::Docker, Arc::new(driver) as Arc<dyn Driver>);
     }

@@ -87,6 +87,8 @@ pub struct Docker {
     pub socket: PathBuf,
     /// Addresses of the boroughs' networks.
     pub networks: Pool,
+    /// Whether a rule of the agent's own keeps them apart.
+    pub firewall: bool,
 }
 
 /// libvirt.
@@ -340,10 +342,15 @@ fn amounts(root: &mut Table, problems: &mut Vec<Problem>) -> (Offer, Option<Amou
 }
 
 fn docker(root: &mut Table, problems: &mut Vec<Problem>) -> Docker {
-    let mut docker =
-        Docker { enabled: None, socket: "/var/run/docker.sock".into(), networks: Pool::default() };
+    let mut docker = Docker {
+        enabled: None,
+        socket: "/var/run/docker.sock".into(),
+        networks: Pool::default(),
+        firewall: true,
+    };
     if let Some(mut table) = root.table("docker", problems) {
         docker.enabled = table.flag("enabled", problems);
+        docker.firewall = table.flag("firewall", problems).unwrap_or(true);
         if let Some(socket) = table.text("socket", problems) {
             docker.socket = absolute("docker.socket", socket, problems);
         }

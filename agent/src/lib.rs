@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod belonging;
 pub mod clock;
+mod command;
 pub mod config;
 pub mod desired;
 pub mod docker;

@@ -29,6 +29,7 @@ fn a_full_file_is_read() {
         enabled = false
         socket = "/run/docker.sock"
         networks = "10.99.0.0/20"
+        firewall = false
         [libvirt]
         enabled = true
         uri = "test:///default"
@@ -47,6 +48,7 @@ fn a_full_file_is_read() {
     assert_eq!(config.ports, PortRange { first: 30_000, last: 30_099 });
     assert_eq!(config.docker.enabled, Some(false));
     assert_eq!(config.docker.networks.to_string(), "10.99.0.0/20");
+    assert!(!config.docker.firewall);
     assert_eq!(config.libvirt.acceleration, Acceleration::Tcg);
     assert_eq!(config.libvirt.network.as_deref(), Some("default"));
     assert_eq!(config.labels["tier"], "test");
@@ -136,10 +138,7 @@ fn the_published_file_is_good() {
         .map(|line| if is_setting(&line) { line.trim_start_matches("# ") } else { line })
         .collect();
     let full = check(&uncommented.join("\n"), &Overrides::default()).expect("good");
-    assert_eq!(
-        (plain.data_dir, plain.ports, plain.docker.socket, plain.docker.networks),
-        (full.data_dir, full.ports, full.docker.socket, full.docker.networks)
-    );
+    assert_eq!((plain.data_dir, plain.ports, plain.docker), (full.data_dir, full.ports, full.docker));
     assert_eq!(plain.libvirt.image_dirs, full.libvirt.image_dirs);
     assert!(full.reserved.is_some() && full.offer.cpu.is_some() && full.labels.contains_key("tier"));
 }

@@ -3,7 +3,8 @@
 //!
 //! Decisions
 //! - **A borough's containers reach each other, and no other borough's** (invariant I7). Docker lets nothing pass from one bridge to
-//!   another; on its default bridge, which all containers would share, every port is open to all. Published ports are reached by everybody.
+//!   another, but for a moment whenever somebody makes a network: so a rule of our own stands beside it (see `firewall`). On Docker's default
+//!   bridge, which all containers would share, every port is open to all. Published ports are reached by everybody.
 //! - **The host is part of the name**: two agents may share one Docker. Its parts are joined by dots, as a volume's are.
 //! - **Addresses come from [`DockerSettings::networks`](super::DockerSettings)**, a /24 each: Docker's own pools are good for thirty
 //!   networks. What is taken, Docker's list says; who else makes a network this moment, its refusal.
@@ -44,10 +45,16 @@ impl DockerDriver {
     /// The network of a run's borough, made unless it is there. For a container that joins another's namespace there is nothing to do.
     pub(super) async fn have_network(&self, run: &TaskRun) -> Result<(), DriverError> {
         let borough = &run.mark.workload.borough;
-        if request::holder(run).is_some() || self.is_there(borough).await? {
+        if request::holder(run).is_some() {
+            return Ok(());
+        }
+        self.apart.get_or_try_init(|| self.keep_apart()).await?;
+        if self.is_there(borough).await? {
             return Ok(());
         }
         let _alone = self.networks.lock().await;
+        // Somebody may have cleared the host's rules since.
+        self.keep_apart().await?;
         self.make_network(borough).await?;
         // Somebody else who works for this owner may have made it as well.
         self.is_there(borough).await.map(|_| ())

@@ -12,7 +12,7 @@
 //! - **At most [`PARALLEL_STARTS`] containers are made or started at a time**: more only makes each slower. Waiting for one's turn is
 //!   outside the deadline, since a queue is no silence of Docker's.
 //!
-//! From the ground: `mark`, `phase`, `request`, `subnet` (pure), `failure` · `client` · `list` · `bridge` · `life`, `network`, `image`, `logs`, `exec`, `events`, `usage`.
+//! From the ground: `mark`, `phase`, `request`, `subnet` (pure), `failure` · `client` · `list` · `firewall` · `bridge` · `life`, `network`, `image`, `logs`, `exec`, `events`, `usage`.
 
 use std::{
     net::{IpAddr, Ipv4Addr},
@@ -33,6 +33,7 @@ mod client;
 mod events;
 mod exec;
 mod failure;
+mod firewall;
 mod image;
 mod life;
 mod list;
@@ -57,11 +58,13 @@ pub struct DockerSettings {
     pub bind: IpAddr,
     /// Addresses of the boroughs' networks. Agents that share a Docker may share them.
     pub networks: Pool,
+    /// Whether a rule of our own keeps these networks apart, beside those of Docker.
+    pub firewall: bool,
 }
 
 impl Default for DockerSettings {
     fn default() -> Self {
-        Self { bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED), networks: Pool::default() }
+        Self { bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED), networks: Pool::default(), firewall: true }
     }
 }
 
@@ -72,6 +75,8 @@ pub struct DockerDriver {
     starts: Semaphore,
     /// Held by whoever makes or takes away a borough's network.
     networks: Turn<()>,
+    /// Set once the rule that keeps boroughs apart stands.
+    apart: OnceCell<()>,
     /// Whether Docker has an init to put in front of a task.
     init: OnceCell<bool>,
     remembered: Mutex<Remembered>,
@@ -85,6 +90,7 @@ impl DockerDriver {
             settings,
             starts: Semaphore::new(PARALLEL_STARTS),
             networks: Turn::default(),
+            apart: OnceCell::new(),
             init: OnceCell::new(),
             remembered: Mutex::default(),
         }

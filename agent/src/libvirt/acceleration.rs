@@ -19,10 +19,8 @@ use std::{
 
 use serde::Deserialize;
 
-use super::{
-    command::{self, CommandError},
-    domain::Accelerator,
-};
+use super::domain::Accelerator;
+use crate::command::{self, CommandError};
 
 /// What the operator wants.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Deserialize)]

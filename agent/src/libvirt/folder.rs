@@ -21,13 +21,15 @@ use supercloud_proto::{
 };
 
 use super::{
-    command,
     domain::Disk,
     images::{Sources, failed},
     phase::History,
     seed,
 };
-use crate::driver::{DriverError, Mark};
+use crate::{
+    command,
+    driver::{DriverError, Mark},
+};
 
 /// Time that `qemu-img` may take to make a disk: it writes a few hundred kilobytes.
 const MAKE_DEADLINE: Duration = Duration::from_secs(30);

@@ -18,12 +18,11 @@ use std::{
 use sha2::{Digest, Sha256};
 use supercloud_proto::spec::{ImageFormat, ImageSource, Vm, VmImage};
 
-use super::{
+use super::{connection::silent, domain::Kernel};
+use crate::{
     command::{self, CommandError},
-    connection::silent,
-    domain::Kernel,
+    driver::{DriverError, PREPARE_DEADLINE},
 };
-use crate::driver::{DriverError, PREPARE_DEADLINE};
 
 /// Images whose check is remembered: more than a host has in use.
 const MAX_REMEMBERED: usize = 256;

@@ -12,7 +12,6 @@
 //! - Absent on purpose: fetching images by URL, growing the root disk beyond its image, a console to type into (the pty is there).
 
 mod acceleration;
-mod command;
 mod connection;
 mod console;
 mod domain;

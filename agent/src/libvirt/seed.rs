@@ -12,8 +12,11 @@ use std::{
 
 use supercloud_proto::spec::CloudInit;
 
-use super::{command, folder::finish, images::failed};
-use crate::driver::{DriverError, Mark};
+use super::{folder::finish, images::failed};
+use crate::{
+    command,
+    driver::{DriverError, Mark},
+};
 
 /// Time that making an ISO of a few kilobytes may take.
 const MAKE_DEADLINE: Duration = Duration::from_secs(30);

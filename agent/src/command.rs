@@ -16,7 +16,7 @@ const KILL_DEADLINE: Duration = Duration::from_secs(2);
 
 /// A program that did not do what it was run for.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum CommandError {
+pub(crate) enum CommandError {
     /// It could not be run.
     #[error("cannot run {program}: {source}")]
     NotRun {
@@ -46,7 +46,7 @@ pub(super) enum CommandError {
 }
 
 /// Runs a program and gives what it wrote to standard output. Blocks.
-pub(super) fn run(command: &mut Command, deadline: Duration) -> Result<Vec<u8>, CommandError> {
+pub(crate) fn run(command: &mut Command, deadline: Duration) -> Result<Vec<u8>, CommandError> {
     let program = command.get_program().to_string_lossy().into_owned();
     let not_run = |source| CommandError::NotRun { program: program.clone(), source };
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
