@@ -22,7 +22,13 @@ pub fn value(explanation: &v1::PlacementExplanation) -> Value {
     });
     let scores = explanation.scores.iter().map(|score| {
         let parts = score.parts.iter().map(|part| json!({"rule": part.rule, "score": part.score}));
-        json!({"host": score.host, "score": score.score, "parts": parts.collect::<Vec<_>>()})
+        let near = score.near.iter().map(|near| json!({"over": near.over, "instances": near.instances}));
+        json!({
+            "host": score.host,
+            "score": score.score,
+            "parts": parts.collect::<Vec<_>>(),
+            "near": near.collect::<Vec<_>>(),
+        })
     });
     object([
         ("instance", json!(explanation.instance)),
@@ -64,12 +70,15 @@ pub fn text(explanation: &v1::PlacementExplanation) -> String {
     for (place, score) in explanation.scores.iter().take(SCORES).enumerate() {
         let parts: Vec<String> =
             score.parts.iter().map(|part| format!("{} {}", part.rule, part.score)).collect();
+        let near: Vec<String> =
+            score.near.iter().map(|near| format!(", {} in its {}", near.instances, near.over)).collect();
         text.push_str(&format!(
-            "  {}. {} scores {} ({})\n",
+            "  {}. {} scores {} ({}){}\n",
             place + 1,
             score.host,
             score.score,
-            parts.join(", ")
+            parts.join(", "),
+            near.concat()
         ));
     }
     text

@@ -249,10 +249,10 @@ impl Checker {
                 format!("{found} again"),
             );
         }
-        let mut spread = BTreeSet::new();
-        for (i, over) in place.spread.iter().enumerate() {
-            let found = format!("{} again", over.as_str());
-            self.expect(spread.insert(over), &format!("spread[{i}]"), "each once", found);
+        for (i, pair) in place.spread.windows(2).enumerate() {
+            let found = format!("{} after {}", pair[1].as_str(), pair[0].as_str());
+            let expected = "each once, in the order site, rack, host";
+            self.expect(pair[0] < pair[1], &format!("spread[{}]", i + 1), expected, found);
         }
         for (i, wish) in place.prefer.iter().enumerate() {
             let sound = (-100..=100).contains(&wish.weight);

@@ -352,7 +352,7 @@ pub struct Place {
     pub require: Vec<Condition>,
     /// Wishes.
     pub prefer: Vec<Prefer>,
-    /// What to spread over, most important first.
+    /// What to spread over, from the widest to the narrowest.
     pub spread: Vec<SpreadOver>,
     /// No two on one host.
     pub distinct_hosts: bool,

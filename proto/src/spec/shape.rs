@@ -292,7 +292,11 @@ pub(super) static PLACE: Shape = shape(
         may("sites", Form::List(&Form::Name), "Only in these sites."),
         may("require", Form::List(&Form::Condition), "Conditions on a host, all of which must hold."),
         may("prefer", Form::List(&Form::Object(&PREFER)), "Conditions that make a host more or less wanted."),
-        may("spread", Form::List(&Form::Word(SPREAD)), "What to spread over, most important first."),
+        may(
+            "spread",
+            Form::List(&Form::Word(SPREAD)),
+            "What to spread over, from the widest to the narrowest.",
+        ),
         may("distinct_hosts", Form::Flag, "Whether no two instances may share a host."),
     ],
 );

@@ -185,11 +185,16 @@ fn nearest(miss: explain::NearMiss) -> v1::NearMiss {
     v1::NearMiss { host: miss.host.into(), shortfalls: miss.shortfalls.into_iter().map(shortfall).collect() }
 }
 
+fn near(near: explain::Near) -> v1::Near {
+    v1::Near { over: near.over.as_str().to_owned(), instances: near.instances }
+}
+
 fn score(score: explain::HostScore) -> v1::HostScore {
     let part = |part: explain::ScorePart| v1::ScorePart { rule: part.rule.to_owned(), score: part.score };
     v1::HostScore {
         host: score.host.into(),
         score: score.score,
         parts: score.parts.into_iter().map(part).collect(),
+        near: score.near.into_iter().map(near).collect(),
     }
 }

@@ -11,12 +11,13 @@ use std::cmp::Reverse;
 use supercloud_proto::{
     id::{HostId, InstanceId, UnixMillis},
     name::HostName,
-    spec::WorkloadSpec,
+    spec::{SpreadOver, WorkloadSpec},
 };
 
 use super::{
     ledger::{Ledger, Slot},
     score::{RULES, score},
+    spread::Siblings,
 };
 use crate::state::{
     Instance, State,
@@ -104,6 +105,17 @@ pub struct HostScore {
     pub score: i64,
     /// What each rule gives it.
     pub parts: Vec<ScorePart>,
+    /// How many other instances of the workload are near, for each thing it is spread over. The fewer the better, before all scores.
+    pub near: Vec<Near>,
+}
+
+/// Other instances of the workload that are near a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Near {
+    /// In the same what.
+    pub over: SpreadOver,
+    /// How many.
+    pub instances: u32,
 }
 
 /// One part of a score.
@@ -119,7 +131,8 @@ pub struct ScorePart {
 pub fn instance(state: &State, instance: &Instance, now: UnixMillis) -> Explanation {
     let mut ledger = Ledger::new(state);
     ledger.take_back(instance);
-    let survey = Survey::of(&ledger, Request::of(instance), instance.host());
+    let siblings = Siblings::of(&ledger, instance.workload(), Some(instance.id));
+    let survey = Survey::of(&ledger, Request::of(instance), siblings, instance.host());
     Explanation {
         instance: Some(instance.id),
         summary: summary::of_instance(&survey, instance, now),
@@ -131,32 +144,37 @@ pub fn instance(state: &State, instance: &Instance, now: UnixMillis) -> Explanat
 pub fn spec(state: &State, spec: &WorkloadSpec) -> Explanation {
     let ledger = Ledger::new(state);
     let key = spec.key();
-    let survey = Survey::of(&ledger, Request::new(&key, spec), None);
+    let siblings = Siblings::of(&ledger, &key, None);
+    let survey = Survey::of(&ledger, Request::new(&key, spec), siblings, None);
     Explanation { summary: summary::of_spec(&survey, &key), ..survey.told() }
 }
+
+/// How a host stands among those that fit, the best first: what is near, and then the score.
+type Standing = (Vec<u32>, Reverse<i64>);
 
 /// What a look at all hosts found.
 struct Survey<'l> {
     ledger: &'l Ledger,
     request: Request<'l>,
+    siblings: Siblings,
     /// The slot the instance is in.
     home: Option<Slot>,
     /// Fitting hosts, best first.
-    fitting: Vec<(Reverse<i64>, Slot)>,
+    fitting: Vec<(Standing, Slot)>,
     tally: Tally,
     nearest: Nearest,
 }
 
 impl<'l> Survey<'l> {
-    fn of(ledger: &'l Ledger, request: Request<'l>, home: Option<HostId>) -> Self {
+    fn of(ledger: &'l Ledger, request: Request<'l>, siblings: Siblings, home: Option<HostId>) -> Self {
         let home = home.and_then(|host| ledger.slot(host));
         let (fitting, tally, nearest) = (Vec::new(), Tally::default(), Nearest::default());
-        let mut survey = Self { ledger, request, home, fitting, tally, nearest };
+        let mut survey = Self { ledger, request, siblings, home, fitting, tally, nearest };
         for slot in ledger.slots() {
             let candidate = ledger.candidate(slot);
             let misfits: Vec<Misfit> = candidate.misfits(&request).collect();
             match misfits.first() {
-                None => survey.fitting.push((Reverse(score(&candidate, &request)), slot)),
+                None => survey.fitting.push((survey.standing(slot), slot)),
                 Some(first) => {
                     survey.tally.count(first);
                     survey.nearest.offer(slot, misfits);
@@ -165,6 +183,11 @@ impl<'l> Survey<'l> {
         }
         survey.fitting.sort_unstable();
         survey
+    }
+
+    fn standing(&self, slot: Slot) -> Standing {
+        let near = self.siblings.near(self.ledger, &self.request.spec.place.spread, slot);
+        (near, Reverse(score(&self.candidate(slot), &self.request)))
     }
 
     fn candidate(&self, slot: Slot) -> Candidate<'_> {
@@ -190,7 +213,10 @@ impl<'l> Survey<'l> {
         let candidate = self.candidate(slot);
         let part = |rule: &super::score::Rule| (rule.score)(&candidate, &self.request);
         let parts = RULES.iter().map(|rule| ScorePart { rule: rule.name, score: part(rule) }).collect();
-        HostScore { host: candidate.host.name.clone(), score: score(&candidate, &self.request), parts }
+        let (near, Reverse(score)) = self.standing(slot);
+        let over = self.request.spec.place.spread.iter();
+        let near = over.zip(near).map(|(over, instances)| Near { over: *over, instances }).collect();
+        HostScore { host: candidate.host.name.clone(), score, parts, near }
     }
 
     /// All but the sentence.

@@ -10,8 +10,10 @@ pub mod explain;
 mod ledger;
 pub mod pass;
 pub mod plan;
+mod ranking;
 pub mod score;
 mod shapes;
+mod spread;
 #[cfg(test)]
 mod tests;
 

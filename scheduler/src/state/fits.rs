@@ -238,15 +238,19 @@ fn resources(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
     .collect()
 }
 
-/// No other instance of the workload is to run there. One that is on its way out does not count: its successor may take its place.
+/// No other instance of the workload is to run there.
 fn distinct_hosts(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
     let there = |id: &InstanceId| {
-        candidate.state.instance(*id).is_some_and(|other| {
-            other.workload() == request.key && other.desired == Desired::Run && !other.state.is_over()
-        })
+        candidate.state.instance(*id).is_some_and(|other| is_in_the_way(other, request.key))
     };
     if request.spec.place.distinct_hosts && candidate.used.instances.iter().any(there) {
         return vec![Reason::NotDistinct(request.key.clone())];
     }
     Vec::new()
+}
+
+/// Whether an instance counts as one of the workload where these are kept apart. One that is on its way out does not: its successor may
+/// take its place.
+pub fn is_in_the_way(instance: &Instance, of: &WorkloadKey) -> bool {
+    instance.desired == Desired::Run && !instance.state.is_over() && instance.workload() == of
 }

@@ -238,7 +238,6 @@ update: { max_unavailable: 1, canary: 1, healthy_for: 10s, deadline: 10m, auto_r
 "#;
     let expected = [
         "place.prefer",
-        "place.spread",
         "health",
         "schedule",
         "update.canary",

@@ -1,7 +1,5 @@
 //! The one sentence of an explanation.
 
-use std::cmp::Reverse;
-
 use supercloud_proto::{host::HostState, id::UnixMillis, instance::InstanceState, name::WorkloadKey};
 
 use super::Survey;
@@ -50,14 +48,21 @@ fn standing(survey: &Survey<'_>, home: Slot) -> String {
     let Some(rival) = survey.others().next() else {
         return format!("; of {} no other fits now", count(survey.ledger.slots().len()));
     };
-    let (own, best) = (survey.score(home).score, survey.score(rival).score);
+    let (own, best) = (score(survey, home), score(survey, rival));
     let name = survey.name(rival);
     let found = format!("; it scores {own} there, and of {others} other fitting");
-    if (Reverse(own), home) < (Reverse(best), rival) {
+    if (survey.standing(home), home) < (survey.standing(rival), rival) {
         format!("{found} {} the best, {name}, would score {best}", hosts(others))
     } else {
-        format!("{found} {} {name} would now score more, {best}", hosts(others))
+        format!("{found} {} {name} would now be better, with {best}", hosts(others))
     }
+}
+
+/// A score, with the siblings that go before it.
+fn score(survey: &Survey<'_>, slot: Slot) -> String {
+    let told = survey.score(slot);
+    let near = told.near.iter().map(|near| format!(", {} in its {}", near.instances, near.over.as_str()));
+    format!("{}{}", told.score, near.collect::<String>())
 }
 
 /// Of a spec that is not applied.
@@ -75,10 +80,10 @@ fn of_request(survey: &Survey<'_>, who: &str) -> String {
     let Some(best) = survey.chosen() else {
         return format!("{who} fits none of {}: {}{}", count(all), fallen(survey), nearest(survey));
     };
-    let (score, name) = (survey.score(best).score, survey.name(best));
     let runner_up = survey.others().next().map_or(String::new(), |slot| {
-        format!(", the next best is {} with {}", survey.name(slot), survey.score(slot).score)
+        format!(", the next best is {} with {}", survey.name(slot), score(survey, slot))
     });
+    let (name, score) = (survey.name(best), score(survey, best));
     format!("{who} fits {fitting} of {}; the best is {name} with {score}{runner_up}", count(all))
 }
 

@@ -5,7 +5,7 @@
 //!
 //!     host NAME [site= rack= cpu= memory= disk= reserved=MEMORY arch= kernel= ports=FIRST-LAST drivers=docker,libvirt label.X=]
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
-//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B require=CONDITION distinct vm image= port=NAME:PORT[@HOST][/udp]]
+//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B require=CONDITION distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]]
 //!     scale BOROUGH/NAME COUNT      report BOROUGH/NAME SLOT STATE [REASON]      time SECONDS (moves the clock on)
 //!     pass [PLACEMENTS]      explain BOROUGH/NAME SLOT      explain-spec ...as workload...      plan ...as workload... [; ...]      hosts
 
@@ -269,6 +269,7 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
             }
             "require" => wanted.place.require.push(value.parse().unwrap()),
             "distinct" => wanted.place.distinct_hosts = true,
+            "spread" => wanted.place.spread = value.split(',').map(|over| over.parse().unwrap()).collect(),
             "vm" => vm(&mut wanted),
             "image" | "port" => {
                 let Driver::Container(container) = &mut wanted.tasks[0].driver else {

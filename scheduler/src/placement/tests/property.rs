@@ -1,14 +1,18 @@
 //! Properties of the pass over random small estates, judged by a naive judge of its own. The judge shares no code with what it judges: it adds up
 //! from the specs, asks no filter, and keeps no order of hosts.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use proptest::prelude::*;
 use supercloud_proto::{
     amount::{Bytes, MilliCpu},
     host::{HostState, PortRange},
-    name::{PortName, SiteName},
-    spec::{Driver, DriverKind, Port, Protocol, WorkloadSpec},
+    name::{PortName, RackName, SiteName},
+    spec::{Driver, DriverKind, Port, Protocol, SpreadOver, WorkloadSpec},
 };
 
 use super::estate::{Estate, inventory, spec, vm};
@@ -16,10 +20,11 @@ use crate::{
     placement::{
         explain,
         pass::{Limits, Plan, pass},
+        score::score,
     },
     state::{
         Host, HostUse, Instance, State,
-        fits::{Request, fits},
+        fits::{Candidate, Request, fits},
     },
 };
 
@@ -30,6 +35,7 @@ pub(super) struct RandomHost {
     cores: u64,
     gib: u64,
     site: u8,
+    rack: u8,
     tier: u8,
     ports: u16,
     vms: bool,
@@ -50,14 +56,16 @@ pub(super) struct RandomWorkload {
     dynamic: u16,
     fixed: Option<u16>,
     udp: bool,
+    /// A bit for each of site, rack and host.
+    spread: u8,
 }
 
 prop_compose! {
     pub(super) fn random_host()(
-        cores in 0u64..5, gib in 0u64..5, site in 0u8..2, tier in 0u8..2, ports in 1u16..6,
+        cores in 0u64..5, gib in 0u64..5, site in 0u8..2, rack in 0u8..3, tier in 0u8..2, ports in 1u16..6,
         vms in any::<bool>(), state in 0u8..8, open in prop::bool::weighted(0.9),
     ) -> RandomHost {
-        RandomHost { cores, gib, site, tier, ports, vms, state, open }
+        RandomHost { cores, gib, site, rack, tier, ports, vms, state, open }
     }
 }
 
@@ -67,8 +75,9 @@ prop_compose! {
         vm in prop::bool::weighted(0.2), site in prop::option::weighted(0.3, 0u8..2),
         tier in prop::option::weighted(0.3, 0u8..2), distinct in any::<bool>(), dynamic in 0u16..3,
         fixed in prop::option::weighted(0.2, 20_000u16..20_003), udp in any::<bool>(),
+        spread in 0u8..8,
     ) -> RandomWorkload {
-        RandomWorkload { count, priority, cpu, mib, vm, site, tier, distinct, dynamic, fixed, udp }
+        RandomWorkload { count, priority, cpu, mib, vm, site, tier, distinct, dynamic, fixed, udp, spread }
     }
 }
 
@@ -82,6 +91,7 @@ pub(super) fn add_host(estate: &mut Estate, name: &str, random: &RandomHost) {
     found.capacity.memory = Bytes(random.gib << 30);
     found.reserved.memory = Bytes(100 * MIB);
     found.site = site(random.site);
+    found.rack = random.rack.checked_sub(1).map(|rack| RackName::new(format!("rack-{rack}")).unwrap());
     found.labels.insert("tier".to_owned(), random.tier.to_string());
     found.ports = PortRange { first: 20_000, last: 20_000 + random.ports - 1 };
     if !random.vms {
@@ -105,6 +115,8 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
     wanted.place.sites.extend(random.site.map(site));
     wanted.place.require.extend(random.tier.map(|tier| format!("label.tier == {tier}").parse().unwrap()));
     wanted.place.distinct_hosts = random.distinct;
+    let spread = SpreadOver::ALL.into_iter().enumerate().filter(|(bit, _)| random.spread >> bit & 1 == 1);
+    wanted.place.spread = spread.map(|(_, over)| over).collect();
     let protocol = if random.udp { Protocol::Udp } else { Protocol::Tcp };
     let port = |number: u16, host| Port {
         name: PortName::new(format!("p{number}")).unwrap(),
@@ -221,6 +233,25 @@ fn check_loads(state: &State) {
     }
 }
 
+/// How many instances of the same workload share a host's site, rack and name, as far as the spec asks, and what a fitting host is then worth.
+fn rank(state: &State, host: &Host, instance: &Instance) -> (Vec<usize>, Reverse<i64>, u32) {
+    let place = |host: &Host, over: &SpreadOver| match over {
+        SpreadOver::Site => format!("{}", host.inventory.site),
+        SpreadOver::Rack => format!("{} {:?}", host.inventory.site, host.inventory.rack),
+        SpreadOver::Host => host.name.to_string(),
+    };
+    let others = |over: &SpreadOver| {
+        let with = |other: &&Arc<Instance>| {
+            let there = other.placed.as_ref().and_then(|placed| state.host(placed.host));
+            other.workload() == instance.workload()
+                && there.is_some_and(|there| place(there, over) == place(host, over))
+        };
+        state.instances().values().filter(with).count()
+    };
+    let crowd = instance.spec().place.spread.iter().map(others).collect();
+    (crowd, Reverse(score(&Candidate::new(state, host), &Request::of(instance))), host.id.0)
+}
+
 /// Whoever comes first in order of urgency and age is tried first.
 fn check_order(state: &State, plan: &Plan) {
     let rank = |id| {
@@ -251,6 +282,9 @@ proptest! {
             let instance = state.instance(placement.instance).unwrap().clone();
             let host = state.host(placement.host).unwrap().clone();
             prop_assert!(would_go(&state, &host, &instance));
+            let open = state.hosts().values().filter(|other| would_go(&state, other, &instance));
+            let best = open.map(|other| rank(&state, other, &instance)).min();
+            prop_assert_eq!(Some(rank(&state, &host, &instance)), best, "another host is better");
             prop_assert_eq!(fits(&state, &host, &Request::of(&instance).with_ports(&placement.ports)), Ok(()));
             let command = crate::state::Command::Place(vec![placement.clone()]);
             let entry = crate::state::Entry { time: 0, by: String::new(), request_id: String::new(), command };
