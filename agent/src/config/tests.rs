@@ -138,7 +138,9 @@ fn the_published_file_is_good() {
         .map(|line| if is_setting(&line) { line.trim_start_matches("# ") } else { line })
         .collect();
     let full = check(&uncommented.join("\n"), &Overrides::default()).expect("good");
-    assert_eq!((plain.data_dir, plain.ports, plain.docker), (full.data_dir, full.ports, full.docker));
+    // Left out, a runtime is offered where its socket is there; so no value that the file could show is its default.
+    let docker = Docker { enabled: None, ..full.docker };
+    assert_eq!((plain.data_dir, plain.ports, plain.docker), (full.data_dir, full.ports, docker));
     assert_eq!(plain.libvirt.image_dirs, full.libvirt.image_dirs);
     assert!(full.reserved.is_some() && full.offer.cpu.is_some() && full.labels.contains_key("tier"));
 }
