@@ -73,6 +73,8 @@ pub(super) async fn anywhere(core: &Core, change: MemberChange) -> Result<NodeId
     let deadline = Instant::now() + CHANGE_DEADLINE;
     let mut last = MemberError::NoLeader;
     while Instant::now() < deadline {
+        let mut nodes = core.nodes();
+        nodes.mark_unchanged();
         match attempt(core, change, deadline).await {
             Attempt::Done(node) => return Ok(node),
             Attempt::NotMember(why) => return Err(MemberError::NotMember { why }),
@@ -84,7 +86,6 @@ pub(super) async fn anywhere(core: &Core, change: MemberChange) -> Result<NodeId
             Attempt::Busy if last == MemberError::NoLeader => last = MemberError::Busy,
             Attempt::Busy | Attempt::NotTaken => {}
         }
-        let mut nodes = core.nodes();
         // Sooner when this node learns something; an end of the channel shows at the next attempt.
         let _ = timeout_at((Instant::now() + AGAIN_AFTER).min(deadline), nodes.changed()).await;
     }

@@ -99,6 +99,8 @@ pub(super) async fn anywhere(core: &Core, entry: &Entry) -> Result<Outcome, Prop
     // Once an attempt may have been appended, running out of time means that the outcome is not known.
     let mut unknown = false;
     while Instant::now() < deadline {
+        let mut nodes = core.nodes();
+        nodes.mark_unchanged();
         match attempt(core, &entry.command, &bytes, deadline).await {
             Attempt::Done(outcome) => return Ok(outcome),
             Attempt::NotTaken => {}
@@ -107,7 +109,6 @@ pub(super) async fn anywhere(core: &Core, entry: &Entry) -> Result<Outcome, Prop
             Attempt::Refused(_) if unknown => return Err(ProposeError::OutcomeUnknown),
             Attempt::Refused(error) => return Err(error),
         }
-        let mut nodes = core.nodes();
         // Sooner when this node learns something; an end of the channel shows at the next attempt.
         let _ = timeout_at((Instant::now() + AGAIN_AFTER).min(deadline), nodes.changed()).await;
     }

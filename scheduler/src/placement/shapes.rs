@@ -37,6 +37,8 @@ struct Wants {
     ports: Vec<(Protocol, Option<u16>)>,
     sites: Vec<SiteName>,
     require: Vec<Condition>,
+    /// Whether its instances must not meet on a host.
+    distinct: bool,
     /// What it is spread over.
     spread: Vec<SpreadOver>,
     /// Whose they are, where that matters.
@@ -51,13 +53,15 @@ impl Wants {
         drivers.sort_unstable();
         drivers.dedup();
         let spread = if has_siblings { place.spread.clone() } else { Vec::new() };
-        let is_own = has_siblings && (place.distinct_hosts || spread.contains(&SpreadOver::Host));
+        let distinct = has_siblings && place.distinct_hosts;
+        let is_own = distinct || spread.contains(&SpreadOver::Host);
         Self {
             demand: request.demand,
             drivers,
             ports: request.spec.ports().map(|(_, port)| (port.protocol, port.host)).collect(),
             sites: place.sites.clone(),
             require: place.require.clone(),
+            distinct,
             spread,
             of: is_own.then(|| request.key.clone()),
         }

@@ -91,7 +91,8 @@ fn disk_tells<M: Machine, T: Transport>(
     move |outcome| {
         inbox.control(Control::Written(outcome));
         match table.get() {
-            Some(table) => table.take(),
+            // Once: the next write may be waiting for this thread.
+            Some(table) => table.take_up_to(1),
             None => inbox.call(),
         }
     }
@@ -135,12 +136,19 @@ fn or_abort<R>(work: impl FnOnce() -> Result<R, Fatal>) -> R {
 
 impl<M: Machine, T: Transport> Turns for Table<M, T> {
     fn take(&self) {
-        for _ in 0..MAX_TURNS_AT_ONCE {
+        self.take_up_to(MAX_TURNS_AT_ONCE);
+    }
+}
+
+impl<M: Machine, T: Transport> Table<M, T> {
+    /// Takes as many turns if they are short, and leaves what is due then to the log's thread.
+    fn take_up_to(&self, turns: usize) {
+        for left in (0..=turns).rev() {
             // Asked anew after each turn, with the node given back: who found it taken meanwhile went away.
             match self.inbox.due(self.wants_company()) {
                 Due::Nothing => return,
-                Due::Turn => {}
-                Due::LongTurn | Due::Later => break,
+                Due::Turn if left > 0 => {}
+                Due::Turn | Due::LongTurn | Due::Later => break,
             }
             if self.thread_waits.load(Ordering::Acquire) {
                 return;
@@ -151,15 +159,17 @@ impl<M: Machine, T: Transport> Turns for Table<M, T> {
                 Err(TryLockError::Poisoned(poisoned)) => poisoned.into_inner(),
             };
             let Some(owner) = seat.as_mut() else { return };
-            if !owner.node.is_at_ease() || self.turn(owner, self.inbox.take(self.wants_company())) {
+            if !owner.node.is_at_ease() {
+                break;
+            }
+            let Some(inputs) = self.inbox.take_short(self.wants_company()) else { continue };
+            if self.turn(owner, inputs) {
                 break;
             }
         }
         self.inbox.call();
     }
-}
 
-impl<M: Machine, T: Transport> Table<M, T> {
     fn wants_company(&self) -> bool {
         self.company.load(Ordering::Acquire)
     }

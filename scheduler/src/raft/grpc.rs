@@ -162,7 +162,11 @@ async fn stream(shared: &Shared, channel: Channel, queue: &Arc<Queue>) -> Result
     };
     let answer = PeerServiceClient::new(channel).step(requests).await;
     // The stream may live on for a moment, and must not take what is meant for the next one.
-    running.store(false, Ordering::Release);
+    {
+        // Under the lock that it is read under: the next stream must find none before it that still takes the queue's waker.
+        let _queue = locked(queue);
+        running.store(false, Ordering::Release);
+    }
     match answer {
         Ok(_) if locked(queue).is_closed() => Ok(()),
         Ok(_) => Err(Status::cancelled("the peer ended the stream")),
@@ -197,10 +201,12 @@ impl Stream for Requests {
     fn poll_next(self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<Option<v1::StepRequest>> {
         let this = self.get_mut();
         if this.left.is_empty() {
+            let mut queue = locked(&this.queue);
             if !this.running.load(Ordering::Acquire) {
                 return Poll::Ready(None);
             }
-            let polled = locked(&this.queue).poll_recv_many(context, &mut this.taken, MAX_STEP_MESSAGES);
+            let polled = queue.poll_recv_many(context, &mut this.taken, MAX_STEP_MESSAGES);
+            drop(queue);
             if ready!(polled) == 0 {
                 return Poll::Ready(None);
             }

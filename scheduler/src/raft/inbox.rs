@@ -189,6 +189,13 @@ impl<O> Inbox<O> {
     pub(super) fn take(&self, company: bool) -> Inputs<O> {
         self.lock().take(company)
     }
+
+    /// The same, if that makes a short turn. Asked and taken under one lock: what came since somebody asked may be long.
+    pub(super) fn take_short(&self, company: bool) -> Option<Inputs<O>> {
+        let mut queues = self.lock();
+        let short = !queues.stopping && queues.due(company, Instant::now()) == Due::Turn;
+        short.then(|| queues.take(company))
+    }
 }
 
 impl<O> Queues<O> {
