@@ -324,6 +324,13 @@ impl Core {
         self.inner.nodes.clone()
     }
 
+    /// The same, but only what is new from now on: for whoever is about to look, and waits where that did not help.
+    fn news(&self) -> watch::Receiver<Status> {
+        let mut nodes = self.nodes();
+        nodes.mark_unchanged();
+        nodes
+    }
+
     /// What this node is to the others.
     pub(crate) fn role(&self) -> Role {
         self.inner.nodes.borrow().role

@@ -73,8 +73,7 @@ pub(super) async fn anywhere(core: &Core, change: MemberChange) -> Result<NodeId
     let deadline = Instant::now() + CHANGE_DEADLINE;
     let mut last = MemberError::NoLeader;
     while Instant::now() < deadline {
-        let mut nodes = core.nodes();
-        nodes.mark_unchanged();
+        let mut news = core.news();
         match attempt(core, change, deadline).await {
             Attempt::Done(node) => return Ok(node),
             Attempt::NotMember(why) => return Err(MemberError::NotMember { why }),
@@ -87,7 +86,7 @@ pub(super) async fn anywhere(core: &Core, change: MemberChange) -> Result<NodeId
             Attempt::Busy | Attempt::NotTaken => {}
         }
         // Sooner when this node learns something; an end of the channel shows at the next attempt.
-        let _ = timeout_at((Instant::now() + AGAIN_AFTER).min(deadline), nodes.changed()).await;
+        let _ = timeout_at((Instant::now() + AGAIN_AFTER).min(deadline), news.changed()).await;
     }
     Err(last)
 }

@@ -99,8 +99,7 @@ pub(super) async fn anywhere(core: &Core, entry: &Entry) -> Result<Outcome, Prop
     // Once an attempt may have been appended, running out of time means that the outcome is not known.
     let mut unknown = false;
     while Instant::now() < deadline {
-        let mut nodes = core.nodes();
-        nodes.mark_unchanged();
+        let mut news = core.news();
         match attempt(core, &entry.command, &bytes, deadline).await {
             Attempt::Done(outcome) => return Ok(outcome),
             Attempt::NotTaken => {}
@@ -110,7 +109,7 @@ pub(super) async fn anywhere(core: &Core, entry: &Entry) -> Result<Outcome, Prop
             Attempt::Refused(error) => return Err(error),
         }
         // Sooner when this node learns something; an end of the channel shows at the next attempt.
-        let _ = timeout_at((Instant::now() + AGAIN_AFTER).min(deadline), nodes.changed()).await;
+        let _ = timeout_at((Instant::now() + AGAIN_AFTER).min(deadline), news.changed()).await;
     }
     Err(if unknown { ProposeError::OutcomeUnknown } else { ProposeError::NoLeader })
 }
