@@ -86,6 +86,10 @@ impl Machine for Replica {
         applied.outcome
     }
 
+    fn is_long(&self, entry: &[u8]) -> bool {
+        codec::is_long(&self.state, entry)
+    }
+
     fn applied_batch(&mut self, applied_index: u64, _members: &Members) {
         if self.state.applied() < applied_index {
             self.state.skip(applied_index);

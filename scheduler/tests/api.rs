@@ -32,6 +32,45 @@ fn key() -> v1::GetWorkloadRequest {
     v1::GetWorkloadRequest { borough: "camden".to_owned(), workload: "web".to_owned(), stale: false }
 }
 
+/// All that a stream of logs gives.
+async fn read_logs(
+    instances: &mut InstanceServiceClient<Channel>,
+    request: v1::LogsRequest,
+) -> Outcome<Vec<u8>> {
+    let mut stream = instances.logs(request).await?.into_inner();
+    let mut text = Vec::new();
+    while let Some(piece) = stream.message().await? {
+        text.extend(piece.data);
+    }
+    Ok(text)
+}
+
+/// Waits until the instance is in the archive, with every event of its life.
+async fn assert_archived(channel: &Channel, id: String) -> Outcome {
+    let get = v1::GetInstanceRequest { id: id.clone(), stale: false };
+    let archived = until("the instance is archived", || async {
+        match InstanceServiceClient::new(channel.clone()).get(get.clone()).await {
+            Ok(found) => Ok(Some(found.into_inner()).filter(|found| found.archived)),
+            Err(status) if status.code() == Code::NotFound => Ok(None),
+            Err(status) => Err(status.into()),
+        }
+    });
+    assert_eq!(archived.await?.instance.map(|instance| instance.id), Some(id.clone()));
+    let request = v1::ListEventsRequest { instance: id, ..Default::default() };
+    let events = until("its last event is archived", || async {
+        let listed = EventServiceClient::new(channel.clone()).list(request.clone()).await?.into_inner();
+        let over = listed.events.last().is_some_and(|event| event.kind == "instance-gone");
+        Ok(over.then_some(listed.events))
+    })
+    .await?;
+    let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
+    let life =
+        ["instance-created", "instance-placed", "instance-state", "instance-stopping", "instance-gone"];
+    assert_eq!(kinds, life);
+    assert_eq!((events[0].by.as_str(), events[2].by.as_str()), ("dev", "agent:h1"));
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_workload_from_hand_in_to_its_logs() -> Outcome {
     let directory = tempfile::tempdir()?;
@@ -93,14 +132,7 @@ async fn a_workload_from_hand_in_to_its_logs() -> Outcome {
     assert_eq!(host.host.map(|host| (host.instances, host.state())), Some((1, v1::HostState::Ready)));
 
     // Its logs come through the stream that the agent opens.
-    let (answered, lines) = tokio::join!(agent.answer_logs(b"hello\n"), async {
-        let mut stream = instances.logs(logs).await?.into_inner();
-        let mut text = Vec::new();
-        while let Some(piece) = stream.message().await? {
-            text.extend(piece.data);
-        }
-        Outcome::Ok(text)
-    });
+    let (answered, lines) = tokio::join!(agent.answer_logs(b"hello\n"), read_logs(&mut instances, logs));
     assert_eq!((answered?.instance, lines?), (id.clone(), b"hello\n".to_vec()));
 
     // Stopped and reported gone: in the archive, with its events.
@@ -113,27 +145,7 @@ async fn a_workload_from_hand_in_to_its_logs() -> Outcome {
     let order = agent.orders().await?.pop().ok_or("no order")?;
     assert_eq!(order.desired(), v1::InstanceDesired::Stop);
     agent.report(&order, v1::InstanceState::Stopped, 2).await?;
-    let get = v1::GetInstanceRequest { id: id.clone(), stale: false };
-    let archived = until("the instance is archived", || async {
-        match InstanceServiceClient::new(channel.clone()).get(get.clone()).await {
-            Ok(found) => Ok(Some(found.into_inner()).filter(|found| found.archived)),
-            Err(status) if status.code() == Code::NotFound => Ok(None),
-            Err(status) => Err(status.into()),
-        }
-    });
-    assert_eq!(archived.await?.instance.map(|instance| instance.id), Some(id.clone()));
-    let request = v1::ListEventsRequest { instance: id, ..Default::default() };
-    let events = until("its last event is archived", || async {
-        let listed = EventServiceClient::new(channel.clone()).list(request.clone()).await?.into_inner();
-        let over = listed.events.last().is_some_and(|event| event.kind == "instance-gone");
-        Ok(over.then_some(listed.events))
-    })
-    .await?;
-    let kinds: Vec<&str> = events.iter().map(|event| event.kind.as_str()).collect();
-    let life =
-        ["instance-created", "instance-placed", "instance-state", "instance-stopping", "instance-gone"];
-    assert_eq!(kinds, life);
-    assert_eq!((events[0].by.as_str(), events[2].by.as_str()), ("dev", "agent:h1"));
+    assert_archived(&channel, id).await?;
     node.shutdown().await;
     Ok(())
 }

@@ -76,6 +76,45 @@ async fn ordered(node: &Node, agent: &Credentials) -> Outcome<Option<(Agent, v1:
     Ok(orders.into_iter().next().map(|order| (session, order)))
 }
 
+/// What a node without a leader can still save: what it has, marked as unconfirmed, and only for who asks for that.
+async fn rescue(alone: Channel, directory: &Path) -> Outcome {
+    let age = || async {
+        let mut client = BoroughServiceClient::new(alone.clone());
+        let request = v1::ListBoroughsRequest { stale: true };
+        let answer = client.list(request).await?;
+        let age = answer.metadata().get("supercloud-stale-ms").ok_or("no age")?.to_str()?.parse::<u64>()?;
+        Outcome::Ok(Some(age).filter(|age| *age > 1_000))
+    };
+    until("what it shows grows old", age).await?;
+    let refused =
+        save(alone.clone(), false, &directory.join("none")).await.err().ok_or("saved without a leader")?;
+    assert!(refused.to_string().contains("no leader"), "{refused}");
+    let rescued = save(alone, true, &directory.join("rescued.saved")).await?;
+    assert!(!rescued.head.confirmed && rescued.boroughs == 2);
+    Ok(())
+}
+
+/// Whoever watched events before is told to list again, not given what comes after a gap; a workload is shown as it is.
+async fn assert_watches_begin_anew(operator: &Channel, before: u64, restored: u64) -> Outcome {
+    let events = |after| v1::WatchEventsRequest { after_index: Some(after), ..Default::default() };
+    let mut client = EventServiceClient::new(operator.clone());
+    let gone = client.watch(events(before)).await.err().ok_or("a gap was passed over")?;
+    assert_eq!(gone.code(), Code::OutOfRange);
+    assert!(gone.message().contains("no longer kept; list again"), "{gone}");
+    let mut watch = client.watch(events(restored)).await?.into_inner();
+    let first = timeout(DEADLINE, watch.message()).await??.ok_or("the watch has ended")?;
+    assert!(first.events.iter().all(|event| event.index > restored) && first.index > restored);
+    let watched = v1::WatchWorkloadRequest {
+        borough: "camden".to_owned(),
+        workload: "web".to_owned(),
+        after_index: before,
+    };
+    let mut watch = WorkloadServiceClient::new(operator.clone()).watch(watched).await?.into_inner();
+    let moment = timeout(DEADLINE, watch.message()).await??.ok_or("the watch has ended")?;
+    assert!(moment.index > restored && moment.instances[0].state() == v1::InstanceState::Running);
+    Ok(())
+}
+
 #[tokio::test]
 async fn a_cluster_goes_on_from_a_saved_state() -> Outcome {
     let directory = tempfile::tempdir()?;
@@ -105,19 +144,7 @@ async fn a_cluster_goes_on_from_a_saved_state() -> Outcome {
     // Alone the second has no leader, but can still tell what it has.
     drop(session);
     first.shutdown().await;
-    let alone = connect(&second, Trust::Mutual(&anna)).await?;
-    let age = || async {
-        let mut client = BoroughServiceClient::new(alone.clone());
-        let request = v1::ListBoroughsRequest { stale: true };
-        let answer = client.list(request).await?;
-        let age = answer.metadata().get("supercloud-stale-ms").ok_or("no age")?.to_str()?.parse::<u64>()?;
-        Outcome::Ok(Some(age).filter(|age| *age > 1_000))
-    };
-    until("what it shows grows old", age).await?;
-    let refused = save(alone.clone(), false, &data("none")).await.err().ok_or("saved without a leader")?;
-    assert!(refused.to_string().contains("no leader"), "{refused}");
-    let rescued = save(alone, true, &data("rescued.saved")).await?;
-    assert!(!rescued.head.confirmed && rescued.boroughs == 2);
+    rescue(connect(&second, Trust::Mutual(&anna)).await?, directory.path()).await?;
     second.shutdown().await;
 
     // Where the first node was, so that hosts and people find it.
@@ -152,23 +179,7 @@ async fn a_cluster_goes_on_from_a_saved_state() -> Outcome {
     let spent = join(&node, &unused).await.err().ok_or("a token of before is good")?;
     assert!(spent.to_string().contains("unknown, used or lapsed"), "{spent}");
 
-    // Whoever watched events before is told to list again, not given what comes after a gap; a workload is shown as it is.
-    let events = |after| v1::WatchEventsRequest { after_index: Some(after), ..Default::default() };
-    let mut client = EventServiceClient::new(operator.clone());
-    let gone = client.watch(events(before.index)).await.err().ok_or("a gap was passed over")?;
-    assert_eq!(gone.code(), Code::OutOfRange);
-    assert!(gone.message().contains("no longer kept; list again"), "{gone}");
-    let mut watch = client.watch(events(made.index)).await?.into_inner();
-    let first = timeout(DEADLINE, watch.message()).await??.ok_or("the watch has ended")?;
-    assert!(first.events.iter().all(|event| event.index > made.index) && first.index > made.index);
-    let watched = v1::WatchWorkloadRequest {
-        borough: "camden".to_owned(),
-        workload: "web".to_owned(),
-        after_index: before.index,
-    };
-    let mut watch = WorkloadServiceClient::new(operator.clone()).watch(watched).await?.into_inner();
-    let moment = timeout(DEADLINE, watch.message()).await??.ok_or("the watch has ended")?;
-    assert!(moment.index > made.index && moment.instances[0].state() == v1::InstanceState::Running);
+    assert_watches_begin_anew(&operator, before.index, made.index).await?;
 
     // An old node that comes back finds itself removed, and changes nothing.
     let second = run(&data("n2"), &places[0].0, &places[0].1).await?;

@@ -342,6 +342,20 @@ mod tests {
     }
 
     #[test]
+    fn what_came_since_somebody_asked_is_not_taken_for_short() {
+        let inbox = Inbox::<()>::new();
+        inbox.propose(proposal(1));
+        assert_eq!(inbox.due(false), Due::Turn);
+        inbox.control(Control::Removed);
+        assert!(inbox.take_short(false).is_none());
+        let inputs = inbox.take(false);
+        assert_eq!((inputs.proposals.len(), inputs.control.len()), (1, 1), "nothing of it is lost");
+        inbox.propose(proposal(1));
+        assert_eq!(inbox.take_short(false).map(|inputs| inputs.proposals.len()), Some(1));
+        assert!(inbox.take_short(false).is_none(), "nothing is left");
+    }
+
+    #[test]
     fn proposals_wait_for_company_and_not_for_long() {
         let inbox = Inbox::<()>::new();
         inbox.propose(proposal(1));

@@ -98,6 +98,9 @@ pub trait Machine: Send + 'static {
     /// Applies one committed entry. Every node calls it with the same entries in the same order.
     fn apply(&mut self, index: u64, entry: &[u8]) -> Self::Outcome;
 
+    /// Whether applying an entry may take much longer than its size says. A hint: only who takes the turn hangs on it.
+    fn is_long(&self, entry: &[u8]) -> bool;
+
     /// Ends a batch: everything up to `applied_index` is in the state, readers may see it. Called for batches without
     /// an entry of ours too, and before the proposers are answered.
     fn applied_batch(&mut self, applied_index: u64, members: &Members);

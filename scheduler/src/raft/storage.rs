@@ -62,6 +62,11 @@ impl<L: LogStore> Storage<L> {
         self.wanted.take()
     }
 
+    /// First index of the entries that need no disk; 0 when there are none, as on a log that nothing was appended to.
+    pub(super) fn first_recent(&self) -> u64 {
+        self.recent.front().map_or(0, |entry| entry.index)
+    }
+
     /// Takes note of a new commit index; it reaches the disk with the next write.
     pub(super) fn set_commit(&mut self, commit: u64) {
         self.hard_state.commit = self.hard_state.commit.max(commit);

@@ -42,6 +42,10 @@ impl Machine for Watched {
         self.replica.apply(index, entry)
     }
 
+    fn is_long(&self, entry: &[u8]) -> bool {
+        self.replica.is_long(entry)
+    }
+
     fn applied_batch(&mut self, applied_index: u64, members: &Members) {
         self.replica.applied_batch(applied_index, members);
         self.ghost.membership(applied_index, members);

@@ -5,6 +5,7 @@
 //! The Ready protocol is in `ready`, applying in `apply`, changes of the membership in `membership`.
 
 mod apply;
+mod backlog;
 mod membership;
 mod ready;
 mod space;
@@ -13,9 +14,10 @@ mod status;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
-use ::raft::eraftpb::{Entry, EntryType, Message, MessageType};
-use ::raft::{RawNode, SnapshotStatus, StateRole};
+use ::raft::eraftpb::{Entry, Message, MessageType};
+use ::raft::{Progress, RawNode, SnapshotStatus, StateRole};
 
+use self::backlog::Backlog;
 use self::membership::{PendingChange, PendingTransfer};
 use self::ready::Promise;
 pub use self::space::Space;
@@ -119,28 +121,6 @@ struct Grown {
     bytes: u64,
 }
 
-/// What the log holds and the machine has not seen.
-struct Backlog {
-    /// Up to here the log must be applied before a turn may be taken in passing: what was found at the start, and changes of
-    /// the membership, which wait for the disk.
-    settled_at: u64,
-    /// Bytes of what came since, at least.
-    bytes: u64,
-}
-
-impl Backlog {
-    fn appended(&mut self, entries: &[Entry]) {
-        self.bytes += entries.iter().map(|entry| entry.data.len() as u64).sum::<u64>();
-        let changes = entries.iter().filter(|entry| entry.get_entry_type() != EntryType::EntryNormal);
-        self.settled_at = changes.map(|entry| entry.index).fold(self.settled_at, u64::max);
-    }
-
-    /// `last`: nothing is left. What was replaced before it was applied is forgotten then.
-    fn applied(&mut self, bytes: u64, last: bool) {
-        self.bytes = if last { 0 } else { self.bytes.saturating_sub(bytes) };
-    }
-}
-
 /// What a node is made of.
 pub(super) struct Parts<M, L> {
     pub(super) id: u64,
@@ -208,7 +188,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
             raw.campaign().map_err(|error| Fatal::Raft(error.to_string()))?;
         }
         let members = Arc::new(membership.view());
-        let backlog = Backlog { settled_at: raw.raft.raft_log.last_index(), bytes: 0 };
+        let backlog = Backlog::new(raw.raft.raft_log.last_index());
         machine.applied_batch(position.index, &members);
         Ok(Self {
             raw,
@@ -260,16 +240,26 @@ impl<M: Machine, L: LogStore> Node<M, L> {
         self.settle();
         self.propose(inputs.proposals);
         self.ask_for_reads();
-        let more = self.rounds(network)?;
+        self.rounds(network)?;
+        // For those that nobody could answer before: the first commit of a term makes them answerable.
+        self.ask_for_reads();
         self.settle();
         self.consider_snapshot();
-        Ok(more)
+        Ok(self.raw.has_ready())
     }
 
     /// Whether a turn with little to take in is short and waits for no disk: whoever brings something may take it.
     pub(super) fn is_at_ease(&self) -> bool {
-        let settled = self.applied.index >= self.backlog.settled_at;
-        settled && self.received.is_none() && self.backlog.bytes <= limits::LONG_TURN_BYTES as u64
+        self.received.is_none() && self.backlog.is_short(self.applied.index) && !self.must_read_for_others()
+    }
+
+    /// Whether a follower is next to get entries that only the disk has. One that does not answer gets none.
+    fn must_read_for_others(&self) -> bool {
+        let first = self.raw.store().first_recent();
+        let raft = &self.raw.raft;
+        let behind = |progress: &Progress| progress.next_idx < first && !progress.is_paused();
+        raft.state == StateRole::Leader
+            && raft.prs().iter().any(|(id, progress)| *id != self.id && behind(progress))
     }
 
     /// A snapshot to be written on another thread; its result comes back as `Control::SnapshotTaken`.

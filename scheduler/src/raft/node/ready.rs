@@ -29,15 +29,15 @@ pub(super) struct Promise {
 }
 
 impl<M: Machine, L: LogStore> Node<M, L> {
-    /// Handles what raft has ready, round by round. Returns whether something is left.
-    pub(super) fn rounds(&mut self, network: &mut dyn Transport) -> Result<bool, Fatal> {
+    /// Handles what raft has ready, round by round; something may be left.
+    pub(super) fn rounds(&mut self, network: &mut dyn Transport) -> Result<(), Fatal> {
         for _ in 0..MAX_READIES_PER_TURN {
             if !self.raw.has_ready() {
-                return Ok(false);
+                break;
             }
             self.round(network)?;
         }
-        Ok(self.raw.has_ready())
+        Ok(())
     }
 
     fn round(&mut self, network: &mut dyn Transport) -> Result<(), Fatal> {
@@ -51,7 +51,7 @@ impl<M: Machine, L: LogStore> Node<M, L> {
             self.install(&ready)?;
         }
         let (entries, sync) = (ready.take_entries(), ready.must_sync());
-        self.backlog.appended(&entries);
+        self.backlog.appended(&entries, &self.machine);
         let ticket = self.raw.mut_store().append(entries, ready.hs(), sync);
         let promise = Promise {
             ticket: ticket.unwrap_or_default(),

@@ -27,12 +27,15 @@ pub(super) struct View {
 
 /// Keeps every entry, in order.
 #[derive(Default)]
-pub(super) struct Journal {
+pub(in super::super) struct Journal {
     entries: imbl::Vector<(u64, Vec<u8>)>,
     view: Arc<Mutex<View>>,
 }
 
 impl Journal {
+    /// An entry that takes long to apply.
+    pub(in super::super) const LONG: &[u8] = b"long";
+
     /// An empty one, and what its readers see.
     pub(super) fn new() -> (Self, Arc<Mutex<View>>) {
         let journal = Self::default();
@@ -49,6 +52,10 @@ impl Machine for Journal {
         assert!(self.entries.last().is_none_or(|(last, _)| *last < index), "applied twice or out of order");
         self.entries.push_back((index, entry.to_vec()));
         self.entries.len()
+    }
+
+    fn is_long(&self, entry: &[u8]) -> bool {
+        entry == Self::LONG
     }
 
     fn applied_batch(&mut self, applied_index: u64, _members: &Members) {

@@ -3,7 +3,7 @@
 mod disk;
 mod failures;
 mod grpc;
-mod harness;
+pub(super) mod harness;
 mod incoming;
 mod membership;
 mod pipeline;

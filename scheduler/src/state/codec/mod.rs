@@ -1,10 +1,11 @@
 //! The state's edge to what is stored and sent: entries and outcomes as bytes, records as messages, snapshots as streams of records.
 //! Generated types appear here and in `api`, nowhere else in the scheduler. Files: `entry`, `outcome`, `records` (messages) · `wire`, `instances` (straight
-//! to bytes) · `snapshot`.
+//! to bytes) · `effort` (what applying an entry costs) · `snapshot`.
 
 use prost::Message;
 use supercloud_proto::{log::v1 as stored, problem::Problems};
 
+mod effort;
 mod entry;
 mod instances;
 mod outcome;
@@ -12,6 +13,7 @@ mod records;
 mod snapshot;
 mod wire;
 
+pub use effort::is_long;
 pub use outcome::change_message;
 pub use records::{borough_message, host_message, workload_message, workload_revision_message};
 pub use snapshot::RestoreError;
