@@ -7,19 +7,23 @@ mod agent;
 mod agents;
 mod api;
 mod baseline;
+mod decisions;
 mod enrol;
 mod estate;
 mod etcd;
 mod failover;
 mod hosts;
 mod load;
+mod own;
 mod placed;
+mod records;
 mod report;
 mod restart;
 mod run;
 mod sample;
 mod state;
 mod usage;
+mod wants;
 mod writes;
 
 use std::{path::PathBuf, process::ExitCode, time::Instant};
@@ -35,7 +39,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Bench = fn(&Options, &mut Report) -> Outcome;
 
 /// All benches, in the order in which they run.
-const BENCHES: [(&str, Bench); 8] = [
+const BENCHES: [(&str, Bench); 9] = [
     ("etcd", writes::run),
     ("placed", placed::run),
     ("agents", agents::run),
@@ -44,6 +48,7 @@ const BENCHES: [(&str, Bench); 8] = [
     ("agent", agent::run),
     ("run", run::run),
     ("state", state::run),
+    ("decisions", decisions::run),
 ];
 /// Names of several benches, and which they are.
 const GROUPS: [(&str, &[&str]); 1] = [("core", &["etcd", "placed", "agents", "restart", "failover"])];

@@ -24,8 +24,13 @@ impl Sample {
 
     /// The smallest time that so many parts of a hundred do not exceed; zero of none.
     pub(crate) fn percentile(&self, percent: usize) -> Duration {
+        self.permille(percent * 10)
+    }
+
+    /// The same of a thousand parts.
+    pub(crate) fn permille(&self, parts: usize) -> Duration {
         let mut sorted = self.0.clone();
-        let rank = (sorted.len() * percent).div_ceil(100).clamp(1, sorted.len().max(1));
+        let rank = (sorted.len() * parts).div_ceil(1000).clamp(1, sorted.len().max(1));
         if sorted.is_empty() {
             return Duration::ZERO;
         }
@@ -39,6 +44,11 @@ pub(crate) fn median(times: &[Duration]) -> Duration {
     let mut sorted = times.to_vec();
     sorted.sort();
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
+}
+
+/// In microseconds.
+pub(crate) fn micros(time: Duration) -> f64 {
+    time.as_secs_f64() * 1e6
 }
 
 /// In milliseconds.
@@ -72,6 +82,9 @@ mod tests {
             (of(&hundred, 50), of(&hundred, 99), of(&hundred, 100), of(&hundred, 0)),
             (50, 99, 100, 1)
         );
+        let mut thousand = Sample::default();
+        (1..=1000).for_each(|time| thousand.add(Duration::from_millis(time)));
+        assert_eq!(thousand.permille(999).as_millis(), 999);
         assert_eq!((of(&[], 99), of(&[7], 99), of(&[1, 2, 3], 99)), (0, 7, 3));
     }
 }

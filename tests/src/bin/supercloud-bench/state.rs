@@ -6,22 +6,14 @@
 //! log's thread does. What is given in seconds went by on the clock.
 
 use std::{
-    collections::BTreeMap,
     fs::{self, File},
     io::{BufReader, BufWriter, Write as _},
     time::{Duration, Instant},
 };
 
-use nix::time::{ClockId, clock_gettime};
 use supercloud_proto::{
-    amount::{Amounts, Bytes, MilliCpu},
-    host::{DriverInfo, Inventory, PortRange},
     id::{HostId, InstanceId},
-    instance::{InstanceReport, InstanceState, TaskStatus},
-    spec::{
-        Container, Driver, DriverKind, Place, Port, Protocol, Resources, Restart, Task, Update, WorkloadKind,
-        WorkloadSpec,
-    },
+    instance::InstanceState,
 };
 use supercloud_scheduler::{
     archive::{Archive, Feed, Retention, Settings},
@@ -33,7 +25,12 @@ use supercloud_scheduler::{
 use supercloud_tests::{Outcome, wrong};
 use tokio::sync::watch;
 
-use crate::{Options, report::Report};
+use crate::{
+    Options,
+    own::{mib, resident, spent},
+    records::{NOW, inventory, report_of, spec},
+    report::Report,
+};
 
 const HOSTS: u32 = 10_000;
 const WORKLOADS: u32 = 1_000;
@@ -47,10 +44,6 @@ const REPORTS_EACH: usize = 10;
 const HOSTS_EACH: usize = 50;
 /// Longest wait for the archive after everything has been handed to it.
 const ARCHIVE_DEADLINE: Duration = Duration::from_secs(120);
-/// Bytes of a page in `/proc/self/statm`.
-const PAGE: f64 = 4096.0;
-/// Time of the first entry.
-const NOW: u64 = 1_764_000_000_000;
 
 /// The bench.
 pub(crate) fn run(_: &Options, report: &mut Report) -> Outcome {
@@ -145,7 +138,7 @@ impl Node {
     fn create(&mut self, report: &mut Report) -> Outcome {
         let mut took = Duration::ZERO;
         for number in 0..WORKLOADS {
-            let spec = Box::new(spec(number)?);
+            let spec = Box::new(spec(number, INSTANCES_EACH)?);
             took += self.apply(&entry(Command::ApplyWorkload { spec, expect_revision: None }))?;
         }
         report.note("state_create_ns", each(took));
@@ -249,99 +242,7 @@ fn entry(command: Command) -> Vec<u8> {
     Entry { time: NOW, by: "scheduler".to_owned(), request_id: String::new(), command }.encode()
 }
 
-fn inventory(number: u32) -> Outcome<Inventory> {
-    let driver = DriverInfo { version: "28.3.3".to_owned(), healthy: true, ..DriverInfo::default() };
-    Ok(Inventory {
-        site: ["hounslow", "slough"][number as usize % 2].parse()?,
-        rack: Some(format!("rack-{:03}", number / 40).parse()?),
-        address: format!("10.{}.{}.{}", number >> 16, number >> 8 & 255, number & 255),
-        capacity: Amounts { cpu: MilliCpu(64_000), memory: Bytes(256 << 30), disk: Bytes(2 << 40) },
-        reserved: Amounts::default(),
-        arch: "amd64".to_owned(),
-        kernel: "6.18.0".to_owned(),
-        os: "debian-12".to_owned(),
-        labels: BTreeMap::from([("disk".to_owned(), "nvme".to_owned())]),
-        ports: PortRange { first: 20_000, last: 32_000 },
-        drivers: BTreeMap::from([(DriverKind::Docker, driver.clone()), (DriverKind::Libvirt, driver)]),
-        agent_version: "0.1.0".to_owned(),
-        boot_id: format!("7d1e1a52-6f3c-4d57-8e0b-0000000{number:05}"),
-    })
-}
-
-/// A hundred and some of these fill a host.
-fn spec(number: u32) -> Outcome<WorkloadSpec> {
-    let container = Container {
-        image: "registry.example/planning:4.2".to_owned(),
-        command: vec!["/bin/serve".to_owned(), "--listen".to_owned(), "8080".to_owned()],
-        ports: vec![Port { name: "http".parse()?, port: 8080, host: None, protocol: Protocol::Tcp }],
-        ..Container::default()
-    };
-    Ok(WorkloadSpec {
-        workload: format!("workload-{number:04}").parse()?,
-        borough: "camden".parse()?,
-        kind: WorkloadKind::Service,
-        count: INSTANCES_EACH,
-        priority: 50,
-        tasks: vec![Task { name: "main".parse()?, driver: Driver::Container(container) }],
-        resources: Resources { cpu: MilliCpu(500), memory: Bytes(1 << 30), disk: Bytes(1 << 30), pids: None },
-        place: Place::default(),
-        health: None,
-        restart: Restart::default(),
-        update: Update::default(),
-        stop_grace: 10_000,
-        exclusive: None,
-        schedule: None,
-    })
-}
-
-/// A report as an agent with Docker sends it.
-fn report_of(instance: InstanceId, sequence: u64, state: InstanceState) -> Outcome<InstanceReport> {
-    let made = state == InstanceState::Running;
-    let task = TaskStatus {
-        name: "main".parse()?,
-        state,
-        runtime_id: if made { container_id(instance) } else { String::new() },
-        started: made.then_some(NOW),
-        finished: None,
-        exit_code: None,
-        restarts: 0,
-        reason: String::new(),
-    };
-    Ok(InstanceReport {
-        instance,
-        sequence,
-        order_index: instance.index,
-        state,
-        reason: String::new(),
-        tasks: vec![task],
-        time: NOW,
-        unordered: false,
-    })
-}
-
-/// 64 hex digits, another for each.
-fn container_id(instance: InstanceId) -> String {
-    let seed = (instance.index << 32 | u64::from(instance.ordinal)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
-    (0..4).map(|turn| format!("{:016x}", seed.rotate_left(turn * 13))).collect()
-}
-
-/// Processor time that this thread has had.
-fn spent() -> Outcome<Duration> {
-    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
-}
-
 /// Nanoseconds for each instance.
 fn each(took: Duration) -> f64 {
     took.as_nanos() as f64 / f64::from(INSTANCES)
-}
-
-fn mib(bytes: f64) -> f64 {
-    bytes / f64::from(1 << 20)
-}
-
-/// Bytes that this process has in memory.
-fn resident() -> Outcome<f64> {
-    let text = fs::read_to_string("/proc/self/statm")?;
-    let pages = text.split_whitespace().nth(1).ok_or("statm has a second field")?;
-    Ok(pages.parse::<f64>()? * PAGE)
 }

@@ -1,0 +1,234 @@
+//! What a decision costs: from an instance that waits to a host chosen and its resources taken, with all filters and scores, by the engine that
+//! the leader runs. In this process, on a state of real commands: no log, no network. Times are processor time of the one thread.
+//!
+//! The estate: hosts of one kind, seven tenths full of workloads of a thousand that ask for what real requests ask for (`wants`). Then, each on that
+//! estate by itself:
+//! - `decisions_w1000`, `decisions_spread`, `decisions_apart`: workloads of 1,000, plain, spread over sites and racks, and no two on a host;
+//! - `decisions_w1`: workloads of 1;
+//! - `decision_p50_us` and on: another workload of one comes, and a pass is run for it alone, with all that it costs to learn what changed since the
+//!   last;
+//! - `decisions_lost_host_ms`: a host is lost, and passes place what was on it;
+//! - `decisions_fruitless_us`: a pass for one instance that fits while a tenth of a million wait that fit nowhere.
+//!
+//! Keys are of 10,000 hosts with 1,000,000 instances; of 1,000 and 100,000 hosts, with 100,000 and 1,000,000, they end in `_1k` and `_100k`.
+//! `decision_cost_ratio_100k` is the larger of what `decisions_w1000` and `decisions_w1` cost more with 100,000 hosts than with 10,000.
+
+use std::time::Duration;
+
+use supercloud_proto::{
+    amount::MilliCpu,
+    host::HostState,
+    id::HostId,
+    spec::{SpreadOver, WorkloadSpec},
+};
+use supercloud_scheduler::{
+    placement::{Engine, Limits},
+    state::{Command, Entry, HostVerdict, State},
+};
+use supercloud_tests::{Outcome, wrong};
+
+use crate::{
+    Options,
+    own::{mib, resident, spent},
+    records::{NOW, inventory, spec},
+    report::Report,
+    sample::{Sample, micros, millis},
+    wants::Wants,
+};
+
+/// An estate: hosts, instances that would fill one, and how its keys end.
+const ESTATES: [(u32, u64, &str); 3] = [(1_000, 143, "_1k"), (10_000, 143, ""), (100_000, 14, "_100k")];
+/// Of a hundred instances that would fill the estate so many are there at first.
+const PERCENT: u64 = 70;
+/// Instances of a workload.
+const EACH: u32 = 1_000;
+/// Placements of one entry, as the leader cuts them.
+const CHUNK: usize = 5_000;
+/// Of the estate's instances this part is placed in each series.
+const SERIES_SHARE: u64 = 20;
+/// Workloads of one.
+const SINGLES: u32 = 20_000;
+/// Decisions that are timed one by one.
+const TIMED: usize = 5_000;
+/// Instances that fit nowhere.
+const FRUITLESS: u32 = 100_000;
+
+/// The bench.
+pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome {
+    let estates = if options.quick { &ESTATES[..1] } else { &ESTATES[..] };
+    let costs = estates.iter().map(|shape| measure(*shape, report)).collect::<Outcome<Vec<_>>>()?;
+    if let [_, ten, hundred] = costs[..] {
+        report.note("decision_cost_ratio_100k", (ten.0 / hundred.0).max(ten.1 / hundred.1));
+    }
+    Ok(())
+}
+
+/// One estate; gives its `decisions_w1000` and `decisions_w1`.
+fn measure((hosts, full, suffix): (u32, u64, &str), report: &mut Report) -> Outcome<(f64, f64)> {
+    let mut note = |key: &str, value: f64| report.note(format!("{key}{suffix}"), value);
+    let mut estate = Estate::new(hosts, full)?;
+    estate.fill()?;
+    let before = resident()?;
+    let mut engine = Engine::new(&estate.state);
+    let plain = estate.crowds(&mut engine, |_| ())?;
+    note("decisions_w1000", plain);
+    let over = |spec: &mut WorkloadSpec| spec.place.spread = vec![SpreadOver::Site, SpreadOver::Rack];
+    note("decisions_spread", estate.crowds(&mut engine, over)?);
+    note("decisions_apart", estate.crowds(&mut engine, |spec| spec.place.distinct_hosts = true)?);
+    let singles = estate.singles(&mut engine)?;
+    note("decisions_w1", singles);
+    let timed = estate.one_by_one(&mut engine)?;
+    for (key, parts) in [("p50", 500), ("p99", 990), ("p999", 999)] {
+        note(&format!("decision_{key}_us"), micros(timed.permille(parts)));
+    }
+    note("decisions_engine_mib", mib(resident()? - before));
+    note("decisions_lost_host_ms", millis(estate.lose_a_host(&mut engine)?));
+    note("decisions_fruitless_us", micros(estate.fruitless(&mut engine)?));
+    Ok((plain, singles))
+}
+
+/// A state, and what is still to be asked of it.
+#[derive(Clone)]
+struct Estate {
+    state: State,
+    hosts: u32,
+    /// Instances that would fill a host.
+    full: u64,
+    wants: Wants,
+    workloads: u32,
+}
+
+impl Estate {
+    fn new(hosts: u32, full: u64) -> Outcome<Self> {
+        let wants = Wants::new(hosts.into())?;
+        let mut estate = Self { state: State::default(), hosts, full, wants, workloads: 0 };
+        estate.apply(Command::CreateBorough { name: "camden".parse()?, title: "Camden".to_owned() })?;
+        for number in 1..=hosts {
+            let mut inventory = inventory(number)?;
+            (inventory.capacity.cpu, inventory.capacity.memory) = Wants::of_many(full);
+            estate.apply(Command::RegisterHost {
+                name: format!("host-{number:06}").parse()?,
+                inventory: Box::new(inventory),
+                incarnation: format!("installation-{number:06}"),
+            })?;
+        }
+        Ok(estate)
+    }
+
+    /// How many instances would fill it.
+    fn room(&self) -> u64 {
+        u64::from(self.hosts) * self.full
+    }
+
+    fn apply(&mut self, command: Command) -> Outcome {
+        let entry = Entry { time: NOW, by: "bench".to_owned(), request_id: String::new(), command };
+        let applied = self.state.apply(self.state.applied() + 1, &entry);
+        applied.outcome.result.map(drop).map_err(|rejection| format!("refused: {rejection}").into())
+    }
+
+    /// Hands in another workload, with what some real request asks for.
+    fn hand_in(&mut self, count: u32, change: impl FnOnce(&mut WorkloadSpec)) -> Outcome {
+        self.workloads += 1;
+        let mut spec = spec(self.workloads, count)?;
+        spec.resources = self.wants.draw();
+        change(&mut spec);
+        self.apply(Command::ApplyWorkload { spec: Box::new(spec), expect_revision: None })
+    }
+
+    fn fill(&mut self) -> Outcome {
+        let goal = self.room() * PERCENT / 100;
+        let mut engine = Engine::new(&self.state);
+        for _ in 0..goal / u64::from(EACH) {
+            self.hand_in(EACH, |_| ())?;
+            self.place(&mut engine)?;
+        }
+        Ok(())
+    }
+
+    /// Runs passes until nothing waits, and takes their placements in. Gives how many, and the time of the passes.
+    fn place(&mut self, engine: &mut Engine) -> Outcome<(usize, Duration)> {
+        let (mut placed, mut took) = (0, Duration::ZERO);
+        while self.state.pending_count() > 0 {
+            let state = self.state.clone();
+            let begun = spent()?;
+            let plan = engine.pass(&state, NOW, Limits::default());
+            took += spent()? - begun;
+            drop(state);
+            if plan.placements.is_empty() {
+                return wrong(format!("a pass placed nothing, and {} wait", self.state.pending_count()));
+            }
+            placed += plan.placements.len();
+            for chunk in plan.placements.chunks(CHUNK) {
+                self.apply(Command::PlaceMany(chunk.to_vec()))?;
+            }
+        }
+        Ok((placed, took))
+    }
+
+    /// Decisions a second for workloads of 1,000.
+    fn crowds(&self, engine: &mut Engine, change: impl Fn(&mut WorkloadSpec)) -> Outcome<f64> {
+        let mut estate = self.clone();
+        // What is left is room on three tenths of the hosts.
+        let each = EACH.min(self.hosts / 10);
+        for _ in 0..(self.room() / SERIES_SHARE / u64::from(each)).min(100) {
+            estate.hand_in(each, &change)?;
+        }
+        rate(estate.place(engine)?)
+    }
+
+    /// Decisions a second for workloads of 1.
+    fn singles(&self, engine: &mut Engine) -> Outcome<f64> {
+        let mut estate = self.clone();
+        for _ in 0..SINGLES.min(self.hosts * 5) {
+            estate.hand_in(1, |_| ())?;
+        }
+        rate(estate.place(engine)?)
+    }
+
+    /// The times of single decisions.
+    fn one_by_one(&self, engine: &mut Engine) -> Outcome<Sample> {
+        let mut estate = self.clone();
+        let mut sample = Sample::default();
+        for _ in 0..TIMED {
+            estate.hand_in(1, |_| ())?;
+            let (placed, took) = estate.place(engine)?;
+            if placed != 1 {
+                return wrong(format!("{placed} placements instead of one"));
+            }
+            sample.add(took);
+        }
+        Ok(sample)
+    }
+
+    fn lose_a_host(&self, engine: &mut Engine) -> Outcome<Duration> {
+        let mut estate = self.clone();
+        let fullest = |host: &&HostId| estate.state.used(**host).instances.len();
+        let host = *estate.state.hosts().keys().max_by_key(fullest).ok_or("there is a host")?;
+        let on_it = estate.state.used(host).instances.len();
+        let verdict = HostVerdict { host, state: HostState::Lost, reason: "silent".to_owned() };
+        estate.apply(Command::JudgeHosts(vec![verdict]))?;
+        let (placed, took) = estate.place(engine)?;
+        if placed < on_it {
+            return wrong(format!("{placed} of {on_it} were placed again"));
+        }
+        Ok(took)
+    }
+
+    fn fruitless(&self, engine: &mut Engine) -> Outcome<Duration> {
+        let mut estate = self.clone();
+        for _ in 0..FRUITLESS / EACH {
+            estate.hand_in(EACH, |spec| spec.resources.cpu = MilliCpu(10_000_000))?;
+        }
+        engine.pass(&estate.state, NOW, Limits::default());
+        estate.hand_in(1, |_| ())?;
+        let state = estate.state.clone();
+        let begun = spent()?;
+        let plan = engine.pass(&state, NOW, Limits::default());
+        let took = spent()? - begun;
+        if plan.placements.len() == 1 { Ok(took) } else { wrong("the one that fits was not placed") }
+    }
+}
+
+fn rate((placed, took): (usize, Duration)) -> Outcome<f64> {
+    Ok(placed as f64 / took.as_secs_f64())
+}
