@@ -57,6 +57,14 @@ impl Failover {
         Ok(Self { runtime, ways, registers: Registers::new("failover")?, first, times })
     }
 
+    /// Takes in the times of another cluster's.
+    ///
+    /// # Errors
+    /// None that can be met: both keep times of the same range.
+    pub fn absorb(&mut self, other: &Self) -> Outcome {
+        Ok(self.times.add(&other.times)?)
+    }
+
     /// Kills the leader, waits for a write, starts the killed one again, and waits until all is as before.
     pub fn once(&mut self, cluster: &mut Cluster) -> Outcome<Duration> {
         let leader = self.leader(cluster)?;

@@ -73,11 +73,11 @@ pub struct Testbed {
 
 impl Testbed {
     /// Makes a testbed, lets the test act in it, and takes it down.
-    pub fn with(setting: Setting, test: impl FnOnce(&mut Self) -> Outcome) -> Outcome {
+    pub fn with<R>(setting: Setting, test: impl FnOnce(&mut Self) -> Outcome<R>) -> Outcome<R> {
         let mut bed = Self::make(setting)?;
-        test(&mut bed)?;
+        let given = test(&mut bed)?;
         bed.passed = true;
-        Ok(())
+        Ok(given)
     }
 
     fn make(setting: Setting) -> Outcome<Self> {
