@@ -62,9 +62,9 @@ impl<L: LogStore> Storage<L> {
         self.wanted.take()
     }
 
-    /// First index of the entries that need no disk; 0 when there are none, as on a log that nothing was appended to.
+    /// First index of the entries that need no disk; past all of them when there are none. A leader has some: its term began with one.
     pub(super) fn first_recent(&self) -> u64 {
-        self.recent.front().map_or(0, |entry| entry.index)
+        self.recent.front().map_or(u64::MAX, |entry| entry.index)
     }
 
     /// Takes note of a new commit index; it reaches the disk with the next write.
@@ -193,7 +193,7 @@ impl<L: LogStore> Storage<L> {
 
     /// Entries `low..high`, at least one, then as many as `max_bytes` holds. Those older than the recent ones come from the disk.
     fn read(&self, low: u64, high: u64, max_bytes: u64) -> Result<Vec<Entry>, StoreError> {
-        let first = self.recent.front().map_or(u64::MAX, |entry| entry.index);
+        let first = self.first_recent();
         let mut found: Vec<Entry> = Vec::new();
         let from = low.max(first.min(high));
         if low < from {

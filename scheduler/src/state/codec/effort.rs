@@ -1,15 +1,12 @@
 //! What an entry may cost to apply, judged before it is its turn.
 
-use prost::{
-    Message,
-    encoding::{DecodeContext, decode_key, skip_field},
-};
+use prost::Message;
 use supercloud_proto::{
     log::v1 as stored,
     name::{BoroughName, WorkloadKey, WorkloadName},
 };
 
-use super::super::State;
+use super::{super::State, wire::Reading};
 
 /// Placements, reports and successors take a few microseconds for each, and some 20 bytes.
 const MANY_BYTES: usize = 16 << 10;
@@ -17,11 +14,11 @@ const MANY_BYTES: usize = 16 << 10;
 const MANY_INSTANCES: u32 = 1_000;
 
 /// Numbers in `log.proto` of the commands that change all that is on some host.
-const ABOUT_HOSTS: [u32; 3] = [15, 16, 18];
+const ABOUT_HOSTS: [u64; 3] = [15, 16, 18];
 /// And of those that change a count.
-const ABOUT_COUNTS: [u32; 3] = [12, 13, 14];
+const ABOUT_COUNTS: [u64; 3] = [12, 13, 14];
 /// Lowest number of a command.
-const FIRST_COMMAND: u32 = 10;
+const FIRST_COMMAND: u64 = 10;
 
 /// Whether applying an entry may take long. What cannot be read is not: it ends the process anyway.
 pub fn is_long(state: &State, entry: &[u8]) -> bool {
@@ -32,13 +29,12 @@ pub fn is_long(state: &State, entry: &[u8]) -> bool {
 }
 
 /// Number of the command, which stands behind the few fields that all entries have.
-fn command(mut entry: &[u8]) -> Option<u32> {
-    while !entry.is_empty() {
-        let (number, wire) = decode_key(&mut entry).ok()?;
+fn command(entry: &[u8]) -> Option<u64> {
+    let mut fields = Reading(entry);
+    while let Some((number, _)) = fields.next().ok()? {
         if number >= FIRST_COMMAND {
             return Some(number);
         }
-        skip_field(wire, number, &mut entry, DecodeContext::default()).ok()?;
     }
     None
 }

@@ -10,7 +10,7 @@
 //! - `decisions_lost_host_ms`: a host is lost, and passes place what was on it;
 //! - `decisions_fruitless_us`: a pass for one instance that fits while a tenth of a million wait that fit nowhere.
 //!
-//! Keys are of 10,000 hosts with 1,000,000 instances; of 1,000 and 100,000 hosts, with 100,000 and 1,000,000, they end in `_1k` and `_100k`.
+//! Keys are of 10,000 hosts with 1,001,000 instances; of 1,000 and 100,000 hosts, with 100,000 and 980,000, they end in `_1k` and `_100k`.
 //! `decision_cost_ratio_100k` is the larger of what `decisions_w1000` and `decisions_w1` cost more with 100,000 hosts than with 10,000.
 
 use std::time::Duration;
@@ -29,10 +29,10 @@ use supercloud_tests::{Outcome, wrong};
 
 use crate::{
     Options,
-    own::{mib, resident, spent},
-    records::{NOW, inventory, spec},
+    records::{NOW, PLACEMENTS_OF_AN_ENTRY, inventory, spec},
     report::Report,
     sample::{Sample, micros, millis},
+    usage::{own_rss_mib, spent},
     wants::Wants,
 };
 
@@ -42,8 +42,6 @@ const ESTATES: [(u32, u64, &str); 3] = [(1_000, 143, "_1k"), (10_000, 143, ""), 
 const PERCENT: u64 = 70;
 /// Instances of a workload.
 const EACH: u32 = 1_000;
-/// Placements of one entry, as the leader cuts them.
-const CHUNK: usize = 5_000;
 /// Of the estate's instances this part is placed in each series.
 const SERIES_SHARE: u64 = 20;
 /// Workloads of one.
@@ -68,7 +66,7 @@ fn measure((hosts, full, suffix): (u32, u64, &str), report: &mut Report) -> Outc
     let mut note = |key: &str, value: f64| report.note(format!("{key}{suffix}"), value);
     let mut estate = Estate::new(hosts, full)?;
     estate.fill()?;
-    let before = resident()?;
+    let before = own_rss_mib()?;
     let mut engine = Engine::new(&estate.state);
     let plain = estate.crowds(&mut engine, |_| ())?;
     note("decisions_w1000", plain);
@@ -81,7 +79,7 @@ fn measure((hosts, full, suffix): (u32, u64, &str), report: &mut Report) -> Outc
     for (key, parts) in [("p50", 500), ("p99", 990), ("p999", 999)] {
         note(&format!("decision_{key}_us"), micros(timed.permille(parts)));
     }
-    note("decisions_engine_mib", mib(resident()? - before));
+    note("decisions_engine_mib", own_rss_mib()? - before);
     note("decisions_lost_host_ms", millis(estate.lose_a_host(&mut engine)?));
     note("decisions_fruitless_us", micros(estate.fruitless(&mut engine)?));
     Ok((plain, singles))
@@ -158,7 +156,7 @@ impl Estate {
                 return wrong(format!("a pass placed nothing, and {} wait", self.state.pending_count()));
             }
             placed += plan.placements.len();
-            for chunk in plan.placements.chunks(CHUNK) {
+            for chunk in plan.placements.chunks(PLACEMENTS_OF_AN_ENTRY) {
                 self.apply(Command::PlaceMany(chunk.to_vec()))?;
             }
         }

@@ -14,7 +14,6 @@ mod etcd;
 mod failover;
 mod hosts;
 mod load;
-mod own;
 mod placed;
 mod records;
 mod report;

@@ -17,6 +17,9 @@ use supercloud_tests::Outcome;
 /// When all of it is said to have happened.
 pub(crate) const NOW: u64 = 1_764_000_000_000;
 
+/// Placements of one entry, as the leader cuts them.
+pub(crate) const PLACEMENTS_OF_AN_ENTRY: usize = 5_000;
+
 /// A host of 64 cores and 256 GiB in one of two sites, 40 to a rack.
 pub(crate) fn inventory(number: u32) -> Outcome<Inventory> {
     let driver = DriverInfo { version: "28.3.3".to_owned(), healthy: true, ..DriverInfo::default() };

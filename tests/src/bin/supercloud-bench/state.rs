@@ -27,21 +27,21 @@ use tokio::sync::watch;
 
 use crate::{
     Options,
-    own::{mib, resident, spent},
-    records::{NOW, inventory, report_of, spec},
+    records::{NOW, PLACEMENTS_OF_AN_ENTRY, inventory, report_of, spec},
     report::Report,
+    usage::{own_rss_mib, spent},
 };
 
 const HOSTS: u32 = 10_000;
 const WORKLOADS: u32 = 1_000;
 const INSTANCES_EACH: u32 = 1_000;
 const INSTANCES: u32 = WORKLOADS * INSTANCES_EACH;
-/// Placements of one entry, as the leader cuts them.
-const CHUNK: usize = 5_000;
 /// Reports of one host at a time.
 const REPORTS_EACH: usize = 10;
 /// Hosts whose reports share an entry, as a busy node gathers them.
 const HOSTS_EACH: usize = 50;
+/// Bytes of one MiB.
+const MIB: f64 = (1 << 20) as f64;
 /// Longest wait for the archive after everything has been handed to it.
 const ARCHIVE_DEADLINE: Duration = Duration::from_secs(120);
 
@@ -56,14 +56,14 @@ pub(crate) fn run(_: &Options, report: &mut Report) -> Outcome {
     let mut node = Node::new(feed.clone());
     node.hosts()?;
     report.probe()?;
-    let before = resident()?;
+    let before = own_rss_mib()?;
     node.create(report)?;
     node.place(report)?;
-    report.note("state_rss_mib_placed", mib(resident()? - before));
+    report.note("state_rss_mib_placed", own_rss_mib()? - before);
     node.run_all(report)?;
-    let grown = resident()? - before;
-    report.note("state_bytes_per_instance", grown / f64::from(INSTANCES));
-    report.note("state_rss_mib", mib(resident()?));
+    let grown = own_rss_mib()? - before;
+    report.note("state_bytes_per_instance", grown * MIB / f64::from(INSTANCES));
+    report.note("state_rss_mib", own_rss_mib()?);
     report.note("archive_behind_s", wait_for(&archive, node.index)?.as_secs_f64());
     let path = directory.path().join("snapshot");
     let (begun, processor) = (Instant::now(), spent()?);
@@ -73,10 +73,10 @@ pub(crate) fn run(_: &Options, report: &mut Report) -> Outcome {
     file.flush()?;
     report.note("snapshot_write_s", begun.elapsed().as_secs_f64());
     report.note("snapshot_write_processor_s", (spent()? - processor).as_secs_f64());
-    report.note("snapshot_mib", mib(fs::metadata(&path)?.len() as f64));
+    report.note("snapshot_mib", fs::metadata(&path)?.len() as f64 / MIB);
     let hash = node.state().hash();
     drop(node);
-    let before = resident()?;
+    let before = own_rss_mib()?;
     let (mut restored, states) = Replica::new(feed);
     let (begun, processor) = (Instant::now(), spent()?);
     restored
@@ -85,8 +85,8 @@ pub(crate) fn run(_: &Options, report: &mut Report) -> Outcome {
     restored.applied_batch(u64::MAX - 1, &Members::default());
     report.note("snapshot_read_s", begun.elapsed().as_secs_f64());
     report.note("snapshot_read_processor_s", (spent()? - processor).as_secs_f64());
-    report.note("state_rss_mib_after_restart", mib(resident()?));
-    eprintln!("resident before the restart {} MiB", mib(before).round());
+    report.note("state_rss_mib_after_restart", own_rss_mib()?);
+    eprintln!("resident before the restart {} MiB", before.round());
     let same = states.borrow().instances().len() == INSTANCES as usize;
     if !same || hash.iter().all(|byte| *byte == 0) {
         return wrong("a restart lost something");
@@ -158,7 +158,7 @@ impl Node {
                 return wrong("a pass placed nothing");
             }
             drop(state);
-            for chunk in plan.placements.chunks(CHUNK) {
+            for chunk in plan.placements.chunks(PLACEMENTS_OF_AN_ENTRY) {
                 let begun = spent()?;
                 let entry = entry(Command::PlaceMany(chunk.to_vec()));
                 encoding += spent()? - begun;

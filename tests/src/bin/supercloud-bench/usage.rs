@@ -2,6 +2,7 @@
 
 use std::{fs, time::Duration};
 
+use nix::time::{ClockId, clock_gettime};
 use supercloud_tests::{Outcome, Wrong};
 
 /// Ticks of /proc/PID/stat in a second: on Linux it is this for every program, whatever the kernel's own clock.
@@ -19,18 +20,28 @@ pub(crate) fn cpu_of_all(processes: &[u32]) -> Outcome<Duration> {
     processes.iter().map(|process| cpu(*process)).sum()
 }
 
+/// Processor time that the calling thread has had.
+pub(crate) fn spent() -> Outcome<Duration> {
+    Ok(clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID)?.into())
+}
+
 /// The most memory that one of several processes has, in MiB.
 pub(crate) fn most_rss_mib(processes: &[u32]) -> Outcome<f64> {
     let each = processes.iter().map(|process| rss_mib(*process)).collect::<Outcome<Vec<f64>>>()?;
     Ok(each.into_iter().fold(0.0, f64::max))
 }
 
-/// Memory of a process that is in RAM, in MiB.
+/// Memory of this process that is in RAM, in MiB.
+pub(crate) fn own_rss_mib() -> Outcome<f64> {
+    rss_mib(std::process::id())
+}
+
+/// The same of any process.
 pub(crate) fn rss_mib(process: u32) -> Outcome<f64> {
     status_mib(process, "VmRSS")
 }
 
-/// The most of it that there ever was.
+/// The most that a process ever had there, in MiB.
 pub(crate) fn peak_rss_mib(process: u32) -> Outcome<f64> {
     status_mib(process, "VmHWM")
 }
