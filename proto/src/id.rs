@@ -38,6 +38,18 @@ pub struct InstanceId {
     pub ordinal: u32,
 }
 
+impl InstanceId {
+    /// The one created before it at the same index.
+    pub fn before(self) -> Option<Self> {
+        Some(Self { ordinal: self.ordinal.checked_sub(1)?, ..self })
+    }
+
+    /// The one created after it at the same index, if there was one.
+    pub fn after(self) -> Option<Self> {
+        Some(Self { ordinal: self.ordinal.checked_add(1)?, ..self })
+    }
+}
+
 /// Text that is no instance id.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected an instance id such as \"i-2f-0\", found {found:?}")]

@@ -9,8 +9,12 @@
 
 use std::sync::Arc;
 
-use supercloud_proto::{amount::Amounts, id::HostId};
+use supercloud_proto::{
+    amount::Amounts,
+    id::{HostId, InstanceId},
+};
 
+use super::spread::{Domains, Whereabouts};
 use crate::state::{
     Host, HostUse, Instance, State,
     fits::{Candidate, Request},
@@ -30,12 +34,30 @@ const MIN_KEPT_CHANGES: usize = 1_024;
 pub(super) struct Ledger {
     state: State,
     seats: Vec<Seat>,
+    domains: Domains,
     vacant: usize,
-    changes: Vec<Slot>,
+    changes: Vec<Change>,
     /// Number of the first of `changes`.
     first_change: usize,
     /// Slots in which something was given or taken back that the state does not know of.
     given: Vec<Slot>,
+}
+
+/// Something about a slot is not what it was.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Change {
+    pub(super) slot: Slot,
+    /// Whether the host's record is another one, and not only what is given away of it.
+    pub(super) is_of_record: bool,
+}
+
+/// What came of taking in a newer state.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) enum CaughtUp {
+    /// Slots stand for the hosts they stood for. What fitted nowhere may now fit in these, and in no others.
+    Improved(Vec<Slot>),
+    /// All orders of hosts that were made from the ledger are void.
+    Anew,
 }
 
 struct Seat {
@@ -45,48 +67,60 @@ struct Seat {
     taken: bool,
     /// What the host can give away in all: kept here, since looking it up there costs more than all that is done with it.
     allocatable: Amounts,
+    whereabouts: Whereabouts,
     used: Arc<HostUse>,
 }
 
 impl Seat {
-    fn of(state: &State, host: &Arc<Host>) -> Self {
+    fn of(state: &State, host: &Arc<Host>, domains: &mut Domains) -> Self {
         Self {
             id: host.id,
             host: host.clone(),
             taken: true,
             allocatable: host.inventory.allocatable(),
+            whereabouts: domains.of(&host.inventory),
             used: state.used_shared(host.id),
         }
     }
 }
 
+/// Whether something may fit now that did not fit before: unless nothing was given back.
+fn gave_back(before: &HostUse, now: &HostUse) -> bool {
+    let only_more = before.taken.within(now.taken)
+        && before.ports.is_within(&now.ports)
+        && before.instances.is_within(&now.instances)
+        && now.leaving <= before.leaving;
+    !only_more
+}
+
 impl Ledger {
     /// As the state has it.
     pub(super) fn new(state: &State) -> Self {
-        Self {
-            state: state.clone(),
-            seats: state.hosts().values().map(|host| Seat::of(state, host)).collect(),
-            vacant: 0,
-            changes: Vec::new(),
-            first_change: 0,
-            given: Vec::new(),
-        }
+        let mut domains = Domains::default();
+        let seats = state.hosts().values().map(|host| Seat::of(state, host, &mut domains)).collect();
+        let (changes, given) = (Vec::new(), Vec::new());
+        Self { state: state.clone(), seats, domains, vacant: 0, changes, first_change: 0, given }
     }
 
-    /// As this state has it. `false`: all orders of hosts that were made from the ledger are void.
-    pub(super) fn catch_up(&mut self, state: &State) -> bool {
+    /// As this state has it.
+    pub(super) fn catch_up(&mut self, state: &State) -> CaughtUp {
         let known = std::mem::replace(&mut self.state, state.clone());
-        for slot in std::mem::take(&mut self.given) {
-            self.refresh(slot);
-        }
+        let mut stale = std::mem::take(&mut self.given);
+        let mut improved = Vec::new();
         for host in state.hosts_changed_since(&known) {
             match self.slot(host) {
-                Some(slot) => self.refresh(slot),
-                None if self.seats.last().is_none_or(|last| last.id < host) => self.push(host),
+                Some(slot) => stale.push(slot),
+                None if self.seats.last().is_none_or(|last| last.id < host) => {
+                    improved.push(self.seats.len());
+                    self.push(host);
+                }
                 // Slots would no longer stand in the order of ids.
                 None => return self.begin_anew(),
             }
         }
+        stale.sort_unstable();
+        stale.dedup();
+        improved.extend(stale.into_iter().filter(|slot| self.refresh(*slot)));
         if self.vacant > MIN_VACANT.max(self.seats.len() / 2) {
             return self.begin_anew();
         }
@@ -94,36 +128,47 @@ impl Ledger {
         let surplus = self.changes.len().saturating_sub(kept);
         self.changes.drain(..surplus);
         self.first_change += surplus;
-        true
+        CaughtUp::Improved(improved)
     }
 
-    fn begin_anew(&mut self) -> bool {
+    fn begin_anew(&mut self) -> CaughtUp {
         *self = Self::new(&self.state);
-        false
+        CaughtUp::Anew
     }
 
     /// Lets go of all of the state but what a later one is compared with.
     pub(super) fn rest(&mut self) {
-        self.state = self.state.only_hosts();
+        self.state = self.state.only_compared();
     }
 
     fn push(&mut self, host: HostId) {
         if let Some(host) = self.state.host(host) {
-            self.changes.push(self.seats.len());
-            self.seats.push(Seat::of(&self.state, host));
+            self.changes.push(Change { slot: self.seats.len(), is_of_record: true });
+            self.seats.push(Seat::of(&self.state, host, &mut self.domains));
         }
     }
 
-    /// Takes a slot's host as the state has it.
-    fn refresh(&mut self, slot: Slot) {
+    /// Takes a slot's host as the state has it. Says whether something may fit there that did not.
+    fn refresh(&mut self, slot: Slot) -> bool {
         let seat = &mut self.seats[slot];
-        let was_taken = seat.taken;
-        match self.state.host(seat.id) {
-            Some(host) => *seat = Seat::of(&self.state, host),
-            None => seat.taken = false,
+        let Some(host) = self.state.host(seat.id) else {
+            self.vacant += usize::from(std::mem::replace(&mut seat.taken, false));
+            self.changes.push(Change { slot, is_of_record: true });
+            return false;
+        };
+        if seat.taken && Arc::ptr_eq(&seat.host, host) {
+            let before = std::mem::replace(&mut seat.used, self.state.used_shared(host.id));
+            // Mostly it is what was given here, and orders of hosts know.
+            if before == seat.used {
+                return false;
+            }
+            self.changes.push(Change { slot, is_of_record: false });
+            return gave_back(&before, &seat.used);
         }
-        self.vacant = self.vacant + usize::from(was_taken) - usize::from(seat.taken);
-        self.changes.push(slot);
+        self.vacant -= usize::from(!seat.taken);
+        *seat = Seat::of(&self.state, host, &mut self.domains);
+        self.changes.push(Change { slot, is_of_record: true });
+        true
     }
 
     /// The state it is of.
@@ -149,14 +194,20 @@ impl Ledger {
     /// The host in a slot, as it now stands; in a vacant one the host that was there.
     pub(super) fn candidate(&self, slot: Slot) -> Candidate<'_> {
         let seat = &self.seats[slot];
-        Candidate { state: &self.state, host: &seat.host, allocatable: seat.allocatable, used: &seat.used }
+        let (host, used) = (&seat.host, &seat.used);
+        Candidate { state: &self.state, host, allocatable: seat.allocatable, used, has_sibling: None }
+    }
+
+    /// Where the host in a slot stands.
+    pub(super) fn whereabouts(&self, slot: Slot) -> Whereabouts {
+        self.seats[slot].whereabouts
     }
 
     /// Gives an instance room and ports on a host.
-    pub(super) fn give(&mut self, slot: Slot, instance: &Instance, request: &Request<'_>, ports: &[u16]) {
+    pub(super) fn give(&mut self, slot: Slot, instance: InstanceId, request: &Request<'_>, ports: &[u16]) {
         let used = Arc::make_mut(&mut self.seats[slot].used);
         used.taken += request.demand;
-        used.instances.insert(instance.id);
+        used.instances.insert(instance);
         for ((_, port), number) in request.spec.ports().zip(ports) {
             used.ports.insert((port.protocol, *number));
         }
@@ -176,7 +227,7 @@ impl Ledger {
     }
 
     fn note_given(&mut self, slot: Slot) {
-        self.changes.push(slot);
+        self.changes.push(Change { slot, is_of_record: false });
         if self.given.last() != Some(&slot) {
             self.given.push(slot);
         }
@@ -187,8 +238,8 @@ impl Ledger {
         self.first_change + self.changes.len()
     }
 
-    /// The slots that changed after so many changes, in order; one may come more than once. `None`: that is too long ago.
-    pub(super) fn changed_since(&self, changes: usize) -> Option<&[Slot]> {
+    /// What changed after so many changes, in order; a slot may come more than once. `None`: that is too long ago.
+    pub(super) fn changed_since(&self, changes: usize) -> Option<&[Change]> {
         self.changes.get(changes.checked_sub(self.first_change)?..)
     }
 }

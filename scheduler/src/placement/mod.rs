@@ -10,6 +10,7 @@ pub mod explain;
 mod ledger;
 pub mod pass;
 pub mod plan;
+mod queue;
 mod ranking;
 pub mod score;
 mod shapes;

@@ -2,21 +2,30 @@
 //! checks each placement again by the same rule, and what it refuses is still pending.
 //!
 //! Instances are taken in the state's order, most urgent and then oldest first, and each gets the best host that is left. What one takes, the
-//! next one misses. What hosts have (`ledger`) and in which order they are good for which shape of instance (`shapes`) is kept by an [`Engine`] from
-//! pass to pass and repaired by what changed, so that a pass costs what it decides and not what the estate holds. What an engine knows from before
-//! never changes what it decides: [`pass`], which begins with a new one, decides the same; a test compares.
+//! next one misses. What waits (`queue`), what hosts have (`ledger`) and in which order they are good for which shape of instance (`shapes`) is
+//! kept by an [`Engine`] from pass to pass and repaired by what changed, so that a pass costs what it decides: neither what the estate holds nor
+//! what waits in vain. What an engine knows from before never changes what it decides: [`pass`], which begins with a new one, decides
+//! the same; a test compares.
 //!
-//! Deliberately absent: preemption, spreading, moving what already runs.
+//! Deliberately absent: preemption, moving what already runs.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeSet, HashMap},
+    sync::Arc,
+};
 
 use supercloud_proto::{
-    id::{InstanceId, Revision, UnixMillis},
+    id::{InstanceId, UnixMillis},
     name::WorkloadKey,
 };
 
-use super::{ledger::Ledger, shapes::Shapes};
-use crate::state::{Instance, Placement, State, fits::held_slots};
+pub use super::queue::Unplaced;
+use super::{
+    ledger::{CaughtUp, Ledger},
+    queue::{Progress, Queue},
+    shapes::Shapes,
+};
+use crate::state::{Placement, RevisionRecord, State, fits::held_slots};
 
 /// Most placements of one pass: so many fit into one log entry of about half a MiB, and apply is done with them in some tens of milliseconds.
 pub const MAX_PLACEMENTS: usize = 10_000;
@@ -38,25 +47,12 @@ impl Default for Limits {
 pub struct Plan {
     /// In the order in which they were decided; to be applied in this order.
     pub placements: Vec<Placement>,
-    /// What found no host, by shape, most urgent first.
+    /// What was looked at and found no host, by revision, most urgent first. What is known from before to fit nowhere is not looked at.
     pub unplaced: Vec<Unplaced>,
-    /// The earliest time at which an instance may be placed that had to wait for its time.
+    /// The earliest time at which an instance may be placed that has to wait for its time.
     pub next_wake: Option<UnixMillis>,
     /// The limit was reached: what is not mentioned here was not looked at; run another pass once this plan is applied.
     pub more: bool,
-}
-
-/// Instances of one shape that found no host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unplaced {
-    /// Workload.
-    pub workload: WorkloadKey,
-    /// Revision.
-    pub revision: Revision,
-    /// How many.
-    pub instances: u32,
-    /// The first of them.
-    pub first: InstanceId,
 }
 
 /// Gives hosts to the instances that wait and whose time has come.
@@ -64,9 +60,10 @@ pub fn pass(state: &State, now: UnixMillis, limits: Limits) -> Plan {
     Engine::new(state).pass(state, now, limits)
 }
 
-/// What is kept from pass to pass. Costs for each host what is given away of it, and see `shapes`.
+/// What is kept from pass to pass. Costs for each host what is given away of it, for each instance that waits its id, and see `shapes`.
 pub struct Engine {
     ledger: Ledger,
+    queue: Queue,
     shapes: Shapes,
 }
 
@@ -78,34 +75,48 @@ impl std::fmt::Debug for Engine {
 }
 
 impl Engine {
-    /// Knows the hosts of this state.
+    /// Knows the hosts of this state and what waits in it.
     #[must_use]
     pub fn new(state: &State) -> Self {
-        Self { ledger: Ledger::new(state), shapes: Shapes::default() }
+        Self { ledger: Ledger::new(state), queue: Queue::new(state), shapes: Shapes::default() }
     }
 
-    /// A pass on this state, which need not be newer than that of the pass before.
+    /// A pass on this state, which is of the same cluster as that of the pass before and mostly newer, at a time that is not earlier.
     pub fn pass(&mut self, state: &State, now: UnixMillis, limits: Limits) -> Plan {
-        if !self.ledger.catch_up(state) {
-            self.shapes = Shapes::default();
-        }
-        let plan = self.decide(state, now, limits);
+        self.catch_up(state, now);
+        let plan = self.decide(now, limits);
         self.ledger.rest();
         self.shapes.rest();
         plan
     }
 
-    fn decide(&mut self, state: &State, now: UnixMillis, limits: Limits) -> Plan {
-        let mut plan = Plan::default();
-        let mut unplaced = UnplacedByShape::default();
-        let mut held = Held::default();
-        for instance in state.pending() {
-            if instance.not_before() > now {
-                plan.next_wake =
-                    Some(plan.next_wake.map_or(instance.not_before(), |at| at.min(instance.not_before())));
-                continue;
-            }
-            if held.holds(state, instance) {
+    /// All that is known to find no host, most urgent first.
+    #[must_use]
+    pub fn unplaced(&self) -> Vec<Unplaced> {
+        self.queue.unplaced()
+    }
+
+    fn catch_up(&mut self, state: &State, now: UnixMillis) {
+        if state.applied() < self.ledger.state().applied() {
+            *self = Self::new(state);
+        }
+        let waiting = state.pending_since(self.ledger.state());
+        self.queue.catch_up(state, &waiting);
+        self.queue.ripen(state, now);
+        let caught_up = self.ledger.catch_up(state);
+        if caught_up == CaughtUp::Anew {
+            self.shapes = Shapes::default();
+        }
+        self.queue.wake(&self.ledger, &caught_up);
+    }
+
+    fn decide(&mut self, now: UnixMillis, limits: Limits) -> Plan {
+        debug_assert!(self.queue.next_wake().is_none_or(|at| at > now), "its time had come");
+        let mut plan = Plan { next_wake: self.queue.next_wake(), ..Plan::default() };
+        let (mut progress, mut held) = (Progress::default(), Held::default());
+        while let Some((line, id)) = self.queue.next(&mut progress) {
+            let record = self.queue.record(line);
+            if held.holds(self.ledger.state(), record, id) {
                 // The report that it is gone is a change of the state, and brings another pass.
                 continue;
             }
@@ -113,61 +124,31 @@ impl Engine {
                 plan.more = true;
                 break;
             }
-            // What a pass gives is not given back in it: what found no host does not find one later.
-            if !unplaced.has(instance)
-                && let Some(placement) = self.shapes.place(&mut self.ledger, instance)
-            {
-                plan.placements.push(placement);
-            } else {
-                unplaced.count(instance);
+            match self.shapes.place(&mut self.ledger, record, id) {
+                Some(placement) => plan.placements.push(placement),
+                // What a pass gives is not given back in it: what found no host does not find one later.
+                None => plan.unplaced.push(self.queue.stick(line, id)),
             }
         }
-        plan.unplaced = unplaced.list;
         plan
-    }
-}
-
-/// What found no host, in the order in which it was first met.
-#[derive(Default)]
-struct UnplacedByShape<'a> {
-    places: BTreeMap<(&'a WorkloadKey, Revision), usize>,
-    list: Vec<Unplaced>,
-}
-
-impl<'a> UnplacedByShape<'a> {
-    fn has(&self, instance: &Instance) -> bool {
-        // Mostly there is nothing to look for, and looking compares names.
-        !self.list.is_empty() && self.places.contains_key(&(instance.workload(), instance.revision()))
-    }
-
-    fn count(&mut self, instance: &'a Instance) {
-        let list = &mut self.list;
-        let at = *self.places.entry((instance.workload(), instance.revision())).or_insert_with(|| {
-            list.push(Unplaced {
-                workload: instance.workload().clone(),
-                revision: instance.revision(),
-                instances: 0,
-                first: instance.id,
-            });
-            list.len() - 1
-        });
-        self.list[at].instances += 1;
     }
 }
 
 /// Slots of exclusive workloads whose instances may still run, and so must not be placed a second time.
 #[derive(Default)]
-struct Held<'a> {
-    slots: BTreeMap<&'a WorkloadKey, BTreeSet<u32>>,
+struct Held {
+    slots: HashMap<WorkloadKey, BTreeSet<u32>>,
 }
 
-impl<'a> Held<'a> {
-    fn holds(&mut self, state: &State, instance: &'a Instance) -> bool {
-        if !instance.spec().is_exclusive() {
+impl Held {
+    fn holds(&mut self, state: &State, record: &Arc<RevisionRecord>, id: InstanceId) -> bool {
+        if !record.spec.is_exclusive() {
             return false;
         }
-        let key = instance.workload();
-        let slots = self.slots.entry(key).or_insert_with(|| held_slots(state, key));
-        slots.contains(&instance.slot)
+        let Some(instance) = state.instance(id) else { return false };
+        if !self.slots.contains_key(&record.key) {
+            self.slots.insert(record.key.clone(), held_slots(state, &record.key));
+        }
+        self.slots[&record.key].contains(&instance.slot)
     }
 }

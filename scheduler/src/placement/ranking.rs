@@ -1,47 +1,85 @@
-//! An order of hosts, best first, kept by group (see `spread`): put right one host at a time, and read from the least crowded group on. It does not know
-//! what makes a rank.
+//! An order of hosts, best first, kept by group: hosts that are equally crowded for whoever is spread (see `spread`). It is put right one host at a
+//! time, and read from the least crowded group on. It does not know what makes a rank.
+//!
+//! Many workloads share it. What one of them has to pass over, since it has instances there, is *set aside* while it is that workload's turn
+//! and put back after it: so a workload of a thousand passes over each of its hosts once, and not once for each that is still to come. The
+//! groups stand in an order of their own for that turn, in which only the group that was taken from changes its place.
 
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BinaryHeap},
 };
 
-use supercloud_proto::spec::SpreadOver;
-
 use super::{
     ledger::Slot,
-    spread::{Counts, Domain, Domains},
+    spread::{Apart, Look, Whereabouts},
 };
-use crate::state::Host;
 
-/// How good a host is: the fewer siblings are on it, where that matters, and then by its score.
-pub(super) type Rank = (Reverse<u32>, i64);
+/// How good a host is.
+pub(super) type Rank = i64;
 
-/// Number of a group of hosts: those that are in the same domains.
-type Group = usize;
+/// Number of a group of hosts.
+type Group = u32;
 
-/// A ranking may hold so many times as many entries as there are hosts, before those that are out of date are thrown out.
+/// Entries that are out of date are thrown out when there are so many times as many entries as hosts.
 const MAX_STALE: usize = 2;
 /// Entries that are put up with however few hosts there are.
 const MIN_ENTRIES: usize = 1_024;
 
+/// A host with its rank; of equals the first slot is the best. A slot takes half the bytes of an index: this is what most memory goes to.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+struct Entry {
+    rank: Rank,
+    slot: Reverse<u32>,
+}
+
+impl Entry {
+    fn slot(self) -> Slot {
+        self.slot.0 as Slot
+    }
+}
+
+/// The best of a group for a workload: the fewer of its instances are there, where that matters, and then by rank.
+type Best = (Reverse<u32>, Entry);
+
 /// Hosts by rank, ties by slot.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub(super) struct Ranking {
-    over: Vec<SpreadOver>,
-    numbers: BTreeMap<Domain, usize>,
-    group_numbers: BTreeMap<Domains, Group>,
+    numbers: BTreeMap<Whereabouts, Group>,
     groups: Vec<Ranked>,
-    /// Entries of all groups.
-    entries: usize,
     seats: Vec<Seat>,
+    /// Entries of all groups, with those set aside.
+    entries: usize,
+    /// What whose turn it is has passed over.
+    aside: BTreeMap<Group, BinaryHeap<Best>>,
+    /// The groups as whose turn it is takes from them.
+    order: Option<Order>,
+    /// Groups that may not be where they stand in it.
+    moved: Vec<Group>,
+}
+
+/// Groups by site: how crowded a site is changes for all its groups at once.
+#[derive(Debug, Default)]
+struct Order {
+    sites: Vec<Site>,
+    /// Place of each group's site among the sites.
+    of_group: Vec<usize>,
+}
+
+/// The groups of a site that have a host, the best at the top: least crowded, and then by their best host.
+#[derive(Debug)]
+struct Site {
+    place: Whereabouts,
+    groups: BinaryHeap<(Reverse<u64>, Best, Group)>,
 }
 
 /// The hosts of one group. What stands here otherwise than in its seat is out of date.
 #[derive(Debug)]
 struct Ranked {
-    domains: Domains,
-    best: BinaryHeap<(Rank, Reverse<Slot>)>,
+    place: Whereabouts,
+    best: BinaryHeap<Entry>,
+    /// The first of `best` that is not out of date, where that is known.
+    top: Option<Entry>,
 }
 
 /// How a host stands now.
@@ -52,31 +90,10 @@ struct Seat {
     rank: Option<Rank>,
 }
 
-/// What became of a host that was put in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Put {
-    /// It is new, or in the domains it was in.
-    Stays,
-    /// It is in other domains.
-    Moved,
-}
-
 impl Ranking {
-    pub(super) fn new(over: &[SpreadOver]) -> Self {
-        Self {
-            over: over.to_vec(),
-            numbers: BTreeMap::new(),
-            group_numbers: BTreeMap::new(),
-            groups: Vec::new(),
-            entries: 0,
-            seats: Vec::new(),
-        }
-    }
-
     /// Says how a host stands now; those before it have been put in.
-    pub(super) fn put(&mut self, slot: Slot, host: &Host, rank: Option<Rank>) -> Put {
-        let group = self.group(slot, host);
-        let now = Seat { group, rank };
+    pub(super) fn put(&mut self, slot: Slot, place: Whereabouts, rank: Option<Rank>) {
+        let now = Seat { group: self.group(place), rank };
         let before = match self.seats.get_mut(slot) {
             Some(seat) => Some(std::mem::replace(seat, now)),
             None => {
@@ -84,72 +101,175 @@ impl Ranking {
                 None
             }
         };
-        let stands = before.is_some_and(|before| before.group == group && before.rank == rank);
-        if let Some(rank) = rank.filter(|_| !stands) {
-            self.groups[group].best.push((rank, Reverse(slot)));
-            self.entries += 1;
+        if let Some(before) = before {
+            if before.group == now.group && before.rank == rank {
+                return;
+            }
+            self.forget_top(before.group, slot);
         }
-        if before.is_some_and(|before| before.group != group) { Put::Moved } else { Put::Stays }
+        let Some(rank) = rank else { return };
+        let entry = Entry { rank, slot: Reverse(slot as u32) };
+        let ranked = &mut self.groups[now.group as usize];
+        ranked.best.push(entry);
+        ranked.top = ranked.top.map(|top| top.max(entry));
+        self.entries += 1;
+        self.note_moved(now.group);
     }
 
-    fn group(&mut self, slot: Slot, host: &Host) -> Group {
-        if self.over.is_empty() && slot < self.seats.len() {
-            return self.seats[slot].group;
+    fn group(&mut self, place: Whereabouts) -> Group {
+        let groups = &mut self.groups;
+        if let [only] = &groups[..]
+            && only.place == place
+        {
+            return 0;
         }
-        let Self { over, numbers, group_numbers, groups, .. } = self;
-        let domains: Domains = over
-            .iter()
-            .filter_map(|over| Domain::of(host, *over))
-            .map(|domain| {
-                let next = numbers.len();
-                *numbers.entry(domain).or_insert(next)
-            })
-            .collect();
-        *group_numbers.entry(domains).or_insert_with_key(|domains| {
-            groups.push(Ranked { domains: domains.clone(), best: BinaryHeap::new() });
-            groups.len() - 1
+        *self.numbers.entry(place).or_insert_with(|| {
+            groups.push(Ranked { place, best: BinaryHeap::new(), top: None });
+            groups.len() as Group - 1
         })
     }
 
-    /// The domains that a host is in, the most important first.
-    pub(super) fn domains(&self, slot: Slot) -> &Domains {
-        &self.groups[self.seats[slot].group].domains
+    fn forget_top(&mut self, group: Group, slot: Slot) {
+        let ranked = &mut self.groups[group as usize];
+        ranked.top = ranked.top.filter(|top| top.slot() != slot);
+        self.note_moved(group);
+    }
+
+    fn note_moved(&mut self, group: Group) {
+        if self.order.is_some() && self.moved.last() != Some(&group) {
+            self.moved.push(group);
+        }
     }
 
     /// Leaves a host out until it is put in again.
     pub(super) fn leave_out(&mut self, slot: Slot) {
+        self.forget_top(self.seats[slot].group, slot);
         self.seats[slot].rank = None;
     }
 
     /// The best host of the least crowded group that has any.
-    pub(super) fn best(&mut self, counts: &Counts) -> Option<Slot> {
-        let mut least: Option<(u64, (Rank, Reverse<Slot>))> = None;
-        for group in 0..self.groups.len() {
-            let crowd = counts.of(&self.groups[group].domains);
-            if least.is_some_and(|(least, _)| crowd > least) {
-                continue;
-            }
-            if let Some(best) = self.best_of(group)
-                && least.is_none_or(|(least, other)| crowd < least || best > other)
-            {
-                least = Some((crowd, best));
-            }
+    pub(super) fn best(&mut self, look: Look<'_>) -> Option<Slot> {
+        if self.groups.len() <= 1 {
+            return self.best_of(0, look).map(|(_, entry)| entry.slot());
         }
-        least.map(|(_, (_, Reverse(slot)))| slot)
+        let mut order = self.order.take().unwrap_or_default();
+        let is_right = !order.sites.is_empty()
+            && std::mem::take(&mut self.moved)
+                .into_iter()
+                .all(|group| self.put_right(&mut order, group, look));
+        if !is_right {
+            order = self.order_for(look);
+        }
+        let sites = order.sites.iter().filter_map(|site| Some((site, site.groups.peek()?)));
+        let best = sites.min_by_key(|(site, best)| (look.siblings.crowd(site.place), Reverse(*best)));
+        let found = best.map(|(_, (_, (_, entry), group))| (entry.slot(), *group));
+        self.order = Some(order);
+        let (slot, group) = found?;
+        // Whoever takes from it makes it more crowded.
+        self.moved.push(group);
+        Some(slot)
     }
 
-    /// The best host of a group. What is out of date above it is thrown out.
-    fn best_of(&mut self, group: Group) -> Option<(Rank, Reverse<Slot>)> {
+    /// Puts a group right that was the first of its site; any other one is not found.
+    fn put_right(&mut self, order: &mut Order, group: Group, look: Look<'_>) -> bool {
+        let Some(site) = order.of_group.get(group as usize).map(|site| &mut order.sites[*site]) else {
+            return false;
+        };
+        let is_first = site.groups.peek().is_some_and(|(.., first)| *first == group);
+        if is_first {
+            site.groups.pop();
+            site.groups.extend(self.standing(group, look));
+        }
+        is_first
+    }
+
+    fn order_for(&mut self, look: Look<'_>) -> Order {
+        let (mut order, mut numbers) = (Order::default(), BTreeMap::new());
+        let mut lists: Vec<Vec<_>> = Vec::new();
+        for group in 0..self.groups.len() as Group {
+            let place = self.groups[group as usize].place.only_site();
+            let site = *numbers.entry(place).or_insert(lists.len());
+            if site == lists.len() {
+                lists.push(Vec::new());
+            }
+            lists[site].extend(self.standing(group, look));
+            order.of_group.push(site);
+        }
+        let mut places: Vec<_> = numbers.into_iter().collect();
+        places.sort_unstable_by_key(|(_, number)| *number);
+        let site = |((place, _), list)| Site { place, groups: BinaryHeap::from(list) };
+        order.sites = places.into_iter().zip(lists).map(site).collect();
+        order
+    }
+
+    /// Where a group stands in its site; nowhere if it has no host.
+    fn standing(&mut self, group: Group, look: Look<'_>) -> Option<(Reverse<u64>, Best, Group)> {
+        let best = self.best_of(group, look)?;
+        let crowd = look.siblings.crowd(self.groups[group as usize].place.only_rack());
+        Some((Reverse(crowd), best, group))
+    }
+
+    /// The best host of a group. What the workload minds is set aside.
+    fn best_of(&mut self, group: Group, look: Look<'_>) -> Option<Best> {
+        if self.groups.is_empty() {
+            return None;
+        }
+        while let Some(top) = self.top(group) {
+            if !look.minds(top.slot()) {
+                return Some((Reverse(0), top));
+            }
+            let ranked = &mut self.groups[group as usize];
+            (ranked.top, _) = (None, ranked.best.pop());
+            self.aside.entry(group).or_default().push((Reverse(look.siblings.on(top.slot())), top));
+        }
+        if look.apart == Apart::Even { self.best_aside(group, look) } else { None }
+    }
+
+    /// The first of a group that is not out of date. What is above it is thrown out.
+    fn top(&mut self, group: Group) -> Option<Entry> {
         let Self { groups, seats, entries, .. } = self;
+        let ranked = &mut groups[group as usize];
+        while ranked.top.is_none() {
+            let first = *ranked.best.peek()?;
+            if seats[first.slot()].is(group, first) {
+                ranked.top = Some(first);
+            } else {
+                ranked.best.pop();
+                *entries -= 1;
+            }
+        }
+        ranked.top
+    }
+
+    /// The best of those set aside.
+    fn best_aside(&mut self, group: Group, look: Look<'_>) -> Option<Best> {
+        let aside = self.aside.get_mut(&group)?;
         loop {
-            let best = *groups[group].best.peek()?;
-            let (rank, Reverse(slot)) = best;
-            if seats[slot].rank == Some(rank) && seats[slot].group == group {
+            let best = *aside.peek()?;
+            let (Reverse(counted), entry) = best;
+            let is_current = self.seats[entry.slot()].is(group, entry);
+            let there = look.siblings.on(entry.slot());
+            if is_current && there == counted {
                 return Some(best);
             }
-            groups[group].best.pop();
-            *entries -= 1;
+            aside.pop();
+            if is_current {
+                aside.push((Reverse(there), entry));
+            } else {
+                self.entries -= 1;
+            }
         }
+    }
+
+    /// Ends a workload's turn.
+    pub(super) fn put_back(&mut self) {
+        for (group, aside) in std::mem::take(&mut self.aside) {
+            let ranked = &mut self.groups[group as usize];
+            ranked.best.extend(aside.into_iter().map(|(_, entry)| entry));
+            ranked.top = None;
+        }
+        self.order = None;
+        self.moved.clear();
     }
 
     /// Throws out what is out of date, when it is much.
@@ -157,15 +277,24 @@ impl Ranking {
         if self.entries <= MIN_ENTRIES.max(self.seats.len() * MAX_STALE) {
             return;
         }
+        self.aside.clear();
         let mut lists = vec![Vec::new(); self.groups.len()];
         for (slot, seat) in self.seats.iter().enumerate() {
             if let Some(rank) = seat.rank {
-                lists[seat.group].push((rank, Reverse(slot)));
+                lists[seat.group as usize].push(Entry { rank, slot: Reverse(slot as u32) });
             }
         }
         self.entries = lists.iter().map(Vec::len).sum();
-        for (group, list) in self.groups.iter_mut().zip(lists) {
-            group.best = BinaryHeap::from(list);
+        for (ranked, list) in self.groups.iter_mut().zip(lists) {
+            ranked.best = BinaryHeap::from(list);
+            ranked.top = None;
         }
+    }
+}
+
+impl Seat {
+    /// Whether the entry of a group says how the host stands.
+    fn is(&self, group: Group, entry: Entry) -> bool {
+        self.rank == Some(entry.rank) && self.group == group
     }
 }

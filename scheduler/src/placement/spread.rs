@@ -1,48 +1,69 @@
-//! Spreading: where a workload's instances already are, counted by site, by rack and by host. The fewer in a host's site, the better; among equals the
-//! fewer in its rack, and then on the host itself, as far as the spec asks for each. Only where these are equal do scores count.
+//! Spreading and keeping apart: where a workload's instances already are, counted by site, by rack and by host. The fewer in a host's site, the
+//! better; among equals the fewer in its rack, and then on the host itself, as far as the spec asks for each. Only where these are equal do
+//! scores count.
 //!
-//! Counted is what is to run and may (`fits::is_in_the_way`): an instance on its way out has a successor, and it is the successor that is
+//! Counted is what is to stay (`Instance::is_to_stay`): an instance on its way out has a successor, and it is the successor that is
 //! spread. Spreading never keeps an instance from a host: where the emptiest rack has no room, the next one is taken.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use supercloud_proto::{
+    host::Inventory,
     id::InstanceId,
     name::{RackName, SiteName, WorkloadKey},
-    spec::SpreadOver,
+    spec::{Place, SpreadOver},
 };
 
 use super::ledger::{Ledger, Slot};
-use crate::state::{Host, fits::is_in_the_way};
 
-/// A site, or a rack of one. Hosts without a rack are together in one that has no name.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) enum Domain {
-    Site(SiteName),
-    Rack(SiteName, Option<RackName>),
+/// Number of a site, or of a rack of one. [`NOWHERE`] is none, and nobody is ever counted there.
+type Domain = u32;
+const NOWHERE: Domain = 0;
+
+/// The site and the rack that a host is in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Whereabouts {
+    site: Domain,
+    rack: Domain,
 }
 
-impl Domain {
-    /// What of this kind the host is in. A host is no domain: it is looked at by itself.
-    pub(super) fn of(host: &Host, over: SpreadOver) -> Option<Self> {
-        let (site, rack) = (&host.inventory.site, &host.inventory.rack);
-        match over {
-            SpreadOver::Site => Some(Self::Site(site.clone())),
-            SpreadOver::Rack => Some(Self::Rack(site.clone(), rack.clone())),
-            SpreadOver::Host => None,
-        }
+impl Whereabouts {
+    /// The same as far as it is spread over; nowhere otherwise.
+    pub(super) fn as_far_as(self, over: &[SpreadOver]) -> Self {
+        let part = |kind, domain| if over.contains(&kind) { domain } else { NOWHERE };
+        Self { site: part(SpreadOver::Site, self.site), rack: part(SpreadOver::Rack, self.rack) }
+    }
+
+    pub(super) fn only_site(self) -> Self {
+        Self { rack: NOWHERE, ..self }
+    }
+
+    pub(super) fn only_rack(self) -> Self {
+        Self { site: NOWHERE, ..self }
     }
 }
 
-/// Numbers of the domains that a host is in, the most important first: at most two.
-pub(super) type Domains = Vec<usize>;
+/// The numbers of sites and racks. Hosts without a rack are together in one of their site's that has no name.
+#[derive(Debug, Default)]
+pub(super) struct Domains {
+    numbers: BTreeMap<(SiteName, Option<Option<RackName>>), Domain>,
+}
+
+impl Domains {
+    pub(super) fn of(&mut self, inventory: &Inventory) -> Whereabouts {
+        let mut number = |rack| {
+            let next = NOWHERE + 1 + self.numbers.len() as Domain;
+            *self.numbers.entry((inventory.site.clone(), rack)).or_insert(next)
+        };
+        Whereabouts { site: number(None), rack: number(Some(inventory.rack.clone())) }
+    }
+}
 
 /// Where a workload's instances are.
 #[derive(Debug, Default)]
 pub(super) struct Siblings {
-    /// One for each instance.
-    slots: Vec<Slot>,
-    on: BTreeMap<Slot, u32>,
+    on: HashMap<Slot, u32>,
+    in_domain: Vec<u32>,
 }
 
 impl Siblings {
@@ -50,65 +71,89 @@ impl Siblings {
     pub(super) fn of(ledger: &Ledger, key: &WorkloadKey, except: Option<InstanceId>) -> Self {
         let mut siblings = Self::default();
         let others = ledger.state().instances_of(key).filter(|instance| Some(instance.id) != except);
-        for instance in others.filter(|instance| is_in_the_way(instance, key)) {
+        for instance in others.filter(|instance| instance.is_to_stay()) {
             if let Some(slot) = instance.host().and_then(|host| ledger.slot(host)) {
-                siblings.add(slot);
+                siblings.add(ledger, slot);
             }
         }
         siblings
     }
 
-    pub(super) fn add(&mut self, slot: Slot) {
-        self.slots.push(slot);
+    pub(super) fn add(&mut self, ledger: &Ledger, slot: Slot) {
         *self.on.entry(slot).or_default() += 1;
+        let Whereabouts { site, rack } = ledger.whereabouts(slot);
+        for domain in [site as usize, rack as usize] {
+            if domain >= self.in_domain.len() {
+                self.in_domain.resize(domain + 1, 0);
+            }
+            self.in_domain[domain] += 1;
+        }
     }
 
     pub(super) fn is_empty(&self) -> bool {
-        self.slots.is_empty()
+        self.on.is_empty()
     }
 
     /// How many are in a slot.
     pub(super) fn on(&self, slot: Slot) -> u32 {
-        self.on.get(&slot).copied().unwrap_or(0)
+        // Asked for every host that is looked at, and mostly there is nobody to look for.
+        if self.on.is_empty() { 0 } else { self.on.get(&slot).copied().unwrap_or(0) }
     }
 
-    /// How many are in the same site, rack and host as a slot: whatever is spread over, the most important first.
+    fn within(&self, domain: Domain) -> u32 {
+        self.in_domain.get(domain as usize).copied().unwrap_or(0)
+    }
+
+    /// How crowded a place is, comparable: the site counts in the upper half.
+    pub(super) fn crowd(&self, place: Whereabouts) -> u64 {
+        u64::from(self.within(place.site)) << u32::BITS | u64::from(self.within(place.rack))
+    }
+
+    /// How many are in the same site, rack and host as a slot: whatever is spread over, the widest first.
     pub(super) fn near(&self, ledger: &Ledger, over: &[SpreadOver], slot: Slot) -> Vec<u32> {
-        let host = ledger.candidate(slot).host;
-        let count = |over: &SpreadOver| match Domain::of(host, *over) {
-            None => self.on(slot),
-            own => {
-                let same = |other: &&Slot| Domain::of(ledger.candidate(**other).host, *over) == own;
-                self.slots.iter().filter(same).count() as u32
-            }
+        let Whereabouts { site, rack } = ledger.whereabouts(slot);
+        let count = |over: &SpreadOver| match over {
+            SpreadOver::Site => self.within(site),
+            SpreadOver::Rack => self.within(rack),
+            SpreadOver::Host => self.on(slot),
         };
         over.iter().map(count).collect()
     }
 }
 
-/// How many of a workload's instances are in each domain.
-#[derive(Debug, Default)]
-pub(super) struct Counts {
-    of_domain: Vec<u32>,
-    /// Siblings that are counted.
-    seen: usize,
+/// What a host means to a workload that has instances there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Apart {
+    /// No more and no less than another.
+    Indifferent,
+    /// It comes after all that have fewer.
+    Even,
+    /// It is out.
+    Never,
 }
 
-impl Counts {
-    /// Counts those that came since.
-    pub(super) fn take_in<'d>(&mut self, siblings: &Siblings, domains: impl Fn(Slot) -> &'d Domains) {
-        for domain in siblings.slots[self.seen..].iter().flat_map(|slot| domains(*slot)) {
-            if *domain >= self.of_domain.len() {
-                self.of_domain.resize(domain + 1, 0);
-            }
-            self.of_domain[*domain] += 1;
+impl Apart {
+    pub(super) fn asked_by(place: &Place) -> Self {
+        if place.distinct_hosts {
+            Self::Never
+        } else if place.spread.contains(&SpreadOver::Host) {
+            Self::Even
+        } else {
+            Self::Indifferent
         }
-        self.seen = siblings.slots.len();
     }
+}
 
-    /// How crowded these domains are, comparable: the more important one counts in the upper half.
-    pub(super) fn of(&self, domains: &Domains) -> u64 {
-        let count = |domain: &usize| self.of_domain.get(*domain).copied().unwrap_or(0);
-        domains.iter().fold(0, |crowd, domain| crowd << u32::BITS | u64::from(count(domain)))
+/// How a workload looks at hosts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Look<'s> {
+    pub(super) siblings: &'s Siblings,
+    pub(super) apart: Apart,
+}
+
+impl Look<'_> {
+    /// Whether it has instances in a slot and that matters.
+    pub(super) fn minds(&self, slot: Slot) -> bool {
+        self.apart != Apart::Indifferent && self.siblings.on(slot) > 0
     }
 }

@@ -29,6 +29,9 @@ pub struct HostUse {
     pub ports: Sorted<(Protocol, u16)>,
     /// All instances on it, with those that are over but not cleared away.
     pub instances: Sorted<InstanceId>,
+    /// How many of them are in nobody's way any more: with this, whatever decides whether another instance may come here is seen in what
+    /// is given away of the host.
+    pub leaving: u32,
 }
 
 impl HostUse {
@@ -45,12 +48,13 @@ impl HostUse {
     }
 }
 
-/// How an instance stood before it changed.
-#[derive(Debug, Clone, Copy)]
+/// How an instance stood before it changed; by default it was not there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Standing {
     pending: bool,
     placed: bool,
     takes: bool,
+    leaving: bool,
 }
 
 impl Standing {
@@ -59,6 +63,7 @@ impl Standing {
             pending: instance.is_pending(),
             placed: instance.placed.is_some(),
             takes: instance.takes().is_some(),
+            leaving: instance.placed.is_some() && !instance.is_to_stay(),
         }
     }
 }
@@ -80,8 +85,7 @@ impl Derived {
             Some(ids) => drop(ids.insert(instance.id)),
             None => drop(self.of_workload.insert(instance.workload().clone(), OrdSet::unit(instance.id))),
         }
-        let new = Standing { pending: false, placed: false, takes: false };
-        self.moved(new, instance);
+        self.moved(Standing::default(), instance);
     }
 
     /// Takes into account how an instance changed. Its workload never does, and once placed it stays where it is until it is gone.
@@ -96,7 +100,7 @@ impl Derived {
             };
         }
         let Some(placed) = &instance.placed else { return };
-        if (before.placed, before.takes) == (now.placed, now.takes) {
+        if (Standing { pending: now.pending, ..before }) == now {
             return;
         }
         let used = Arc::make_mut(self.uses.entry(placed.host).or_default());
@@ -108,6 +112,7 @@ impl Derived {
             (true, false) => used.take_back(instance, placed),
             _ => {}
         }
+        used.leaving = used.leaving + u32::from(now.leaving) - u32::from(before.leaving);
     }
 
     /// Takes out an instance as it last was.
@@ -125,6 +130,7 @@ impl Derived {
         let Some(used) = self.uses.get_mut(&placed.host) else { return };
         let used = Arc::make_mut(used);
         used.instances.remove(&instance.id);
+        used.leaving -= u32::from(Standing::of(instance).leaving);
         if instance.takes().is_some() {
             used.take_back(instance, placed);
         }
@@ -151,6 +157,10 @@ impl Derived {
         self.uses.get(&host).into_iter().flat_map(|used| &used.instances)
     }
 
+    pub(super) fn count_of(&self, key: &WorkloadKey) -> usize {
+        self.of_workload.get(key).map_or(0, OrdSet::len)
+    }
+
     pub(super) fn pending_count(&self) -> usize {
         self.pending.len()
     }
@@ -175,9 +185,30 @@ impl Derived {
         before.uses.diff(&self.uses).map(key_of)
     }
 
-    pub(super) fn only_uses(&self) -> Self {
-        Self { uses: self.uses.clone(), ..Self::default() }
+    /// What began to wait since, and what no longer does.
+    pub(super) fn pending_since(&self, before: &Self) -> Waiting {
+        let mut waiting = Waiting::default();
+        for difference in before.pending.diff(&self.pending) {
+            match difference {
+                imbl::ordset::DiffItem::Add((_, id)) => waiting.began.push(*id),
+                imbl::ordset::DiffItem::Remove((_, id)) => waiting.ended.push(*id),
+            }
+        }
+        waiting
     }
+
+    pub(super) fn only_compared(&self) -> Self {
+        Self { uses: self.uses.clone(), pending: self.pending.clone(), ..Self::default() }
+    }
+}
+
+/// How what waits for a host differs from before.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Waiting {
+    /// Waits now and did not.
+    pub began: Vec<InstanceId>,
+    /// Waits no longer.
+    pub ended: Vec<InstanceId>,
 }
 
 /// What a difference of two maps is about.

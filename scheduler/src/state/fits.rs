@@ -9,11 +9,10 @@
 //! explanations go to tenants. *Ports rotate*: a dynamic port is the first free one from a place that moves on with the instance's id, so
 //! that a port that was just given back is not the next one given out, and a client of what ran there before does not reach a stranger.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, sync::Arc};
 
 use supercloud_proto::{
-    amount::Amounts, condition::Attribute, host::HostState, id::InstanceId, instance::Desired,
-    name::WorkloadKey, spec::WorkloadSpec,
+    amount::Amounts, condition::Attribute, host::HostState, name::WorkloadKey, spec::WorkloadSpec,
 };
 
 use super::{
@@ -70,12 +69,15 @@ pub struct Candidate<'a> {
     pub allocatable: Amounts,
     /// What of it counts as given away.
     pub used: &'a HostUse,
+    /// Whether an instance of the workload is to stay there, where whoever looks knows it: looking it up goes through all that are there.
+    pub has_sibling: Option<bool>,
 }
 
 impl<'a> Candidate<'a> {
     /// The host with what the state says is given away.
     pub fn new(state: &'a State, host: &'a Host) -> Self {
-        Self { state, host, allocatable: host.inventory.allocatable(), used: state.used(host.id) }
+        let (allocatable, used) = (host.inventory.allocatable(), state.used(host.id));
+        Self { state, host, allocatable, used, has_sibling: None }
     }
 
     /// What can still be given away.
@@ -96,17 +98,19 @@ pub struct Filter {
     pub name: &'static str,
     /// Its reasons against; empty: it lets pass.
     pub check: fn(&Candidate<'_>, &Request<'_>) -> Vec<Reason>,
+    /// Whether it looks at the host's record alone, and not at what is given away of it.
+    pub is_of_record: bool,
 }
 
 /// The rule: every filter must let pass. What is cheap and rules out much comes first, and what a tenant can change himself comes last.
 pub const FILTERS: [Filter; 7] = [
-    Filter { name: "host-state", check: host_state },
-    Filter { name: "driver", check: driver },
-    Filter { name: "site", check: site },
-    Filter { name: "require", check: require },
-    Filter { name: "resources", check: resources },
-    Filter { name: "ports", check: ports::ports },
-    Filter { name: "distinct-hosts", check: distinct_hosts },
+    Filter { name: "host-state", check: host_state, is_of_record: true },
+    Filter { name: "driver", check: driver, is_of_record: true },
+    Filter { name: "site", check: site, is_of_record: true },
+    Filter { name: "require", check: require, is_of_record: true },
+    Filter { name: "resources", check: resources, is_of_record: false },
+    Filter { name: "ports", check: ports::ports, is_of_record: false },
+    Filter { name: "distinct-hosts", check: distinct_hosts, is_of_record: false },
 ];
 
 /// Whether the request fits the host; if not, the first filter's "no".
@@ -118,6 +122,14 @@ impl Candidate<'_> {
     /// Whether the request fits the host as it is looked at; if not, the first filter's "no".
     pub fn fits(&self, request: &Request<'_>) -> Result<(), Misfit> {
         self.misfits(request).next().map_or(Ok(()), Err)
+    }
+
+    /// Whether nothing speaks against the host that only its record could change.
+    pub fn suits(&self, request: &Request<'_>) -> bool {
+        FILTERS
+            .iter()
+            .filter(|filter| filter.is_of_record)
+            .all(|filter| (filter.check)(self, request).is_empty())
     }
 
     /// Every filter's "no", in their order; empty: it fits.
@@ -240,17 +252,21 @@ fn resources(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
 
 /// No other instance of the workload is to run there.
 fn distinct_hosts(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
-    let there = |id: &InstanceId| {
-        candidate.state.instance(*id).is_some_and(|other| is_in_the_way(other, request.key))
-    };
-    if request.spec.place.distinct_hosts && candidate.used.instances.iter().any(there) {
-        return vec![Reason::NotDistinct(request.key.clone())];
-    }
-    Vec::new()
+    let is_taken = request.spec.place.distinct_hosts
+        && candidate.has_sibling.unwrap_or_else(|| candidate.finds_sibling(request.key));
+    if is_taken { vec![Reason::NotDistinct(request.key.clone())] } else { Vec::new() }
 }
 
-/// Whether an instance counts as one of the workload where these are kept apart. One that is on its way out does not: its successor may
-/// take its place.
-pub fn is_in_the_way(instance: &Instance, of: &WorkloadKey) -> bool {
-    instance.desired == Desired::Run && !instance.state.is_over() && instance.workload() == of
+impl Candidate<'_> {
+    /// Looks for an instance of the workload that is to stay there: among those of the workload, or those of the host, whichever are fewer.
+    fn finds_sibling(&self, key: &WorkloadKey) -> bool {
+        let Self { state, used, .. } = self;
+        if state.count_of(key) < used.instances.len() {
+            return state
+                .instances_of(key)
+                .any(|other| other.is_to_stay() && used.instances.contains(&other.id));
+        }
+        let is_sibling = |other: &Arc<Instance>| other.is_to_stay() && other.workload() == key;
+        used.instances.iter().any(|id| state.instance(*id).is_some_and(is_sibling))
+    }
 }

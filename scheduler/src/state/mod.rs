@@ -31,7 +31,7 @@ pub mod sorted;
 pub mod tests;
 
 pub use command::{Change, Command, Done, Entry, HostReports, HostVerdict, Outcome, Placement, Rejection};
-pub use derived::{Derived, HostUse};
+pub use derived::{Derived, HostUse, Waiting};
 pub use model::{
     Background, Borough, Event, EventKind, Grant, Host, Instance, Placed, Ports, RevisionRecord, Run,
     Subject, TaskSeen, Token, Workload,
@@ -108,6 +108,11 @@ impl State {
         self.derived.of_workload(key).filter_map(|id| self.instances.get(id))
     }
 
+    /// How many instances a workload has, with those that are over but not cleared away; costs nothing.
+    pub fn count_of(&self, key: &WorkloadKey) -> usize {
+        self.derived.count_of(key)
+    }
+
     /// The instances on a host, by id, with those that are over but not cleared away.
     pub fn instances_on(&self, host: HostId) -> impl Iterator<Item = &Arc<Instance>> {
         self.derived.on_host(host).filter_map(|id| self.instances.get(id))
@@ -167,9 +172,20 @@ impl State {
         changed
     }
 
-    /// Hosts and what is given away of them, and nothing else: for whoever compares a later state and should not hold on to the rest.
-    pub fn only_hosts(&self) -> Self {
-        Self { hosts: self.hosts.clone(), derived: self.derived.only_uses(), ..Self::default() }
+    /// How what waits for a host differs from another state; takes time like [`State::hosts_changed_since`].
+    pub fn pending_since(&self, before: &Self) -> Waiting {
+        self.derived.pending_since(&before.derived)
+    }
+
+    /// Only what [`State::hosts_changed_since`] and [`State::pending_since`] compare: for whoever compares a later state with it and should not
+    /// hold on to the rest.
+    pub fn only_compared(&self) -> Self {
+        Self {
+            applied: self.applied,
+            hosts: self.hosts.clone(),
+            derived: self.derived.only_compared(),
+            ..Self::default()
+        }
     }
 
     /// One join token.

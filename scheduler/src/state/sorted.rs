@@ -36,6 +36,12 @@ impl<T: Ord + Copy> Sorted<T> {
         self.0.binary_search(item).is_ok()
     }
 
+    /// Whether all of it is in another one.
+    pub fn is_within(&self, other: &Self) -> bool {
+        let mut others = other.0.iter();
+        self.0.iter().all(|item| others.any(|other| other == item))
+    }
+
     /// How many there are from `first` to `last`, both included.
     pub fn count_between(&self, first: T, last: T) -> usize {
         let (from, to) =
@@ -102,6 +108,9 @@ mod tests {
                 prop_assert!(sorted.iter().eq(tree.iter()));
                 prop_assert_eq!(sorted.contains(&item), insert);
                 prop_assert_eq!(sorted.count_between(5, 9), tree.range(5..=9).count());
+                let mut more = sorted.clone();
+                more.insert(20);
+                prop_assert!(sorted.is_within(&more) && sorted.is_within(&sorted) && !more.is_within(&sorted));
             }
         }
     }

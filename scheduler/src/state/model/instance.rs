@@ -136,6 +136,11 @@ impl Instance {
         self.desired == Desired::Run && self.placed.is_none()
     }
 
+    /// Whether it is to run and may. One that is on its way out is in nobody's way: its successor may take its place.
+    pub fn is_to_stay(&self) -> bool {
+        self.desired == Desired::Run && !self.state.is_over()
+    }
+
     /// Whether it still takes what it was given: everything placed does, until its host says that it is over, or the host is gone.
     pub fn takes(&self) -> Option<&Placed> {
         self.placed.as_ref().filter(|_| !self.state.is_over())

@@ -46,6 +46,8 @@ const EACH: u32 = 1_000;
 const SERIES_SHARE: u64 = 20;
 /// Workloads of one.
 const SINGLES: u32 = 20_000;
+/// Workloads of one that are placed before each series, so that an engine knows all that is asked for.
+const WARM_UP: u32 = 200;
 /// Decisions that are timed one by one.
 const TIMED: usize = 5_000;
 /// Instances that fit nowhere.
@@ -67,21 +69,20 @@ fn measure((hosts, full, suffix): (u32, u64, &str), report: &mut Report) -> Outc
     let mut estate = Estate::new(hosts, full)?;
     estate.fill()?;
     let before = own_rss_mib()?;
-    let mut engine = Engine::new(&estate.state);
-    let plain = estate.crowds(&mut engine, |_| ())?;
+    let plain = estate.crowds(|_| ())?;
     note("decisions_w1000", plain);
     let over = |spec: &mut WorkloadSpec| spec.place.spread = vec![SpreadOver::Site, SpreadOver::Rack];
-    note("decisions_spread", estate.crowds(&mut engine, over)?);
-    note("decisions_apart", estate.crowds(&mut engine, |spec| spec.place.distinct_hosts = true)?);
-    let singles = estate.singles(&mut engine)?;
+    note("decisions_spread", estate.crowds(over)?);
+    note("decisions_apart", estate.crowds(|spec| spec.place.distinct_hosts = true)?);
+    let singles = estate.singles()?;
     note("decisions_w1", singles);
-    let timed = estate.one_by_one(&mut engine)?;
+    let timed = estate.one_by_one()?;
     for (key, parts) in [("p50", 500), ("p99", 990), ("p999", 999)] {
         note(&format!("decision_{key}_us"), micros(timed.permille(parts)));
     }
     note("decisions_engine_mib", own_rss_mib()? - before);
-    note("decisions_lost_host_ms", millis(estate.lose_a_host(&mut engine)?));
-    note("decisions_fruitless_us", micros(estate.fruitless(&mut engine)?));
+    note("decisions_lost_host_ms", millis(estate.lose_a_host()?));
+    note("decisions_fruitless_us", micros(estate.fruitless()?));
     Ok((plain, singles))
 }
 
@@ -163,33 +164,44 @@ impl Estate {
         Ok((placed, took))
     }
 
-    /// Decisions a second for workloads of 1,000.
-    fn crowds(&self, engine: &mut Engine, change: impl Fn(&mut WorkloadSpec)) -> Outcome<f64> {
+    /// The same estate by itself, and an engine that has met what is asked for.
+    fn begin(&self) -> Outcome<(Self, Engine)> {
         let mut estate = self.clone();
+        let mut engine = Engine::new(&estate.state);
+        for _ in 0..WARM_UP {
+            estate.hand_in(1, |_| ())?;
+        }
+        estate.place(&mut engine)?;
+        Ok((estate, engine))
+    }
+
+    /// Decisions a second for workloads of 1,000.
+    fn crowds(&self, change: impl Fn(&mut WorkloadSpec)) -> Outcome<f64> {
+        let (mut estate, mut engine) = self.begin()?;
         // What is left is room on three tenths of the hosts.
         let each = EACH.min(self.hosts / 10);
         for _ in 0..(self.room() / SERIES_SHARE / u64::from(each)).min(100) {
             estate.hand_in(each, &change)?;
         }
-        rate(estate.place(engine)?)
+        rate(estate.place(&mut engine)?)
     }
 
     /// Decisions a second for workloads of 1.
-    fn singles(&self, engine: &mut Engine) -> Outcome<f64> {
-        let mut estate = self.clone();
+    fn singles(&self) -> Outcome<f64> {
+        let (mut estate, mut engine) = self.begin()?;
         for _ in 0..SINGLES.min(self.hosts * 5) {
             estate.hand_in(1, |_| ())?;
         }
-        rate(estate.place(engine)?)
+        rate(estate.place(&mut engine)?)
     }
 
     /// The times of single decisions.
-    fn one_by_one(&self, engine: &mut Engine) -> Outcome<Sample> {
-        let mut estate = self.clone();
+    fn one_by_one(&self) -> Outcome<Sample> {
+        let (mut estate, mut engine) = self.begin()?;
         let mut sample = Sample::default();
         for _ in 0..TIMED {
             estate.hand_in(1, |_| ())?;
-            let (placed, took) = estate.place(engine)?;
+            let (placed, took) = estate.place(&mut engine)?;
             if placed != 1 {
                 return wrong(format!("{placed} placements instead of one"));
             }
@@ -198,22 +210,22 @@ impl Estate {
         Ok(sample)
     }
 
-    fn lose_a_host(&self, engine: &mut Engine) -> Outcome<Duration> {
-        let mut estate = self.clone();
+    fn lose_a_host(&self) -> Outcome<Duration> {
+        let (mut estate, mut engine) = self.begin()?;
         let fullest = |host: &&HostId| estate.state.used(**host).instances.len();
         let host = *estate.state.hosts().keys().max_by_key(fullest).ok_or("there is a host")?;
         let on_it = estate.state.used(host).instances.len();
         let verdict = HostVerdict { host, state: HostState::Lost, reason: "silent".to_owned() };
         estate.apply(Command::JudgeHosts(vec![verdict]))?;
-        let (placed, took) = estate.place(engine)?;
+        let (placed, took) = estate.place(&mut engine)?;
         if placed < on_it {
             return wrong(format!("{placed} of {on_it} were placed again"));
         }
         Ok(took)
     }
 
-    fn fruitless(&self, engine: &mut Engine) -> Outcome<Duration> {
-        let mut estate = self.clone();
+    fn fruitless(&self) -> Outcome<Duration> {
+        let (mut estate, mut engine) = self.begin()?;
         for _ in 0..FRUITLESS / EACH {
             estate.hand_in(EACH, |spec| spec.resources.cpu = MilliCpu(10_000_000))?;
         }
