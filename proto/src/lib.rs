@@ -15,6 +15,7 @@ pub mod pki;
 pub mod problem;
 pub mod saved;
 pub mod spec;
+pub mod version;
 mod wire;
 
 #[cfg(test)]

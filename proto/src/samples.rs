@@ -40,6 +40,9 @@ fn condition() -> impl Strategy<Value = Condition> {
         "rack in [r1, r2]",
         "label.ssd exists",
         "host missing",
+        "kernel >= 6.1",
+        "docker < 24",
+        "site not in [a, b]",
     ])
     .prop_map(|text| text.parse().unwrap())
 }

@@ -528,7 +528,8 @@ mod tests {
         home.knowing(KNOWN).note_level(KNOWN).unwrap();
         let error = Home::open(directory.path()).unwrap().knowing(FIRST).known_record().unwrap_err();
         assert!(matches!(error, HomeError::Newer { found: KNOWN, known: FIRST, .. }), "{error}");
-        assert!(error.to_string().contains("node.json has format 2, "), "{error}");
+        let format = format!("node.json has format {KNOWN}, ");
+        assert!(error.to_string().contains(&format), "{error}");
         let home = Home::open(directory.path()).unwrap();
         assert!(home.known_record().is_ok());
         // From this level on it carries a checksum.

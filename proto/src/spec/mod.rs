@@ -359,7 +359,7 @@ pub struct Place {
 }
 
 /// A wish.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Prefer {
     /// Which hosts.
     pub when: Condition,

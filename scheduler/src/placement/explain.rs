@@ -212,7 +212,8 @@ impl<'l> Survey<'l> {
     fn score(&self, slot: Slot) -> HostScore {
         let candidate = self.candidate(slot);
         let part = |rule: &super::score::Rule| (rule.score)(&candidate, &self.request);
-        let parts = RULES.iter().map(|rule| ScorePart { rule: rule.name, score: part(rule) }).collect();
+        let rules = RULES.iter().filter(|rule| (rule.applies)(self.request.spec));
+        let parts = rules.map(|rule| ScorePart { rule: rule.name, score: part(rule) }).collect();
         let (near, Reverse(score)) = self.standing(slot);
         let over = self.request.spec.place.spread.iter();
         let near = over.zip(near).map(|(over, instances)| Near { over: *over, instances }).collect();

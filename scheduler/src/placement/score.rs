@@ -8,13 +8,19 @@
 //! memory, is as a share of what it has. Filling hosts up keeps others empty for what is large; looking at the larger leftover keeps the two
 //! in step, where a sum would let one run out while the other lies idle. Disk does not count: it is seldom what runs out, and a host that is
 //! full of data is not thereby well used.
+//!
+//! *Wishes add up with the fit*: a weight of 100 is worth as much as the difference between an empty host and a full one, so a small wish does not
+//! open an empty host, and a large one does.
 
-use supercloud_proto::amount::Amounts;
+use supercloud_proto::{amount::Amounts, spec::WorkloadSpec};
 
 use crate::state::fits::{Candidate, Request};
 
 /// The whole of an amount. Parts of a million: ten thousandths of a core still count on a host with thousands of cores.
 pub const WHOLE: u64 = 1_000_000;
+
+/// What a point of a wish's weight is worth.
+const POINT: i64 = WHOLE as i64 / 100;
 
 /// One rule.
 #[derive(Debug)]
@@ -23,10 +29,15 @@ pub struct Rule {
     pub name: &'static str,
     /// What it gives a host that fits.
     pub score: fn(&Candidate<'_>, &Request<'_>) -> i64,
+    /// Whether the spec has anything to do with it; where not, it gives nothing and is not told.
+    pub applies: fn(&WorkloadSpec) -> bool,
 }
 
 /// The rules.
-pub const RULES: [Rule; 1] = [Rule { name: "best-fit", score: best_fit }];
+pub const RULES: [Rule; 2] = [
+    Rule { name: "best-fit", score: best_fit, applies: |_| true },
+    Rule { name: "prefer", score: prefer, applies: |spec| !spec.place.prefer.is_empty() },
+];
 
 /// The score of a host that fits.
 pub fn score(candidate: &Candidate<'_>, request: &Request<'_>) -> i64 {
@@ -38,6 +49,13 @@ fn best_fit(candidate: &Candidate<'_>, request: &Request<'_>) -> i64 {
     let whole = candidate.allocatable;
     let left = candidate.free().saturating_sub(request.demand);
     i64::try_from(WHOLE - dominant_share(left, whole)).unwrap_or(0)
+}
+
+/// The weights of the wishes that the host grants, a hundredth of [`WHOLE`] each point: one of weight 100 outweighs any fit.
+fn prefer(candidate: &Candidate<'_>, request: &Request<'_>) -> i64 {
+    let wishes = request.spec.place.prefer.iter();
+    let granted = wishes.filter(|wish| wish.when.holds(candidate.attribute(&wish.when.attribute)));
+    granted.map(|wish| i64::from(wish.weight) * POINT).sum()
 }
 
 /// The larger of two shares, of processor and of memory.

@@ -12,7 +12,7 @@ use supercloud_proto::{
     condition::Condition,
     id::InstanceId,
     name::{SiteName, WorkloadKey},
-    spec::{DriverKind, Protocol, SpreadOver, WorkloadSpec},
+    spec::{DriverKind, Prefer, Protocol, SpreadOver, WorkloadSpec},
 };
 
 use super::{
@@ -59,8 +59,13 @@ impl Needs {
     }
 }
 
-/// What makes a shape.
-type Wants = (Needs, Vec<SpreadOver>);
+/// What makes a shape: where its instances fit, and how well.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct Wants {
+    needs: Needs,
+    over: Vec<SpreadOver>,
+    prefer: Vec<Prefer>,
+}
 
 /// The shapes that were met of late, and where the workloads are that were met in this pass.
 #[derive(Default)]
@@ -133,7 +138,8 @@ impl Shapes {
         // Hosts are told apart one by one, not by lists.
         let over = place.spread.iter().filter(|over| has_siblings && **over != SpreadOver::Host);
         let needs = Needs::of(&Request::new(&record.key, &record.spec));
-        let shape = self.shape(ledger, (needs, over.copied().collect()), record);
+        let wants = Wants { needs, over: over.copied().collect(), prefer: place.prefer.clone() };
+        let shape = self.shape(ledger, wants, record);
         self.turn = Some(Turn { record: record.clone(), shape, family });
     }
 
@@ -208,13 +214,13 @@ impl Shape {
         let request = self.request(&self.example);
         let is_open = ledger.is_taken(slot) && !self.unsuited[slot] && candidate.has_room(&request);
         let rank: Option<Rank> = is_open.then(|| score(&candidate, &request));
-        let place = ledger.whereabouts(slot).as_far_as(&self.wants.1);
+        let place = ledger.whereabouts(slot).as_far_as(&self.wants.over);
         self.ranking.put(slot, place, rank);
     }
 
     /// What an instance of a revision of this shape asks for.
     fn request<'r>(&self, record: &'r RevisionRecord) -> Request<'r> {
-        Request { key: &record.key, spec: &record.spec, demand: self.wants.0.demand, ports: None }
+        Request { key: &record.key, spec: &record.spec, demand: self.wants.needs.demand, ports: None }
     }
 
     /// Takes into account what changed since.

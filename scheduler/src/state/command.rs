@@ -5,12 +5,13 @@
 //! `apply`, and a case in the tests of both. A new field that older versions must not overlook needs a level too.
 
 use supercloud_proto::{
+    condition::{Attribute, Condition, Test},
     host::{HostState, Inventory},
     id::{HostId, InstanceId, LogIndex, Revision, UnixMillis},
     instance::InstanceReport,
     name::{BoroughName, HostName, WorkloadKey},
     problem::Problem,
-    spec::WorkloadSpec,
+    spec::{Place, WorkloadSpec},
 };
 
 use super::{
@@ -144,7 +145,6 @@ impl Command {
         match self {
             Self::Initialise { .. }
             | Self::CreateBorough { .. }
-            | Self::ApplyWorkload { .. }
             | Self::ScaleWorkload { .. }
             | Self::StopWorkload { .. }
             | Self::RegisterHost { .. }
@@ -156,11 +156,36 @@ impl Command {
             | Self::Report { .. }
             | Self::CreateToken { .. }
             | Self::UseToken { .. } => level::FIRST,
+            Self::ApplyWorkload { spec, .. } => needs_of(&spec.place),
             Self::CompareStates | Self::PlaceMany(_) | Self::ReportMany(_) => level::SECOND,
             // It is what says so: whoever proposes it has asked every member.
             Self::RaiseLevel { level } => *level,
         }
     }
+}
+
+/// The level at which every member can read all conditions.
+fn needs_of(place: &Place) -> Level {
+    let conditions = place.require.iter().chain(place.prefer.iter().map(|wish| &wish.when));
+    conditions.map(needs_of_condition).max().unwrap_or(level::FIRST)
+}
+
+fn needs_of_condition(condition: &Condition) -> Level {
+    let attribute = match condition.attribute {
+        Attribute::Docker | Attribute::Libvirt => level::THIRD,
+        Attribute::Arch
+        | Attribute::Os
+        | Attribute::Kernel
+        | Attribute::Host
+        | Attribute::Site
+        | Attribute::Rack
+        | Attribute::Label(_) => level::FIRST,
+    };
+    let test = match condition.test {
+        Test::NotIn(_) | Test::Version(..) => level::THIRD,
+        Test::Is(_) | Test::IsNot(_) | Test::In(_) | Test::Exists | Test::Missing => level::FIRST,
+    };
+    attribute.max(test)
 }
 
 /// What the agent of one host saw.
@@ -257,4 +282,30 @@ pub enum Rejection {
     /// Fields are wrong.
     #[error("the request is not valid")]
     Invalid(Vec<Problem>),
+}
+
+#[cfg(test)]
+mod tests {
+    use supercloud_proto::spec::Prefer;
+
+    use super::*;
+    use crate::state::tests::world::web;
+
+    #[test]
+    fn a_condition_that_older_members_cannot_read_needs_their_update() {
+        let needs = |require: &str, prefer: &str| {
+            let mut spec = web("web", 1, None);
+            spec.place.require = vec![require.parse().unwrap()];
+            spec.place.prefer = vec![Prefer { when: prefer.parse().unwrap(), weight: 1 }];
+            Command::ApplyWorkload { spec: Box::new(spec), expect_revision: None }.needs()
+        };
+        assert_eq!(needs("arch == amd64", "rack in [r1]"), level::FIRST);
+        for new in ["kernel >= 6.1", "rack not in [r1]", "docker exists", "libvirt == 9"] {
+            assert_eq!(
+                (needs(new, "os exists"), needs("os exists", new)),
+                (level::THIRD, level::THIRD),
+                "{new}"
+            );
+        }
+    }
 }

@@ -12,7 +12,11 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use supercloud_proto::{
-    amount::Amounts, condition::Attribute, host::HostState, name::WorkloadKey, spec::WorkloadSpec,
+    amount::Amounts,
+    condition::Attribute,
+    host::HostState,
+    name::WorkloadKey,
+    spec::{DriverKind, WorkloadSpec},
 };
 
 use super::{
@@ -209,7 +213,7 @@ fn site(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
 fn require(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
     let mut reasons = Vec::new();
     for condition in &request.spec.place.require {
-        let value = attribute(candidate.host, &condition.attribute);
+        let value = candidate.attribute(&condition.attribute);
         if !condition.holds(value) {
             let found = value.map_or(Found::Nothing, |value| Found::Value(value.to_owned()));
             reasons.push(Reason::Condition { condition: condition.clone(), found });
@@ -218,17 +222,22 @@ fn require(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
     reasons
 }
 
-/// What an attribute is worth on a host.
-fn attribute<'h>(host: &'h Host, attribute: &Attribute) -> Option<&'h str> {
-    let inventory = &host.inventory;
-    match attribute {
-        Attribute::Arch => Some(&inventory.arch),
-        Attribute::Os => Some(&inventory.os),
-        Attribute::Kernel => Some(&inventory.kernel),
-        Attribute::Host => Some(host.name.as_str()),
-        Attribute::Site => Some(inventory.site.as_str()),
-        Attribute::Rack => inventory.rack.as_ref().map(|rack| rack.as_str()),
-        Attribute::Label(name) => inventory.labels.get(name).map(String::as_str),
+impl<'a> Candidate<'a> {
+    /// What an attribute is worth on the host.
+    pub fn attribute(&self, attribute: &Attribute) -> Option<&'a str> {
+        let inventory = &self.host.inventory;
+        let version = |driver| inventory.drivers.get(&driver).map(|info| info.version.as_str());
+        match attribute {
+            Attribute::Arch => Some(&inventory.arch),
+            Attribute::Os => Some(&inventory.os),
+            Attribute::Kernel => Some(&inventory.kernel),
+            Attribute::Host => Some(self.host.name.as_str()),
+            Attribute::Site => Some(inventory.site.as_str()),
+            Attribute::Rack => inventory.rack.as_ref().map(|rack| rack.as_str()),
+            Attribute::Docker => version(DriverKind::Docker).filter(|version| !version.is_empty()),
+            Attribute::Libvirt => version(DriverKind::Libvirt).filter(|version| !version.is_empty()),
+            Attribute::Label(name) => inventory.labels.get(name).map(String::as_str),
+        }
     }
 }
 

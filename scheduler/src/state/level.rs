@@ -12,6 +12,7 @@
 //! |---|---|---|
 //! | 1 | 0.1.0 | everything there was at first |
 //! | 2 | 0.1.0 | `RaiseLevel`, `CompareStates`, `PlaceMany`, `ReportMany` |
+//! | 3 | 0.1.0 | conditions with `<`, `<=`, `>=`, `>` and `not in`, and on `docker` and `libvirt` |
 
 /// A feature level.
 pub type Level = u32;
@@ -19,6 +20,8 @@ pub type Level = u32;
 /// Level of a cluster that was never raised, and of nodes that tell none.
 pub const FIRST: Level = 1;
 /// What this version knows.
-pub const KNOWN: Level = 2;
+pub const KNOWN: Level = 3;
 /// Since which there are levels.
 pub const SECOND: Level = 2;
+/// Since which conditions compare versions.
+pub const THIRD: Level = 3;

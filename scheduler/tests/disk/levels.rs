@@ -115,18 +115,18 @@ async fn the_level_follows_the_member_that_knows_least() -> Outcome {
 
     // Nobody who knows less comes in, or comes back.
     let joiner = Process::start(&three, FIRST, Some(at[0]), &[]).await?.err().ok_or("it joined")?;
-    let expected =
-        "the cluster is at feature level 2, the joining node's version knows level 1: install version";
-    assert!(joiner.to_string().contains(expected), "{joiner}");
+    let expected = format!(
+        "the cluster is at feature level {KNOWN}, the joining node's version knows level 1: install version"
+    );
+    assert!(joiner.to_string().contains(&expected), "{joiner}");
     let record = one.join("node.json");
-    until("it is noted", || async {
-        Ok(std::fs::read_to_string(&record)?.contains("\"format\": 2").then_some(()))
-    })
-    .await?;
+    let format = format!("\"format\": {KNOWN}");
+    until("it is noted", || async { Ok(std::fs::read_to_string(&record)?.contains(&format).then_some(())) })
+        .await?;
     old.stop().await?;
     let downgraded = Process::start(&one, FIRST, None, &at).await?.err().ok_or("it started")?;
     let expected =
-        format!("{} has format 2, this version of the program knows formats up to 1", record.display());
+        format!("{} has format {KNOWN}, this version of the program knows formats up to 1", record.display());
     assert!(downgraded.to_string().starts_with(&expected), "{downgraded}");
     new.stop().await?;
     Ok(())

@@ -14,8 +14,6 @@ pub(super) fn unsupported(spec: &WorkloadSpec, style: TaskStyle) -> Vec<Problem>
             problems.push(Problem::not_supported(path, found));
         }
     };
-    let place = &spec.place;
-    refuse(!place.prefer.is_empty(), "place.prefer", format!("a list of {}", place.prefer.len()));
     refuse(spec.health.is_some(), "health", "a health check".to_owned());
     refuse(spec.schedule.is_some(), "schedule", quoted(spec.schedule.as_deref().unwrap_or_default()));
     let Update { max_unavailable: _, canary, healthy_for, deadline, auto_revert } = spec.update;

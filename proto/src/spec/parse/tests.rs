@@ -121,7 +121,7 @@ place: { sites: [ slough, Slough, slough ], require: [ cpu ] }
             r#"resources.cpu: expected cores as "2", "0.5" or "250m", found "lots""#,
             r#"resources.disk: expected a size with a unit as "512MiB" or "20GiB", found 20"#,
             r#"place.sites[1]: expected 1 to 63 characters of a-z, 0-9 and "-", not first or last "-", found "Slough""#,
-            r#"place.require[0]: expected a condition as "arch == amd64", "label.tier != test", "rack in [r1, r2]" or "label.ssd exists", found "cpu""#,
+            r#"place.require[0]: expected a condition as "arch == amd64", "kernel >= 6.1", "rack in [r1, r2]" or "label.ssd exists", found "cpu""#,
             "container.image: expected an image reference as \"registry.example/name:tag\" or \"name@sha256:…\", \
              found \"A:1\"",
             r#"place.sites[2]: expected each site once, found "slough" again"#,
@@ -232,12 +232,10 @@ tasks:
   - { name: a, container: { image: a:1, ports: { http: 80 } } }
   - { name: b, container: { image: b:1 } }
 resources: { cpu: 1, memory: 64MiB }
-place: { prefer: [ { when: "label.disk == nvme", weight: 50 } ], spread: [ site, rack ] }
 health: { http: { port: http, path: /healthz }, every: 10s, timeout: 2s, unhealthy_after: 3 }
 update: { max_unavailable: 1, canary: 1, healthy_for: 10s, deadline: 10m, auto_revert: true }
 "#;
     let expected = [
-        "place.prefer",
         "health",
         "schedule",
         "update.canary",

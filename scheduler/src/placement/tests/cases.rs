@@ -5,7 +5,7 @@
 //!
 //!     host NAME [site= rack= cpu= memory= disk= reserved=MEMORY arch= kernel= ports=FIRST-LAST drivers=docker,libvirt label.X=]
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
-//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B require=CONDITION distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]]
+//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B require=CONDITION prefer=CONDITION:WEIGHT distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]]
 //!     scale BOROUGH/NAME COUNT      report BOROUGH/NAME SLOT STATE [REASON]      time SECONDS (moves the clock on)
 //!     pass [PLACEMENTS]      explain BOROUGH/NAME SLOT      explain-spec ...as workload...      plan ...as workload... [; ...]      hosts
 
@@ -16,7 +16,7 @@ use supercloud_proto::{
     host::{DriverInfo, HostState, Inventory, PortRange},
     instance::InstanceState,
     name::{BoroughName, PortName, RackName, SiteName, WorkloadKey, WorkloadName},
-    spec::{Driver, DriverKind, Port, Protocol, WorkloadSpec},
+    spec::{Driver, DriverKind, Port, Prefer, Protocol, WorkloadSpec},
 };
 
 use super::estate::{Estate, inventory, spec, vm};
@@ -268,6 +268,11 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
                 wanted.place.sites = value.split(',').map(|site| SiteName::new(site).unwrap()).collect();
             }
             "require" => wanted.place.require.push(value.parse().unwrap()),
+            "prefer" => {
+                let (when, weight) = value.rsplit_once(':').unwrap();
+                let (when, weight) = (when.parse().unwrap(), weight.parse().unwrap());
+                wanted.place.prefer.push(Prefer { when, weight });
+            }
             "distinct" => wanted.place.distinct_hosts = true,
             "spread" => wanted.place.spread = value.split(',').map(|over| over.parse().unwrap()).collect(),
             "vm" => vm(&mut wanted),

@@ -12,7 +12,7 @@ use supercloud_proto::{
     amount::{Bytes, MilliCpu},
     host::{HostState, PortRange},
     name::{PortName, RackName, SiteName},
-    spec::{Driver, DriverKind, Port, Protocol, SpreadOver, WorkloadSpec},
+    spec::{Driver, DriverKind, Port, Prefer, Protocol, SpreadOver, WorkloadSpec},
 };
 
 use super::estate::{Estate, inventory, spec, vm};
@@ -20,11 +20,10 @@ use crate::{
     placement::{
         explain,
         pass::{Limits, Plan, pass},
-        score::score,
     },
     state::{
         Host, HostUse, Instance, State,
-        fits::{Candidate, Request, fits},
+        fits::{Request, fits},
     },
 };
 
@@ -51,7 +50,10 @@ pub(super) struct RandomWorkload {
     mib: u64,
     vm: bool,
     site: Option<u8>,
-    tier: Option<u8>,
+    /// A bound, and which of [`SIGNS`] is meant.
+    tier: Option<(u8, usize)>,
+    /// How much a host of the higher tier is wished for.
+    wish: i32,
     distinct: bool,
     dynamic: u16,
     fixed: Option<u16>,
@@ -73,11 +75,28 @@ prop_compose! {
     pub(super) fn random_workload()(
         count in 0u32..8, priority in 0u32..3, cpu in 0u64..2500, mib in 0u64..1500,
         vm in prop::bool::weighted(0.2), site in prop::option::weighted(0.3, 0u8..2),
-        tier in prop::option::weighted(0.3, 0u8..2), distinct in any::<bool>(), dynamic in 0u16..3,
+        tier in prop::option::weighted(0.3, (0u8..3, 0..SIGNS.len())), wish in -100i32..=100, distinct in any::<bool>(), dynamic in 0u16..3,
         fixed in prop::option::weighted(0.2, 20_000u16..20_003), udp in any::<bool>(),
         spread in 0u8..8,
     ) -> RandomWorkload {
-        RandomWorkload { count, priority, cpu, mib, vm, site, tier, distinct, dynamic, fixed, udp, spread }
+        RandomWorkload { count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread }
+    }
+}
+
+/// What a condition may say of a host's tier.
+const SIGNS: [&str; 7] = ["==", "!=", "not in", "<", "<=", ">=", ">"];
+
+/// Whether a condition on the tier holds, of numbers of one digit.
+fn tier_holds(text: &str, tier: u8) -> bool {
+    let bound: u8 = text.trim_end_matches(']').chars().last().unwrap().to_digit(10).unwrap() as u8;
+    match text.split_whitespace().nth(1).unwrap() {
+        "==" => tier == bound,
+        "!=" | "not" => tier != bound,
+        "<" => tier < bound,
+        "<=" => tier <= bound,
+        ">=" => tier >= bound,
+        ">" => tier > bound,
+        other => panic!("{other} is none of the signs"),
     }
 }
 
@@ -113,7 +132,14 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
     wanted.resources.cpu = MilliCpu(random.cpu);
     wanted.resources.memory = Bytes(random.mib * MIB);
     wanted.place.sites.extend(random.site.map(site));
-    wanted.place.require.extend(random.tier.map(|tier| format!("label.tier == {tier}").parse().unwrap()));
+    let condition = |(bound, sign): (u8, usize)| match SIGNS[sign] {
+        "not in" => format!("label.tier not in [{bound}]"),
+        sign => format!("label.tier {sign} {bound}"),
+    };
+    wanted.place.require.extend(random.tier.map(|tier| condition(tier).parse().unwrap()));
+    if random.wish % 2 == 0 {
+        wanted.place.prefer.push(Prefer { when: "label.tier == 1".parse().unwrap(), weight: random.wish });
+    }
     wanted.place.distinct_hosts = random.distinct;
     let spread = SpreadOver::ALL.into_iter().enumerate().filter(|(bit, _)| random.spread >> bit & 1 == 1);
     wanted.place.spread = spread.map(|(_, over)| over).collect();
@@ -201,7 +227,7 @@ fn would_go(state: &State, host: &Host, instance: &Instance) -> bool {
         && host.schedulable
         && (!is_vm || inventory.drivers.contains_key(&DriverKind::Libvirt))
         && spec.place.sites.first().is_none_or(|site| *site == inventory.site)
-        && tier.is_none_or(|text| text == format!("label.tier == {}", inventory.labels["tier"]))
+        && tier.is_none_or(|text| tier_holds(&text, inventory.labels["tier"].parse().unwrap()))
         && load.cpu + cpu <= inventory.capacity.cpu.0
         && load.memory + memory + inventory.reserved.memory.0.min(inventory.capacity.memory.0)
             <= inventory.capacity.memory.0
@@ -233,6 +259,18 @@ fn check_loads(state: &State) {
     }
 }
 
+/// What a fitting host is worth, in millionths: how full the larger of what is left of its processor and its memory leaves it, and the wish.
+fn worth(state: &State, host: &Host, instance: &Instance) -> i64 {
+    let (load, inventory, (cpu, memory)) = (load(state, host), &host.inventory, needs(instance.spec()));
+    let whole =
+        [inventory.capacity.cpu.0, inventory.capacity.memory.0.saturating_sub(inventory.reserved.memory.0)];
+    let left = [whole[0] - load.cpu - cpu, whole[1] - load.memory - memory];
+    let share =
+        |i: usize| if whole[i] == 0 { 0 } else { i128::from(left[i]) * 1_000_000 / i128::from(whole[i]) };
+    let wish = instance.spec().place.prefer.first().filter(|_| inventory.labels["tier"] == "1");
+    1_000_000 - share(0).max(share(1)) as i64 + wish.map_or(0, |wish| i64::from(wish.weight) * 10_000)
+}
+
 /// How many instances of the same workload share a host's site, rack and name, as far as the spec asks, and what a fitting host is then worth.
 fn rank(state: &State, host: &Host, instance: &Instance) -> (Vec<usize>, Reverse<i64>, u32) {
     let place = |host: &Host, over: &SpreadOver| match over {
@@ -249,7 +287,7 @@ fn rank(state: &State, host: &Host, instance: &Instance) -> (Vec<usize>, Reverse
         state.instances().values().filter(with).count()
     };
     let crowd = instance.spec().place.spread.iter().map(others).collect();
-    (crowd, Reverse(score(&Candidate::new(state, host), &Request::of(instance))), host.id.0)
+    (crowd, Reverse(worth(state, host, instance)), host.id.0)
 }
 
 /// Whoever comes first in order of urgency and age is tried first.
