@@ -19,7 +19,11 @@ fn five_mistakes_five_messages_exit_1_and_nothing_created() -> Outcome {
     World::with(SMALL, |world| {
         let cli = &world.cluster.cli;
         let index = |cli: &supercloud_tests::cli::Cli| -> Outcome<Value> { cli.json(&["event", "list"]) };
-        let before = index(cli)?;
+        let before = until("nothing is written by itself any more", SOON, || {
+            let events = index(cli)?;
+            let raised = items(&events)?.iter().any(|event| text(event, "kind") == "level-raised");
+            if raised { Ok(events) } else { wrong(format!("the cluster's level is not raised yet: {events}")) }
+        })?;
         let answer = cli.run(&["apply", "-f", &example_path("five-mistakes.yaml")])?.with_code(1)?;
         assert_eq!(answer.stdout, "");
         assert!(answer.stderr.contains("5 problems in the spec"), "{answer}");

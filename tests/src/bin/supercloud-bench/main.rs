@@ -14,6 +14,7 @@ mod etcd;
 mod failover;
 mod hosts;
 mod load;
+mod packing;
 mod placed;
 mod records;
 mod report;
@@ -38,7 +39,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Bench = fn(&Options, &mut Report) -> Outcome;
 
 /// All benches, in the order in which they run.
-const BENCHES: [(&str, Bench); 9] = [
+const BENCHES: [(&str, Bench); 10] = [
     ("etcd", writes::run),
     ("placed", placed::run),
     ("agents", agents::run),
@@ -48,9 +49,13 @@ const BENCHES: [(&str, Bench); 9] = [
     ("run", run::run),
     ("state", state::run),
     ("decisions", decisions::run),
+    ("packing", packing::run),
 ];
 /// Names of several benches, and which they are.
-const GROUPS: [(&str, &[&str]); 1] = [("core", &["etcd", "placed", "agents", "restart", "failover"])];
+const GROUPS: [(&str, &[&str]); 2] = [
+    ("core", &["etcd", "placed", "agents", "restart", "failover"]),
+    ("placement", &["decisions", "packing"]),
+];
 /// Rounds of a comparison where none are asked for. Odd, so that the median is a measurement.
 const ROUNDS: usize = 9;
 /// Fewer say nothing.
@@ -66,16 +71,25 @@ struct Options {
     rounds: usize,
     /// Small sizes, which show that the benches work and nothing else.
     quick: bool,
+    /// Hosts to pack onto, other than those of the traces.
+    hosts: Option<PathBuf>,
+    /// What to pack, likewise.
+    requests: Option<PathBuf>,
 }
 
 impl Options {
     fn read(mut words: impl Iterator<Item = String>) -> Outcome<Self> {
-        let mut options = Self { names: Vec::new(), json: None, rounds: ROUNDS, quick: false };
+        let mut options =
+            Self { names: Vec::new(), json: None, rounds: ROUNDS, quick: false, hosts: None, requests: None };
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--json" => options.json = Some(words.next().ok_or("--json needs a file")?.into()),
                 "--rounds" => options.rounds = words.next().ok_or("--rounds needs a number")?.parse()?,
                 "--quick" => options.quick = true,
+                "--hosts" => options.hosts = Some(words.next().ok_or("--hosts needs a file")?.into()),
+                "--requests" => {
+                    options.requests = Some(words.next().ok_or("--requests needs a file")?.into())
+                }
                 name if BENCHES.iter().any(|(known, _)| *known == name) => options.names.push(word),
                 name if let Some((_, group)) = GROUPS.iter().find(|(known, _)| *known == name) => {
                     options.names.extend(group.iter().copied().map(str::to_owned));
