@@ -172,7 +172,7 @@ fn drivers(config: &Config, owner: &Owner) -> Drivers {
     if config.docker.enabled.unwrap_or_else(|| config.docker.socket.exists()) {
         let bind = published_on(config.address.as_deref());
         let Docker { networks, firewall, .. } = config.docker;
-        let settings = DockerSettings { bind, networks, firewall };
+        let settings = DockerSettings { bind, networks, firewall, devices: config.devices.clone() };
         let driver = DockerDriver::connect(&config.docker.socket, owner.clone(), settings);
         drivers.insert(DriverKind::Docker, Arc::new(driver) as Arc<dyn Driver>);
     }
@@ -207,6 +207,7 @@ fn host_settings(config: &Config) -> HostSettings {
         reserved: config.reserved,
         ports: config.ports,
         data_dir: config.data_dir.clone(),
+        devices: config.devices.clone(),
     }
 }
 

@@ -16,8 +16,9 @@ use supercloud_proto::{
     problem::{Problem, Problems},
 };
 
-use crate::{docker::Pool, libvirt::Acceleration};
+use crate::{devices::Devices, docker::Pool, libvirt::Acceleration};
 
+mod devices;
 mod table;
 #[cfg(test)]
 mod tests;
@@ -57,6 +58,8 @@ pub struct Config {
     pub reserved: Option<Amounts>,
     /// Ports that may be given away.
     pub ports: PortRange,
+    /// Devices.
+    pub devices: Devices,
     /// Docker.
     pub docker: Docker,
     /// libvirt.
@@ -232,6 +235,7 @@ fn read(root: &mut Table, over: &Overrides, problems: &mut Vec<Problem>) -> Opti
     let ports = port_range(ports.as_deref(), problems);
     let labels = labels(root, problems);
     let (offer, reserved) = amounts(root, problems);
+    let devices = devices::read(root, problems);
     let docker = docker(root, problems);
     let libvirt = libvirt(root, problems);
     let log = log(root, over, problems);
@@ -246,6 +250,7 @@ fn read(root: &mut Table, over: &Overrides, problems: &mut Vec<Problem>) -> Opti
         offer,
         reserved,
         ports,
+        devices,
         docker,
         libvirt,
         log,
@@ -304,15 +309,16 @@ fn port_range(text: Option<&str>, problems: &mut Vec<Problem>) -> PortRange {
     })
 }
 
-fn labels(root: &mut Table, problems: &mut Vec<Problem>) -> BTreeMap<String, String> {
-    let Some(table) = root.table("labels", problems) else { return BTreeMap::new() };
+fn labels(table: &mut Table, problems: &mut Vec<Problem>) -> BTreeMap<String, String> {
+    let path = table.at("labels");
+    let Some(table) = table.table("labels", problems) else { return BTreeMap::new() };
     let mut labels = BTreeMap::new();
     for (key, value) in table.into_texts(problems) {
         if is_label(&key) {
             labels.insert(key, value);
         } else {
             let expected = "a label's name of a-z, 0-9 and \"-\"";
-            problems.push(Problem::new("labels", expected, format!("{key:?}")));
+            problems.push(Problem::new(&path, expected, format!("{key:?}")));
         }
     }
     labels

@@ -22,7 +22,10 @@ use tokio::{
 };
 use tracing::{info, warn};
 
-use crate::executor::Drivers;
+use crate::{
+    devices::{self, Devices},
+    executor::Drivers,
+};
 
 mod meter;
 
@@ -60,6 +63,8 @@ pub struct HostSettings {
     pub ports: PortRange,
     /// Whose file system counts as the disk.
     pub data_dir: PathBuf,
+    /// Devices.
+    pub devices: Devices,
 }
 
 /// What was found.
@@ -163,6 +168,7 @@ pub fn inventory(
         drivers,
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: machine.boot_id.clone(),
+        devices: devices::found(&settings.devices),
     }
 }
 
@@ -216,6 +222,9 @@ fn show(shown: &watch::Sender<Inventory>, found: Inventory) {
                     "driver"
                 );
             }
+            for (name, device) in found.devices.iter().filter(|(_, device)| !device.is_well()) {
+                warn!(device = %name, reason = device.fault, "a device cannot be used");
+            }
             *before = found;
         }
         changed
@@ -239,6 +248,7 @@ mod tests {
             reserved: None,
             ports: PortRange { first: 20_000, last: 20_999 },
             data_dir: std::env::temp_dir(),
+            devices: Devices::new(),
         }
     }
 

@@ -1,6 +1,6 @@
 //! The per-host agent: keeps running what the scheduler ordered, and reports what really happened.
 //!
-//! From the ground: `reconcile` (pure) · `driver` with `docker` and `libvirt`, `inventory`, `ledger` · `executor` · `keeper` (decides, pure) · `run` (the loop) · `session` · `main`.
+//! From the ground: `reconcile` (pure) · `driver` with `docker` and `libvirt`, `devices`, `inventory`, `ledger` · `executor` · `keeper` (decides, pure) · `run` (the loop) · `session` · `main`.
 
 pub mod agent;
 pub mod belonging;
@@ -8,6 +8,7 @@ pub mod clock;
 mod command;
 pub mod config;
 pub mod desired;
+pub mod devices;
 pub mod docker;
 pub mod driver;
 pub mod executor;

@@ -288,6 +288,7 @@ impl Rig {
             reserved: Some(Amounts::default()),
             ports: PortRange { first: 20_000, last: 20_999 },
             data_dir: self.dir.path().to_owned(),
+            devices: Default::default(),
         };
         let drivers: Arc<Drivers> =
             Arc::new(BTreeMap::from([(DriverKind::Docker, Arc::clone(&self.docker) as Arc<_>)]));

@@ -92,6 +92,7 @@ impl Bench {
             restart: Restart::default(),
             stop_grace: GRACE,
             exclusive: false,
+            devices: Vec::new(),
         };
         let owner = self.owner.clone();
         let mark = Mark { owner, instance: INSTANCE, workload, revision: 2, task, order_index: 0x30 };

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 
 use crate::{
     amount::Amounts,
-    name::{RackName, SiteName},
+    device::Device,
+    name::{DeviceName, RackName, SiteName},
     spec::DriverKind,
 };
 
@@ -42,6 +43,8 @@ pub struct Inventory {
     pub agent_version: String,
     /// Changes with each boot.
     pub boot_id: String,
+    /// Devices.
+    pub devices: BTreeMap<DeviceName, Device>,
 }
 
 impl Inventory {

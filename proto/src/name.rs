@@ -113,6 +113,10 @@ names! {
     PortName;
     /// Name of a volume or disk, unique within its workload.
     VolumeName;
+    /// Name of a device, unique on its host.
+    DeviceName;
+    /// What a device is one of, as `gpu`.
+    DeviceKind;
 }
 
 /// A workload's full name: the borough and, within it, the workload.

@@ -2,6 +2,7 @@
 //! `wire`.
 
 use crate::{
+    device::GivenDevice,
     id::{InstanceId, LogIndex, Millis, Revision},
     instance::{Desired, PortBinding},
     name::WorkloadKey,
@@ -41,4 +42,6 @@ pub struct Order {
     pub stop_grace: Millis,
     /// Whether it runs under the lease.
     pub exclusive: bool,
+    /// Chosen by the scheduler, in the order of the spec's requests.
+    pub devices: Vec<GivenDevice>,
 }

@@ -6,6 +6,7 @@ use proptest::{collection::vec, option, prelude::*};
 use crate::{
     amount::{Amounts, Bytes, MilliCpu},
     condition::Condition,
+    device::{Device, DeviceRequest, GivenDevice, Share},
     host::{DriverInfo, Inventory, PortRange},
     id::InstanceId,
     instance::{Desired, InstanceReport, InstanceState, PortBinding, TaskStatus},
@@ -114,12 +115,34 @@ fn amounts() -> impl Strategy<Value = Amounts> {
     })
 }
 
+fn share() -> impl Strategy<Value = Share> {
+    (1..=Share::WHOLE.0).prop_map(Share)
+}
+
+fn device_request() -> impl Strategy<Value = DeviceRequest> {
+    (label(), 1..=64u32, share(), vec(some_text(), 0..3), vec(condition(), 0..3)).prop_map(
+        |(kind, count, share, models, require)| DeviceRequest { kind, count, share, models, require },
+    )
+}
+
+fn device() -> impl Strategy<Value = Device> {
+    let labels = prop::collection::btree_map(text(), text(), 0..3);
+    (label(), text(), labels, any::<bool>(), text()).prop_map(|(kind, model, labels, shared, fault)| Device {
+        kind,
+        model,
+        labels,
+        shared,
+        fault,
+    })
+}
+
+fn given_device() -> impl Strategy<Value = GivenDevice> {
+    (label(), label(), share()).prop_map(|(name, kind, share)| GivenDevice { name, kind, share })
+}
+
 fn resources() -> impl Strategy<Value = Resources> {
-    (amounts(), option::of(1..u32::MAX)).prop_map(|(amounts, pids)| Resources {
-        cpu: amounts.cpu,
-        memory: amounts.memory,
-        disk: amounts.disk,
-        pids,
+    (amounts(), option::of(1..u32::MAX), vec(device_request(), 0..3)).prop_map(|(amounts, pids, devices)| {
+        Resources { cpu: amounts.cpu, memory: amounts.memory, disk: amounts.disk, pids, devices }
     })
 }
 
@@ -261,9 +284,17 @@ pub(crate) fn port_binding() -> impl Strategy<Value = PortBinding> {
 pub(crate) fn order() -> impl Strategy<Value = Order> {
     let workload = (label(), label()).prop_map(|(borough, workload)| WorkloadKey { borough, workload });
     let desired = prop_oneof![Just(Desired::Run), Just(Desired::Stop)];
-    let run = (kind(), vec(task(), 0..3), resources(), vec(port_binding(), 0..3), restart());
+    let given = vec(given_device(), 0..3);
+    let run = (kind(), vec(task(), 0..3), resources(), vec(port_binding(), 0..3), restart(), given);
     (instance_id(), workload, any::<(u64, u64, u32, u64, bool)>(), desired, text(), run).prop_map(
-        |(instance, workload, numbers, desired, reason, (kind, tasks, resources, ports, restart))| {
+        |(
+            instance,
+            workload,
+            numbers,
+            desired,
+            reason,
+            (kind, tasks, resources, ports, restart, devices),
+        )| {
             let (index, revision, slot, stop_grace, exclusive) = numbers;
             Order {
                 instance,
@@ -280,6 +311,7 @@ pub(crate) fn order() -> impl Strategy<Value = Order> {
                 restart,
                 stop_grace,
                 exclusive,
+                devices,
             }
         },
     )
@@ -296,8 +328,9 @@ pub(crate) fn inventory() -> impl Strategy<Value = Inventory> {
     let ports =
         (1..u16::MAX, any::<u16>()).prop_map(|(first, last)| PortRange { first, last: last.max(first) });
     let labels = prop::collection::btree_map(text(), text(), 0..3);
-    (label(), option::of(label()), amounts(), amounts(), words, labels, ports, drivers).prop_map(
-        |(site, rack, capacity, reserved, words, labels, ports, drivers)| Inventory {
+    let devices = prop::collection::btree_map(label(), device(), 0..3);
+    (label(), option::of(label()), amounts(), amounts(), words, labels, ports, (drivers, devices)).prop_map(
+        |(site, rack, capacity, reserved, words, labels, ports, (drivers, devices))| Inventory {
             site,
             rack,
             address: words.0,
@@ -311,6 +344,7 @@ pub(crate) fn inventory() -> impl Strategy<Value = Inventory> {
             drivers,
             agent_version: words.4,
             boot_id: words.5,
+            devices,
         },
     )
 }

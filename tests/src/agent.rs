@@ -84,6 +84,12 @@ impl Agent {
         join(&self.data, token, servers)
     }
 
+    /// Adds text at the end of its file; it holds from the next start.
+    pub fn add_settings(&self, text: &str) -> Outcome {
+        let before = fs::read_to_string(&self.config)?;
+        write(&self.config, &format!("{before}{text}"))
+    }
+
     /// Starts its process.
     pub fn run(&mut self) -> Outcome {
         let mut command = program()?;

@@ -16,7 +16,8 @@ impl Table {
         Self { path: path.to_owned(), values, known: Vec::new() }
     }
 
-    fn at(&self, key: &str) -> String {
+    /// The path of a key.
+    pub(super) fn at(&self, key: &str) -> String {
         if self.path.is_empty() { key.to_owned() } else { format!("{}.{key}", self.path) }
     }
 
@@ -80,6 +81,27 @@ impl Table {
                 None
             }
         }
+    }
+
+    /// A list of tables.
+    pub(super) fn tables(&mut self, key: &str, problems: &mut Vec<Problem>) -> Vec<Self> {
+        let items = match self.take(key) {
+            None => return Vec::new(),
+            Some(Value::Array(items)) => items,
+            Some(other) => {
+                self.wrong(key, "a list of tables", &other, problems);
+                return Vec::new();
+            }
+        };
+        let mut tables = Vec::new();
+        for (i, item) in items.into_iter().enumerate() {
+            let key = format!("{key}[{i}]");
+            match item {
+                Value::Table(values) => tables.push(Self::new(&self.at(&key), values)),
+                other => self.wrong(&key, "a table", &other, problems),
+            }
+        }
+        tables
     }
 
     /// All keys of a table whose keys are free, with their texts.

@@ -25,6 +25,19 @@ fn a_full_file_is_read() {
         disk = "10GiB"
         [reserved]
         memory = "256MiB"
+        [[devices]]
+        name = "gpu0"
+        kind = "gpu"
+        model = "T4"
+        labels = { memory = "16" }
+        shared = true
+        nodes = ["/dev/nvidia0"]
+        env = { VISIBLE = "0" }
+        [[devices]]
+        name = "gpu1"
+        kind = "gpu"
+        model = "T4"
+        env = { VISIBLE = "1" }
         [docker]
         enabled = false
         socket = "/run/docker.sock"
@@ -53,6 +66,51 @@ fn a_full_file_is_read() {
     assert_eq!(config.libvirt.network.as_deref(), Some("default"));
     assert_eq!(config.labels["tier"], "test");
     assert!(config.log.json);
+    let devices: Vec<_> = config.devices.iter().map(|(name, of)| (name.as_str(), of.shared)).collect();
+    assert_eq!(devices, [("gpu0", true), ("gpu1", false)]);
+    let first = &config.devices["gpu0"];
+    assert_eq!((first.labels["memory"].as_str(), first.env["VISIBLE"].as_str()), ("16", "0"));
+    assert_eq!(first.nodes, [PathBuf::from("/dev/nvidia0")]);
+}
+
+#[test]
+fn all_problems_of_devices_come_at_once() {
+    let text = r#"
+        servers = ["10.0.0.1:7400"]
+        site = "slough"
+        [[devices]]
+        name = "gpu0"
+        kind = "gpu"
+        model = " T4"
+        nodes = ["/dev/../etc/shadow", "/etc/shadow", "/dev/ok", "/dev/a:/dev/b"]
+        env = { "1-A" = "x" }
+        [[devices]]
+        name = "gpu0"
+        kind = "gpu"
+        model = "T4"
+        nodes = ["/dev/ok"]
+        [[devices]]
+        knid = "gpu"
+    "#;
+    let problems = check(text, &Overrides::default()).expect_err("bad");
+    let paths: Vec<_> = problems.iter().filter_map(|line| line.split(':').next()).collect();
+    let expected = [
+        "devices[0].env",
+        "devices[0].model",
+        "devices[0].nodes[0]",
+        "devices[0].nodes[1]",
+        "devices[0].nodes[3]",
+        "devices[1].name",
+        "devices[2].kind",
+        "devices[2].knid",
+        "devices[2].model",
+        "devices[2].name",
+        "devices[2].nodes",
+    ];
+    assert_eq!(paths, expected, "{problems:#?}");
+    let problems =
+        check("servers = [\"a:1\"]\nsite = \"a\"\ndevices = 1", &Overrides::default()).expect_err("bad");
+    assert_eq!(problems, ["devices: expected a list of tables, found the number 1"]);
 }
 
 #[test]

@@ -69,7 +69,7 @@ impl DockerDriver {
             self.have_volume(run, &mount.volume).await?;
         }
         self.have_network(run).await?;
-        let body = request::body(run, self.settings.bind, self.has_init().await?)?;
+        let body = request::body(run, &self.settings, self.has_init().await?)?;
         let name = mark::container_name(&run.mark);
         let options = CreateContainerOptions { name: Some(name.clone()), platform: String::new() };
         let docker = self.client.docker().await?;

@@ -26,7 +26,10 @@ use tokio::sync::{Mutex as Turn, OnceCell, Semaphore};
 use tonic::async_trait;
 
 use self::{client::Client, list::Remembered};
-use crate::driver::{Driver, DriverError, ExecIo, Hint, LogOptions, Owner, Seen, TaskRun};
+use crate::{
+    devices::Devices,
+    driver::{Driver, DriverError, ExecIo, Hint, LogOptions, Owner, Seen, TaskRun},
+};
 
 mod bridge;
 mod client;
@@ -60,11 +63,18 @@ pub struct DockerSettings {
     pub networks: Pool,
     /// Whether a rule of our own keeps these networks apart, beside those of Docker.
     pub firewall: bool,
+    /// Devices of the host.
+    pub devices: Devices,
 }
 
 impl Default for DockerSettings {
     fn default() -> Self {
-        Self { bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED), networks: Pool::default(), firewall: true }
+        Self {
+            bind: IpAddr::V4(Ipv4Addr::UNSPECIFIED),
+            networks: Pool::default(),
+            firewall: true,
+            devices: Devices::new(),
+        }
     }
 }
 

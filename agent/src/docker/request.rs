@@ -8,17 +8,19 @@
 //! - **One network namespace.** The first container of an instance holds it, with the host name and all published ports; the others
 //!   join it. No further image is needed for that. While the holder does not run, the others have no network; see `network`.
 //! - **Docker restarts nothing** by itself; the agent does, by its orders.
+//! - **Every container of an instance gets its devices** (see `devices`).
 //! - **A container is on its borough's network** (see `bridge`) and has the few capabilities of [`CAPABILITIES`].
 
 use std::{
     collections::{BTreeMap, HashMap},
     net::IpAddr,
+    path::Path,
     sync::Arc,
 };
 
 use bollard::models::{
-    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount as DockerMount, MountType, PortBinding,
-    RestartPolicy, RestartPolicyNameEnum,
+    ContainerCreateBody, DeviceMapping, HostConfig, HostConfigLogConfig, Mount as DockerMount, MountType,
+    PortBinding, RestartPolicy, RestartPolicyNameEnum,
 };
 use supercloud_proto::{
     amount::MilliCpu,
@@ -26,8 +28,14 @@ use supercloud_proto::{
     spec::{Container, DEFAULT_PIDS, Driver, Protocol},
 };
 
-use super::mark::{container_name, network_name, to_labels, volume_name};
-use crate::driver::{DriverError, TaskRun};
+use super::{
+    DockerSettings,
+    mark::{container_name, network_name, to_labels, volume_name},
+};
+use crate::{
+    devices::{Granted, granted},
+    driver::{DriverError, TaskRun},
+};
 
 /// Size of one log file; with [`LOG_FILES`] it bounds what a task can write to the host's disk.
 const LOG_SIZE: &str = "10m";
@@ -75,16 +83,24 @@ pub(super) fn holder(run: &TaskRun) -> Option<TaskRun> {
     if first == run.task { None } else { sibling(run, first) }
 }
 
-/// The request. `bind`: where published ports listen; `init`: whether Docker has a small init to put in front.
-pub(super) fn body(run: &TaskRun, bind: IpAddr, init: bool) -> Result<ContainerCreateBody, DriverError> {
+/// The request. `init`: whether Docker has a small init to put in front.
+pub(super) fn body(
+    run: &TaskRun,
+    settings: &DockerSettings,
+    init: bool,
+) -> Result<ContainerCreateBody, DriverError> {
     let container = container(run)?;
+    let bind = settings.bind;
+    let Granted { nodes, env } = granted(&settings.devices, &run.order.devices).map_err(|name| {
+        DriverError::Refused(format!("device {name} is not one of this agent's configuration"))
+    })?;
     let holder = holder(run);
     let ports = if holder.is_none() { ports(&run.order, bind) } else { BTreeMap::new() };
     Ok(ContainerCreateBody {
         image: Some(container.image.clone()),
         // An entry point of our own also keeps the image's arguments out.
         entrypoint: (!container.command.is_empty()).then(|| container.command.clone()),
-        env: Some(container.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        env: Some(environment(container, env)),
         user: container.user.clone(),
         hostname: holder.is_none().then(|| run.mark.instance.to_string()),
         labels: Some(to_labels(&run.mark).into_iter().map(|(k, v)| (k.to_owned(), v)).collect()),
@@ -99,6 +115,7 @@ pub(super) fn body(run: &TaskRun, bind: IpAddr, init: bool) -> Result<ContainerC
             port_bindings: (!ports.is_empty())
                 .then(|| ports.into_iter().map(|(port, hosts)| (port, Some(hosts))).collect()),
             mounts: Some(mounts(run, container)),
+            devices: (!nodes.is_empty()).then(|| nodes.iter().map(|node| device(node)).collect()),
             init: Some(init),
             ..limits(run)
         }),
@@ -119,6 +136,23 @@ fn ports(order: &Order, bind: IpAddr) -> BTreeMap<String, Vec<PortBinding>> {
         });
     }
     all
+}
+
+/// The spec's variables, with those of devices over them.
+fn environment(container: &Container, of_devices: BTreeMap<String, String>) -> Vec<String> {
+    let mut all = container.env.clone();
+    all.extend(of_devices);
+    all.into_iter().map(|(name, value)| format!("{name}={value}")).collect()
+}
+
+/// A device node under its own path, to be read and written.
+fn device(node: &Path) -> DeviceMapping {
+    let path = node.to_string_lossy().into_owned();
+    DeviceMapping {
+        path_on_host: Some(path.clone()),
+        path_in_container: Some(path),
+        cgroup_permissions: Some("rw".to_owned()),
+    }
 }
 
 fn mounts(run: &TaskRun, container: &Container) -> Vec<DockerMount> {

@@ -49,6 +49,7 @@ pub(crate) fn service(number: u64) -> Order {
         restart: Restart::default(),
         stop_grace: 10_000,
         exclusive: false,
+        devices: Vec::new(),
     }
 }
 

@@ -142,6 +142,7 @@ fn inventory() -> Inventory {
         drivers: BTreeMap::new(),
         agent_version: "0".to_owned(),
         boot_id: "boot".to_owned(),
+        devices: Default::default(),
     }
 }
 

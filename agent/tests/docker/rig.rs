@@ -93,11 +93,13 @@ impl Rig {
                 memory: Bytes(64 << 20),
                 disk: Bytes(0),
                 pids: Some(64),
+                devices: Vec::new(),
             },
             ports: Vec::new(),
             restart: Restart::default(),
             stop_grace: 1_000,
             exclusive: false,
+            devices: Vec::new(),
         };
         TaskRun { mark, order: Arc::new(order), task: 0 }
     }

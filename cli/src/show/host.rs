@@ -1,7 +1,7 @@
 //! Hosts and sites.
 
 use serde_json::{Value, json};
-use supercloud_proto::{amount::Amounts, host::HostState, v1};
+use supercloud_proto::{amount::Amounts, device::Share, host::HostState, v1};
 
 use super::{dash, instance, object};
 use crate::{
@@ -107,10 +107,50 @@ fn value(host: &v1::Host, inventory: &v1::Inventory) -> Value {
         ("labels", json!(inventory.labels)),
         ("ports", json!(format!("{}-{}", inventory.port_first, inventory.port_last))),
         ("drivers", Value::Array(drivers.collect())),
+        ("devices", Value::Array(inventory.devices.iter().map(|of| device(host, of)).collect())),
         ("agent", json!(inventory.agent_version)),
         ("registered", json!(moment(host.registered_ms))),
         ("state_since", json!(moment(host.state_since_ms))),
     ])
+}
+
+fn device(host: &v1::Host, device: &v1::Device) -> Value {
+    object([
+        ("name", json!(device.name)),
+        ("kind", json!(device.kind)),
+        ("model", json!(device.model)),
+        ("labels", json!(device.labels)),
+        ("shared", json!(device.shared)),
+        ("fault", json!(device.fault)),
+        ("given", json!(given(host, device).to_string())),
+    ])
+}
+
+/// How much of a device is given away.
+fn given(host: &v1::Host, device: &v1::Device) -> Share {
+    let known = host.device_use.iter().find(|used| used.name == device.name);
+    known.map_or(Share::NONE, |used| Share(used.given_millis))
+}
+
+/// Headings of a host's devices.
+const DEVICES: Headings =
+    Headings { usual: &["device", "kind", "model", "given", "labels", "fault"], wide: &["shared"] };
+
+fn device_row(host: &v1::Host, of: &v1::Device) -> Shown {
+    let labels: Vec<String> = of.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    Shown {
+        name: of.name.clone(),
+        value: device(host, of),
+        row: vec![
+            of.name.clone(),
+            of.kind.clone(),
+            of.model.clone(),
+            given(host, of).to_string(),
+            dash(&labels.join(",")),
+            dash(&of.fault),
+            if of.shared { "yes" } else { "no" }.to_owned(),
+        ],
+    }
 }
 
 /// One host in lines, with its instances as a table.
@@ -135,11 +175,15 @@ pub fn text(host: &v1::Host, instances: &[v1::Instance], wide: bool) -> String {
         ("ports", format!("{}-{}", inventory.port_first, inventory.port_last)),
         ("registered", moment(host.registered_ms)),
     ]);
-    if instances.is_empty() {
-        return facts;
+    let mut text = facts;
+    let devices: Vec<Shown> = inventory.devices.iter().map(|of| device_row(host, of)).collect();
+    let instances: Vec<Shown> = instances.iter().map(instance::shown).collect();
+    for (headings, rows) in [(&DEVICES, devices), (&instance::HEADINGS, instances)] {
+        if !rows.is_empty() {
+            text += &format!("\n{}\n", table(headings, &rows, wide));
+        }
     }
-    let rows: Vec<Shown> = instances.iter().map(instance::shown).collect();
-    format!("{facts}\n{}\n", table(&instance::HEADINGS, &rows, wide))
+    text
 }
 
 /// One site.

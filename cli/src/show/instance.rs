@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use supercloud_proto::{
     amount::{Amounts, Bytes},
+    device::Share,
     instance::{Desired, InstanceState},
     v1,
 };
@@ -104,6 +105,7 @@ fn value(instance: &v1::Instance) -> Value {
             "takes",
             json!({"cpu": taken.cpu.to_string(), "memory": taken.memory.exact(), "disk": taken.disk.exact()}),
         ),
+        ("devices", Value::Array(instance.devices.iter().map(device).collect())),
         ("replaces", json!(instance.replaces)),
         ("failures", json!(instance.failures)),
         ("order_index", json!(instance.order_index)),
@@ -124,6 +126,23 @@ fn task(task: &v1::TaskStatus) -> Value {
         ("started", json!(moment(task.started_ms))),
         ("finished", json!(moment(task.finished_ms))),
     ])
+}
+
+fn device(device: &v1::GivenDevice) -> Value {
+    object([
+        ("name", json!(device.name)),
+        ("kind", json!(device.kind)),
+        ("share", json!(Share(device.share_millis).to_string())),
+    ])
+}
+
+/// Its devices in words: `gpu0, 0.5 of gpu1`.
+fn devices(instance: &v1::Instance) -> String {
+    let one = |device: &v1::GivenDevice| match Share(device.share_millis) {
+        Share::WHOLE => device.name.clone(),
+        share => format!("{share} of {}", device.name),
+    };
+    instance.devices.iter().map(one).collect::<Vec<_>>().join(", ")
 }
 
 fn port(port: &v1::PortBinding) -> Value {
@@ -161,6 +180,7 @@ pub fn text(instance: &v1::Instance, archived: bool) -> String {
         ("reason", reason(instance)),
         ("host", dash(&instance.host)),
         ("ports", ports(instance)),
+        ("devices", devices(instance)),
         ("takes", if taken.memory > Bytes(0) { takes } else { String::new() }),
         ("replaces", instance.replaces.clone()),
         ("created", moment(instance.created_ms)),

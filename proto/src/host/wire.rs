@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{DriverInfo, HostState, Inventory, PortRange};
 use crate::{
+    device::{devices_from_wire, devices_to_wire},
     problem::{Faults, Problem, Problems, quoted},
     spec::DriverKind,
     v1,
@@ -29,6 +30,7 @@ impl From<Inventory> for v1::Inventory {
             drivers: drivers_to_wire(&inventory.drivers),
             agent_version: inventory.agent_version,
             boot_id: inventory.boot_id,
+            devices: devices_to_wire(&inventory.devices),
         }
     }
 }
@@ -49,6 +51,7 @@ impl TryFrom<v1::Inventory> for Inventory {
         let capacity = faults.required("capacity", message.capacity);
         let ports = port_range(&mut faults, message.port_first, message.port_last);
         let drivers = faults.take("drivers", drivers_from_wire(message.drivers));
+        let devices = faults.take("devices", devices_from_wire(message.devices));
         let whole = || {
             Some(Self {
                 site: site?,
@@ -64,6 +67,7 @@ impl TryFrom<v1::Inventory> for Inventory {
                 drivers: drivers?,
                 agent_version: message.agent_version,
                 boot_id: message.boot_id,
+                devices: devices?,
             })
         };
         let whole = whole();

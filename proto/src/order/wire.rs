@@ -2,10 +2,11 @@
 
 use super::Order;
 use crate::{
+    device::GivenDevice,
     instance::PortBinding,
     name::WorkloadKey,
     problem::{Faults, Problems},
-    spec::Task,
+    spec::{Resources, Task},
     v1,
 };
 
@@ -27,6 +28,7 @@ impl From<Order> for v1::Order {
             restart: Some(order.restart.into()),
             stop_grace_ms: order.stop_grace,
             exclusive: order.exclusive,
+            devices: order.devices.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -49,6 +51,8 @@ impl TryFrom<v1::Order> for Order {
         let kind = faults.take("kind", message.kind.try_into());
         let tasks = faults.each("tasks", message.tasks, Task::try_from);
         let ports = faults.each("ports", message.ports, PortBinding::try_from);
+        let resources = faults.take("resources", Resources::try_from(message.resources.unwrap_or_default()));
+        let devices = faults.each("devices", message.devices, GivenDevice::try_from);
         let whole = || {
             Some(Self {
                 instance: instance?,
@@ -60,11 +64,12 @@ impl TryFrom<v1::Order> for Order {
                 reason: message.reason,
                 kind: kind?,
                 tasks: tasks?,
-                resources: message.resources.unwrap_or_default().into(),
+                resources: resources?,
                 ports: ports?,
                 restart: message.restart.map(Into::into).unwrap_or_default(),
                 stop_grace: message.stop_grace_ms,
                 exclusive: message.exclusive,
+                devices: devices?,
             })
         };
         let whole = whole();

@@ -13,6 +13,8 @@ use super::{
 };
 use crate::{
     amount::{Bytes, MilliCpu},
+    condition::Attribute,
+    device::{self, DeviceRequest, SHARE_EXPECTED},
     id::Millis,
     problem::{Problem, join, quoted},
     v1,
@@ -221,6 +223,14 @@ impl Checker {
             self.expect((1..=MAX_PIDS).contains(&pids), "pids", expected, pids.to_string());
             self.expect(!is_vm, "pids", "no such limit for a VM", pids.to_string());
         }
+        self.at_most("devices", "kinds", resources.devices.len(), device::MAX_REQUESTS);
+        let mut kinds = BTreeSet::new();
+        for (i, request) in resources.devices.iter().enumerate() {
+            let found = || format!("{} again", quoted(request.kind.as_str()));
+            let field = format!("devices[{i}]");
+            self.expect(kinds.insert(&request.kind), &join(&field, "kind"), "each kind once", found());
+            self.within(&field, |checker| checker.device(request));
+        }
         let disks = spec.tasks.iter().filter_map(|task| match &task.driver {
             Driver::Vm(vm) => Some(vm.disks.iter()),
             Driver::Container(_) => None,
@@ -228,6 +238,24 @@ impl Checker {
         let sum = Bytes(disks.flatten().fold(0, |sum: u64, disk| sum.saturating_add(disk.size.0)));
         let expected = format!("at least {}, the sum of the disks", sum.exact());
         self.expect(sum <= resources.disk, "disk", expected, resources.disk.exact());
+    }
+
+    fn device(&mut self, request: &DeviceRequest) {
+        let count = request.count;
+        let expected = format!("1 to {}", device::MAX_COUNT);
+        self.expect((1..=device::MAX_COUNT).contains(&count), "count", expected, count.to_string());
+        self.expect(request.share.is_sound(), "share", SHARE_EXPECTED, request.share.to_string());
+        self.at_most("models", "models", request.models.len(), MAX_PLACE_ITEMS);
+        for (i, model) in request.models.iter().enumerate() {
+            let sound = device::is_model(model);
+            self.expect(sound, &format!("models[{i}]"), device::MODEL_EXPECTED, quoted(model));
+        }
+        self.at_most("require", "conditions", request.require.len(), MAX_PLACE_ITEMS);
+        for (i, condition) in request.require.iter().enumerate() {
+            let of_device = matches!(condition.attribute, Attribute::Label(_));
+            let expected = "a condition on a label of the device, as \"label.memory >= 16\"";
+            self.expect(of_device, &format!("require[{i}]"), expected, quoted(&condition.to_string()));
+        }
     }
 
     fn place(&mut self, place: &Place) {

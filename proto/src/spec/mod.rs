@@ -6,6 +6,7 @@ use std::collections::BTreeMap;
 use crate::{
     amount::{Amounts, Bytes, MilliCpu},
     condition::Condition,
+    device::DeviceRequest,
     id::Millis,
     name::{BoroughName, PortName, SiteName, TaskName, VolumeName, WorkloadKey, WorkloadName},
 };
@@ -324,7 +325,7 @@ pub struct VmDisk {
 }
 
 /// What one instance needs.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct Resources {
     /// Processor time.
     pub cpu: MilliCpu,
@@ -334,12 +335,19 @@ pub struct Resources {
     pub disk: Bytes,
     /// Most processes; `None`: [`DEFAULT_PIDS`].
     pub pids: Option<u32>,
+    /// Devices, each kind once.
+    pub devices: Vec<DeviceRequest>,
 }
 
 impl Resources {
     /// The amounts as asked for, without what a driver adds.
     pub fn amounts(&self) -> Amounts {
         Amounts { cpu: self.cpu, memory: self.memory, disk: self.disk }
+    }
+
+    /// The devices asked for one by one: each request as often as it counts.
+    pub fn each_device(&self) -> impl Iterator<Item = &DeviceRequest> {
+        self.devices.iter().flat_map(|request| std::iter::repeat_n(request, request.count as usize))
     }
 }
 

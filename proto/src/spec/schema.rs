@@ -7,7 +7,7 @@ use super::shape::{self, Form, Shape};
 use crate::name::MAX_NAME_LEN;
 
 /// Every shape, each a definition of the schema.
-static SHAPES: [&Shape; 18] = [
+static SHAPES: [&Shape; 19] = [
     &shape::WORKLOAD,
     &shape::TASK,
     &shape::CONTAINER,
@@ -19,6 +19,7 @@ static SHAPES: [&Shape; 18] = [
     &shape::CLOUD_INIT,
     &shape::DISK,
     &shape::RESOURCES,
+    &shape::DEVICE,
     &shape::PLACE,
     &shape::PREFER,
     &shape::HEALTH,
@@ -81,6 +82,10 @@ fn of_form(form: &Form) -> Value {
         Form::Cpu => json!({ "anyOf": [
             { "type": "number", "exclusiveMinimum": 0 },
             { "type": "string", "pattern": "^([0-9]+(\\.[0-9]{1,3})?|[0-9]+m)$" },
+        ] }),
+        Form::Share => json!({ "anyOf": [
+            { "type": "number", "exclusiveMinimum": 0, "maximum": 1 },
+            { "type": "string", "pattern": "^(1|0\\.[0-9]{1,3})$" },
         ] }),
         Form::Size => json!({ "anyOf": [
             { "const": 0 },

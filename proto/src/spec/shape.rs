@@ -6,6 +6,7 @@
 use super::{DEFAULT_PIDS, MAX_COUNT, MAX_PRIORITY, duration::DURATION_EXPECTED};
 use crate::{
     amount::{BYTES_EXPECTED, CPU_EXPECTED},
+    device::{self, SHARE_EXPECTED},
     name::NAME_EXPECTED,
 };
 
@@ -45,6 +46,8 @@ pub(super) enum Form {
     Whole(i64, i64),
     /// Processor time.
     Cpu,
+    /// A part of a device.
+    Share,
     /// A size.
     Size,
     /// A length of time.
@@ -72,6 +75,7 @@ impl Form {
             Self::Flag => "true or false".to_owned(),
             Self::Whole(least, most) => format!("a whole number from {least} to {most}"),
             Self::Cpu => CPU_EXPECTED.to_owned(),
+            Self::Share => SHARE_EXPECTED.to_owned(),
             Self::Size => BYTES_EXPECTED.to_owned(),
             Self::Duration => DURATION_EXPECTED.to_owned(),
             Self::Condition => "a condition as \"arch == amd64\"".to_owned(),
@@ -280,9 +284,27 @@ pub(super) static RESOURCES: Shape = shape(
         must("memory", Form::Size, "Memory; of a VM what its guest sees."),
         may("disk", Form::Size, "Disk space; none unless given."),
         may("pids", Form::Whole(1, MANY), "Most processes and threads of a container; 4096 unless given."),
+        may("devices", Form::List(&Form::Object(&DEVICE)), "Devices, as GPUs; each kind once."),
     ],
 );
 const _: () = assert!(DEFAULT_PIDS == 4096, "the text above says so");
+
+/// Devices of one kind.
+pub(super) static DEVICE: Shape = shape(
+    "device",
+    "Devices of one kind that each instance gets.",
+    &[
+        must("kind", Form::Name, "The kind, as its hosts name it: gpu."),
+        may("count", Form::Whole(1, device::MAX_COUNT as i64), "How many of them; 1 unless given."),
+        may("share", Form::Share, "How much of each, as 0.5; all of it unless given."),
+        may("models", Form::List(&Form::Text), "Any of these models; any model unless given."),
+        may(
+            "require",
+            Form::List(&Form::Condition),
+            "Conditions on the labels of each device, all of which must hold.",
+        ),
+    ],
+);
 
 /// Where instances run.
 pub(super) static PLACE: Shape = shape(

@@ -7,6 +7,7 @@ use super::{
     Container, Driver, Health, HealthCheck, ImageSource, Place, Port, Protocol, Task, Vm, WorkloadSpec,
     duration_text, wire::ONLY_TASK,
 };
+use crate::device::DeviceRequest;
 
 /// A mapping that is built field by field.
 #[derive(Default)]
@@ -56,7 +57,8 @@ impl WorkloadSpec {
             .put("cpu", self.resources.cpu.to_string())
             .put("memory", self.resources.memory.exact())
             .put("disk", self.resources.disk.exact())
-            .maybe("pids", self.resources.pids);
+            .maybe("pids", self.resources.pids)
+            .list("devices", &self.resources.devices, device);
         let restart = json!({
             "attempts": self.restart.attempts,
             "within": duration_text(self.restart.within),
@@ -81,6 +83,16 @@ impl WorkloadSpec {
             .maybe("schedule", self.schedule.as_deref());
         Value::Object(whole.0)
     }
+}
+
+fn device(request: &DeviceRequest) -> Value {
+    let fields = Fields::default()
+        .put("kind", request.kind.as_str())
+        .put("count", request.count)
+        .put("share", request.share.to_string())
+        .list("models", &request.models, |model| model.as_str().into())
+        .list("require", &request.require, |condition| condition.to_string().into());
+    Value::Object(fields.0)
 }
 
 fn task(task: &Task) -> Value {

@@ -10,6 +10,7 @@ use super::{
 use crate::{
     amount::{Bytes, MilliCpu},
     condition::Condition,
+    device::DeviceRequest,
     problem::{Faults, Problem, Problems, quoted},
     v1,
     wire::wire_enum,
@@ -70,6 +71,7 @@ impl TryFrom<v1::WorkloadSpec> for WorkloadSpec {
         let borough = faults.take("borough", message.borough.parse());
         let kind = faults.take("kind", message.kind.try_into());
         let tasks = faults.each("tasks", message.tasks, Task::try_from);
+        let resources = faults.take("resources", Resources::try_from(message.resources.unwrap_or_default()));
         let place = faults.take("place", message.place.unwrap_or_default().try_into());
         let health = faults.optional("health", message.health);
         let whole = || {
@@ -80,7 +82,7 @@ impl TryFrom<v1::WorkloadSpec> for WorkloadSpec {
                 count: message.count,
                 priority: message.priority,
                 tasks: tasks?,
-                resources: message.resources.unwrap_or_default().into(),
+                resources: resources?,
                 place: place?,
                 health: health?,
                 restart: message.restart.map(Into::into).unwrap_or_default(),
@@ -141,18 +143,25 @@ impl From<Resources> for v1::Resources {
             memory_bytes: resources.memory.0,
             disk_bytes: resources.disk.0,
             pids: resources.pids.unwrap_or_default(),
+            devices: resources.devices.into_iter().map(Into::into).collect(),
         }
     }
 }
 
-impl From<v1::Resources> for Resources {
-    fn from(message: v1::Resources) -> Self {
-        Self {
+impl TryFrom<v1::Resources> for Resources {
+    type Error = Problems;
+
+    fn try_from(message: v1::Resources) -> Result<Self, Problems> {
+        let mut faults = Faults::default();
+        let devices = faults.each("devices", message.devices, DeviceRequest::try_from);
+        let whole = devices.map(|devices| Self {
             cpu: MilliCpu(message.cpu_millis),
             memory: Bytes(message.memory_bytes),
             disk: Bytes(message.disk_bytes),
             pids: Some(message.pids).filter(|pids| *pids != 0),
-        }
+            devices,
+        });
+        faults.finish(whole)
     }
 }
 

@@ -70,6 +70,11 @@ pub(super) fn host(state: &State, host: &Host) -> v1::Host {
     let used = state.used(host.id);
     v1::Host {
         used: Some(used.taken.into()),
+        device_use: used
+            .devices
+            .iter()
+            .map(|(name, given)| v1::DeviceUse { name: name.into(), given_millis: given.0 })
+            .collect(),
         instances: used.instances.len() as u32,
         ..codec::host_message(host)
     }

@@ -9,14 +9,11 @@
 
 use std::sync::Arc;
 
-use supercloud_proto::{
-    amount::Amounts,
-    id::{HostId, InstanceId},
-};
+use supercloud_proto::{amount::Amounts, id::HostId};
 
 use super::spread::{Domains, Whereabouts};
 use crate::state::{
-    Host, HostUse, Instance, State,
+    Host, HostUse, Instance, Placement, State,
     fits::{Candidate, Request},
 };
 
@@ -88,6 +85,7 @@ impl Seat {
 fn gave_back(before: &HostUse, now: &HostUse) -> bool {
     let only_more = before.taken.within(now.taken)
         && before.ports.is_within(&now.ports)
+        && before.devices.is_within(&now.devices)
         && before.instances.is_within(&now.instances)
         && now.leaving <= before.leaving;
     !only_more
@@ -203,13 +201,16 @@ impl Ledger {
         self.seats[slot].whereabouts
     }
 
-    /// Gives an instance room and ports on a host.
-    pub(super) fn give(&mut self, slot: Slot, instance: InstanceId, request: &Request<'_>, ports: &[u16]) {
+    /// Gives an instance of a request what a placement says.
+    pub(super) fn give(&mut self, slot: Slot, placement: &Placement, request: &Request<'_>) {
         let used = Arc::make_mut(&mut self.seats[slot].used);
         used.taken += request.demand;
-        used.instances.insert(instance);
-        for ((_, port), number) in request.spec.ports().zip(ports) {
+        used.instances.insert(placement.instance);
+        for ((_, port), number) in request.spec.ports().zip(&placement.ports) {
             used.ports.insert((port.protocol, *number));
+        }
+        for (of, device) in request.spec.resources.each_device().zip(&placement.devices) {
+            used.devices.give(device, of.share);
         }
         self.note_given(slot);
     }

@@ -12,9 +12,9 @@
 //! *Wishes add up with the fit*: a weight of 100 is worth as much as the difference between an empty host and a full one, so a small wish does not
 //! open an empty host, and a large one does.
 
-use supercloud_proto::{amount::Amounts, spec::WorkloadSpec};
+use supercloud_proto::{amount::Amounts, name::DeviceName, spec::WorkloadSpec};
 
-use crate::state::fits::{Candidate, Request};
+use crate::state::fits::{Candidate, DeviceChoice, Request};
 
 /// The whole of an amount. Parts of a million: ten thousandths of a core still count on a host with thousands of cores.
 pub const WHOLE: u64 = 1_000_000;
@@ -42,6 +42,18 @@ pub const RULES: [Rule; 2] = [
 /// The score of a host that fits.
 pub fn score(candidate: &Candidate<'_>, request: &Request<'_>) -> i64 {
     RULES.iter().map(|rule| (rule.score)(candidate, request)).fold(0, i64::saturating_add)
+}
+
+/// The devices of a host that an instance gets, in the order of its requests: those of which the least is free, so that whole ones stay whole, and of
+/// equals the first by name. `None` where the filter `devices` would say no.
+pub(super) fn choose_devices(candidate: &Candidate<'_>, spec: &WorkloadSpec) -> Option<Vec<DeviceName>> {
+    let mut chosen = Vec::new();
+    for request in &spec.resources.devices {
+        let mut fitting: Vec<DeviceChoice<'_>> = candidate.devices_for(request).collect();
+        fitting.sort_by_key(|choice| choice.free);
+        chosen.extend(fitting.get(..request.count as usize)?.iter().map(|choice| choice.name.clone()));
+    }
+    Some(chosen)
 }
 
 /// 0 for a host that stays empty, [`WHOLE`] for one that is full to the brim.

@@ -10,6 +10,7 @@ use std::{collections::HashMap, sync::Arc};
 use supercloud_proto::{
     amount::Amounts,
     condition::Condition,
+    device::DeviceRequest,
     id::InstanceId,
     name::{SiteName, WorkloadKey},
     spec::{DriverKind, Prefer, Protocol, SpreadOver, WorkloadSpec},
@@ -18,7 +19,7 @@ use supercloud_proto::{
 use super::{
     ledger::{Ledger, Slot},
     ranking::{Rank, Ranking},
-    score::score,
+    score::{choose_devices, score},
     spread::{Apart, Look, Siblings},
 };
 use crate::state::{
@@ -39,6 +40,7 @@ pub(super) struct Needs {
     demand: Amounts,
     drivers: Vec<DriverKind>,
     ports: Vec<(Protocol, Option<u16>)>,
+    devices: Vec<DeviceRequest>,
     sites: Vec<SiteName>,
     require: Vec<Condition>,
 }
@@ -53,6 +55,7 @@ impl Needs {
             demand: request.demand,
             drivers,
             ports: request.spec.ports().map(|(_, port)| (port.protocol, port.host)).collect(),
+            devices: request.spec.resources.devices.clone(),
             sites: place.sites.clone(),
             require: place.require.clone(),
         }
@@ -220,7 +223,13 @@ impl Shape {
 
     /// What an instance of a revision of this shape asks for.
     fn request<'r>(&self, record: &'r RevisionRecord) -> Request<'r> {
-        Request { key: &record.key, spec: &record.spec, demand: self.wants.needs.demand, ports: None }
+        Request {
+            key: &record.key,
+            spec: &record.spec,
+            demand: self.wants.needs.demand,
+            ports: None,
+            devices: None,
+        }
     }
 
     /// Takes into account what changed since.
@@ -263,9 +272,11 @@ impl Shape {
         let slot = self.top(ledger, &request, look)?;
         let candidate = ledger.candidate(slot);
         let host = candidate.host.id;
-        // The filter let the host pass, so there are ports; were the two ever to disagree, the instance would be pending, not misplaced.
+        // The filters let the host pass, so there are ports and devices; were they ever to disagree, the instance would be pending, not misplaced.
         let ports = choose_ports(candidate.host, candidate.used, request.spec, id)?;
-        ledger.give(slot, id, &request, &ports);
-        Some((Placement { instance: id, host, ports }, slot))
+        let devices = choose_devices(&candidate, request.spec)?;
+        let placement = Placement { instance: id, host, ports, devices };
+        ledger.give(slot, &placement, &request);
+        Some((placement, slot))
     }
 }

@@ -1,6 +1,6 @@
 //! The opening of a session: who calls, whether they may, and the host's record brought up to date. Ends with a welcome or a refusal.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
 use supercloud_proto::{
     host::{HostState, Inventory},
@@ -14,7 +14,11 @@ use super::{Place, Sessions};
 use crate::{
     api::caller::Caller,
     core::Core,
-    state::{Command, Done, State, apply::hosts::verdict_of},
+    state::{
+        Command, Done, State,
+        apply::hosts::verdict_of,
+        level::{self, Level},
+    },
     watch as states,
 };
 
@@ -90,6 +94,8 @@ pub(super) struct Admitted {
     pub(super) host: HostId,
     /// A state in which the host is registered.
     pub(super) state: State,
+    /// What the host is, where that is more than older members know: to be registered once there are none.
+    pub(super) withheld: Option<Inventory>,
 }
 
 /// Reads a hello, and checks that the caller may say it.
@@ -154,10 +160,14 @@ pub(super) async fn admit(sessions: &Sessions, greeted: Greeted, by: &str) -> Re
     let state = core.read().await;
     let state = state
         .map_err(|error| Refusal::passing(format!("this node cannot say what is wanted now: {error}")))?;
+    let (known, withheld) = as_known(state.level(), greeted.inventory);
+    let greeted = Greeted { inventory: known, ..greeted };
     let take_place = || sessions.take_place(&greeted.host, &greeted.incarnation);
     let (place, command) = match admission(&state, &greeted) {
         Admission::Refused(refusal) => return Err(refusal),
-        Admission::Known(host) => return Ok(Admitted { place: take_place()?, host, state }),
+        Admission::Known(host) => {
+            return Ok(Admitted { place: take_place()?, host, state, withheld });
+        }
         Admission::Register(command) => (take_place()?, command),
     };
     let outcome = core.propose(by, "", command).await;
@@ -170,7 +180,15 @@ pub(super) async fn admit(sessions: &Sessions, greeted: Greeted, by: &str) -> Re
     };
     let state = states::applied(&core.changes(), outcome.index, CATCH_UP).await;
     let state = state.map_err(|error| Refusal::passing(format!("this node lags behind: {error}")))?;
-    Ok(Admitted { place, host, state })
+    Ok(Admitted { place, host, state, withheld })
+}
+
+/// An inventory as all members of a cluster at this level know it, and the whole where that is more.
+pub(super) fn as_known(level: Level, inventory: Inventory) -> (Inventory, Option<Inventory>) {
+    if level >= level::THIRD || inventory.devices.is_empty() {
+        return (inventory, None);
+    }
+    (Inventory { devices: BTreeMap::new(), ..inventory.clone() }, Some(inventory))
 }
 
 /// Sessions that the nodes left open a second when one has died: a handshake costs each of them less than a millisecond of a core.
@@ -213,6 +231,23 @@ mod tests {
             let spread = reconnect_spread(hosts, nodes);
             assert_eq!(spread, Duration::from_millis(millis), "{hosts} hosts, {nodes} nodes");
         }
+    }
+
+    #[test]
+    fn devices_are_withheld_from_members_that_do_not_know_them() {
+        let plain: Inventory = hello().inventory.unwrap().try_into().unwrap();
+        let mut whole = plain.clone();
+        let device = supercloud_proto::device::Device {
+            kind: "gpu".parse().unwrap(),
+            model: "T4".to_owned(),
+            labels: BTreeMap::new(),
+            shared: false,
+            fault: String::new(),
+        };
+        whole.devices.insert("gpu0".parse().unwrap(), device);
+        assert_eq!(as_known(level::SECOND, plain.clone()), (plain.clone(), None));
+        assert_eq!(as_known(level::SECOND, whole.clone()), (plain, Some(whole.clone())));
+        assert_eq!(as_known(level::THIRD, whole.clone()), (whole, None));
     }
 
     fn hello() -> v1::Hello {

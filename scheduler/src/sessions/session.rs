@@ -31,7 +31,7 @@ use crate::{
     api::caller::Caller,
     core::{Core, ProposeError},
     heartbeats::Beat,
-    state::{Command, HostReports, Outcome, Rejection},
+    state::{Command, HostReports, Outcome, Rejection, level},
 };
 
 /// Time in which an agent says hello.
@@ -110,7 +110,7 @@ async fn converse(
     let greeted = hello::greet(hello, caller, sessions.core().cluster()).map_err(End::Refused)?;
     let (by, incarnation) = (format!("agent:{}", greeted.host), greeted.incarnation.clone());
     let admitted = hello::admit(sessions, greeted, &by).await.map_err(End::Refused)?;
-    let Admitted { place, host, state } = admitted;
+    let Admitted { place, host, state, withheld } = admitted;
     outbox.send(Down::Welcome(hello::welcome(sessions.core(), host))).await?;
     let sent = state.applied();
     outbox.send_orders(state.orders_of(host, 0), sent, true).await?;
@@ -118,7 +118,8 @@ async fn converse(
     tracing::info!(%by, %host, "an agent has a session");
     let core = sessions.core().clone();
     let reporting = sessions.shared.reporting.clone();
-    let session = Session { core, reporting, outbox, by, incarnation, host, sent, work: Work::default() };
+    let work = Work { withheld, ..Work::default() };
+    let session = Session { core, reporting, outbox, by, incarnation, host, sent, work };
     session.run(place, incoming, sessions.shared.ending.clone()).await
 }
 
@@ -133,6 +134,8 @@ struct Work {
     /// The latest one that came meanwhile; those in between need no answer.
     next_heartbeat: Option<Beat>,
     registering: Option<BoxFuture<'static, Result<Outcome, ProposeError>>>,
+    /// What the host is, where that is more than older members know.
+    withheld: Option<Inventory>,
 }
 
 struct Session<'o> {
@@ -280,14 +283,18 @@ impl Session<'_> {
     }
 
     fn take_inventory(&mut self, inventory: v1::Inventory) {
-        let inventory = match Inventory::try_from(inventory) {
-            Ok(inventory) => Box::new(inventory),
-            Err(problems) => {
-                tracing::warn!(by = self.by, %problems, "an inventory is not understood");
-                return;
-            }
-        };
+        match Inventory::try_from(inventory) {
+            Ok(inventory) => self.register(inventory),
+            Err(problems) => tracing::warn!(by = self.by, %problems, "an inventory is not understood"),
+        }
+    }
+
+    /// Registers the host as this, where it is not registered so.
+    fn register(&mut self, inventory: Inventory) {
         let state = self.core.view();
+        let (known, withheld) = hello::as_known(state.level(), inventory);
+        let inventory = Box::new(known);
+        self.work.withheld = withheld;
         let Some(host) = state.host(self.host) else { return };
         if *host.inventory == *inventory && self.work.registering.is_none() {
             return;
@@ -315,6 +322,11 @@ impl Session<'_> {
     /// Sends the orders that are newer than those that were sent.
     async fn send_changed(&mut self) -> Result<(), End> {
         let state = self.core.view();
+        if state.level() >= level::THIRD
+            && let Some(inventory) = self.work.withheld.take()
+        {
+            self.register(inventory);
+        }
         let orders = state.unsent_orders(self.host, self.sent).ok_or(End::Removed)?;
         if !orders.is_empty() {
             let index = state.applied();

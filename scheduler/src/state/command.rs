@@ -9,7 +9,7 @@ use supercloud_proto::{
     host::{HostState, Inventory},
     id::{HostId, InstanceId, LogIndex, Revision, UnixMillis},
     instance::InstanceReport,
-    name::{BoroughName, HostName, WorkloadKey},
+    name::{BoroughName, DeviceName, HostName, WorkloadKey},
     problem::Problem,
     spec::{Place, WorkloadSpec},
 };
@@ -147,7 +147,6 @@ impl Command {
             | Self::CreateBorough { .. }
             | Self::ScaleWorkload { .. }
             | Self::StopWorkload { .. }
-            | Self::RegisterHost { .. }
             | Self::JudgeHosts(_)
             | Self::SetSchedulable { .. }
             | Self::RemoveHost { .. }
@@ -156,12 +155,20 @@ impl Command {
             | Self::Report { .. }
             | Self::CreateToken { .. }
             | Self::UseToken { .. } => level::FIRST,
-            Self::ApplyWorkload { spec, .. } => needs_of(&spec.place),
+            Self::ApplyWorkload { spec, .. } => {
+                needs_of(&spec.place).max(needs_of_devices(spec.resources.devices.len()))
+            }
+            Self::RegisterHost { inventory, .. } => needs_of_devices(inventory.devices.len()),
             Self::CompareStates | Self::PlaceMany(_) | Self::ReportMany(_) => level::SECOND,
             // It is what says so: whoever proposes it has asked every member.
             Self::RaiseLevel { level } => *level,
         }
     }
+}
+
+/// The level at which every member knows devices, where there are any.
+fn needs_of_devices(devices: usize) -> Level {
+    if devices == 0 { level::FIRST } else { level::THIRD }
 }
 
 /// The level at which every member can read all conditions.
@@ -217,6 +224,8 @@ pub struct Placement {
     pub host: HostId,
     /// Host ports, in the order of [`WorkloadSpec::ports`].
     pub ports: Ports,
+    /// Names of devices, in the order of [`Resources::each_device`](supercloud_proto::spec::Resources::each_device).
+    pub devices: Vec<DeviceName>,
 }
 
 /// What became of an entry. Applying cannot fail, it can only reject.

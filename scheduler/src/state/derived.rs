@@ -16,7 +16,7 @@ use supercloud_proto::{
 };
 
 use super::{
-    model::{Host, Instance, Placed},
+    model::{DevicesUse, Host, Instance, Placed},
     sorted::Sorted,
 };
 
@@ -27,6 +27,8 @@ pub struct HostUse {
     pub taken: Amounts,
     /// Host ports given away.
     pub ports: Sorted<(Protocol, u16)>,
+    /// Devices given away.
+    pub devices: DevicesUse,
     /// All instances on it, with those that are over but not cleared away.
     pub instances: Sorted<InstanceId>,
     /// How many of them are in nobody's way any more: with this, whatever decides whether another instance may come here is seen in what
@@ -35,16 +37,18 @@ pub struct HostUse {
 }
 
 impl HostUse {
-    /// Gives an instance room and ports.
+    /// Gives an instance room, ports and devices.
     fn give(&mut self, instance: &Instance, placed: &Placed) {
         self.taken += placed.taken;
         taken_ports(instance, placed).for_each(|port| self.ports.insert(port));
+        instance.devices().for_each(|(device, of)| self.devices.give(device, of.share));
     }
 
     /// Takes back what an instance was given.
     pub fn take_back(&mut self, instance: &Instance, placed: &Placed) {
         self.taken = self.taken.saturating_sub(placed.taken);
         taken_ports(instance, placed).for_each(|port| self.ports.remove(&port));
+        instance.devices().for_each(|(device, of)| self.devices.take_back(device, of.share));
     }
 }
 

@@ -15,20 +15,23 @@ use supercloud_proto::{
     amount::Amounts,
     condition::Attribute,
     host::HostState,
-    name::WorkloadKey,
+    name::{DeviceName, WorkloadKey},
     spec::{DriverKind, WorkloadSpec},
 };
 
 use super::{
     State,
+    command::Placement,
     demand::demand,
     derived::HostUse,
     model::{Host, Instance},
 };
 
+mod devices;
 mod ports;
 mod reason;
 
+pub use devices::DeviceChoice;
 pub use ports::choose_ports;
 pub use reason::{Amount, Found, Misfit, Reason};
 
@@ -43,22 +46,24 @@ pub struct Request<'a> {
     pub demand: Amounts,
     /// The host ports it is to get, in the order of [`WorkloadSpec::ports`]; `None`: any that are free.
     pub ports: Option<&'a [u16]>,
+    /// The devices it is to get, in the order of [`Resources::each_device`](supercloud_proto::spec::Resources::each_device); `None`: any that are free.
+    pub devices: Option<&'a [DeviceName]>,
 }
 
 impl<'a> Request<'a> {
-    /// A request for a workload's spec, with any free ports.
+    /// A request for a workload's spec, with any free ports and devices.
     pub fn new(key: &'a WorkloadKey, spec: &'a WorkloadSpec) -> Self {
-        Self { key, spec, demand: demand(spec), ports: None }
+        Self { key, spec, demand: demand(spec), ports: None, devices: None }
     }
 
-    /// A request for an instance, with any free ports.
+    /// A request for an instance, with any free ports and devices.
     pub fn of(instance: &'a Instance) -> Self {
         Self::new(instance.workload(), instance.spec())
     }
 
-    /// The same with these host ports.
-    pub fn with_ports(self, ports: &'a [u16]) -> Self {
-        Self { ports: Some(ports), ..self }
+    /// The same with the ports and devices of a placement.
+    pub fn as_placed(self, placement: &'a Placement) -> Self {
+        Self { ports: Some(&placement.ports), devices: Some(&placement.devices), ..self }
     }
 }
 
@@ -89,9 +94,9 @@ impl<'a> Candidate<'a> {
         self.allocatable.saturating_sub(self.used.taken)
     }
 
-    /// Whether what it takes is free: what the filter `resources` asks. A pass asks this of all hosts, and the whole rule of the best.
+    /// Whether what it takes is free: what the filters `resources` and `devices` ask. A pass asks this of all hosts, and the whole rule of the best.
     pub fn has_room(&self, request: &Request<'_>) -> bool {
-        request.demand.within(self.free())
+        request.demand.within(self.free()) && self.has_devices(request.spec)
     }
 }
 
@@ -107,12 +112,13 @@ pub struct Filter {
 }
 
 /// The rule: every filter must let pass. What is cheap and rules out much comes first, and what a tenant can change himself comes last.
-pub const FILTERS: [Filter; 7] = [
+pub const FILTERS: [Filter; 8] = [
     Filter { name: "host-state", check: host_state, is_of_record: true },
     Filter { name: "driver", check: driver, is_of_record: true },
     Filter { name: "site", check: site, is_of_record: true },
     Filter { name: "require", check: require, is_of_record: true },
     Filter { name: "resources", check: resources, is_of_record: false },
+    Filter { name: "devices", check: devices::devices, is_of_record: false },
     Filter { name: "ports", check: ports::ports, is_of_record: false },
     Filter { name: "distinct-hosts", check: distinct_hosts, is_of_record: false },
 ];
@@ -244,7 +250,7 @@ impl<'a> Candidate<'a> {
 /// What it takes is free.
 fn resources(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
     let (needed, free) = (request.demand, candidate.free());
-    if candidate.has_room(request) {
+    if needed.within(free) {
         return Vec::new();
     }
     let overhead = needed.saturating_sub(request.spec.resources.amounts());

@@ -12,7 +12,7 @@
 //! |---|---|---|
 //! | 1 | 0.1.0 | everything there was at first |
 //! | 2 | 0.1.0 | `RaiseLevel`, `CompareStates`, `PlaceMany`, `ReportMany` |
-//! | 3 | 0.1.0 | conditions with `<`, `<=`, `>=`, `>` and `not in`, and on `docker` and `libvirt` |
+//! | 3 | 0.1.0 | conditions with `<`, `<=`, `>=`, `>` and `not in`, and on `docker` and `libvirt`; devices |
 
 /// A feature level.
 pub type Level = u32;
@@ -23,5 +23,5 @@ pub const FIRST: Level = 1;
 pub const KNOWN: Level = 3;
 /// Since which there are levels.
 pub const SECOND: Level = 2;
-/// Since which conditions compare versions.
+/// Since which conditions compare versions, and hosts have devices.
 pub const THIRD: Level = 3;

@@ -11,10 +11,12 @@ use supercloud_proto::{
     spec::WorkloadSpec,
 };
 
+mod devices;
 mod instance;
 mod ports;
 mod task;
 
+pub use devices::DevicesUse;
 pub use instance::{Background, Instance, Placed};
 pub use ports::Ports;
 pub use task::{TaskSeen, TaskText};

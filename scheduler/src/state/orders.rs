@@ -34,11 +34,12 @@ impl State {
             reason: instance.desired_reason().to_owned(),
             kind: spec.kind,
             tasks: spec.tasks.clone(),
-            resources: spec.resources,
+            resources: spec.resources.clone(),
             ports: self.bindings(instance),
             restart: spec.restart,
             stop_grace: spec.stop_grace,
             exclusive: spec.is_exclusive(),
+            devices: instance.given_devices().collect(),
         }
     }
 

@@ -40,7 +40,13 @@ pub(super) fn service(workload: &str, count: u32, memory: u64, exclusive: bool) 
             name: name("main"),
             driver: Driver::Container(Container { image: "hello:1".to_owned(), ..Container::default() }),
         }],
-        resources: Resources { cpu: MilliCpu(500), memory: Bytes(memory * GIB), disk: Bytes(0), pids: None },
+        resources: Resources {
+            cpu: MilliCpu(500),
+            memory: Bytes(memory * GIB),
+            disk: Bytes(0),
+            pids: None,
+            devices: Vec::new(),
+        },
         place: Place::default(),
         health: None,
         restart: Restart::default(),
@@ -68,5 +74,6 @@ pub(super) fn inventory(site: &str, boot: &str, healthy: bool) -> Inventory {
         drivers: BTreeMap::from([(DriverKind::Docker, driver)]),
         agent_version: "0".to_owned(),
         boot_id: boot.to_owned(),
+        devices: Default::default(),
     }
 }

@@ -22,7 +22,11 @@ fn five_mistakes_five_messages_exit_1_and_nothing_created() -> Outcome {
         let before = until("nothing is written by itself any more", SOON, || {
             let events = index(cli)?;
             let raised = items(&events)?.iter().any(|event| text(event, "kind") == "level-raised");
-            if raised { Ok(events) } else { wrong(format!("the cluster's level is not raised yet: {events}")) }
+            if raised {
+                Ok(events)
+            } else {
+                wrong(format!("the cluster's level is not raised yet: {events}"))
+            }
         })?;
         let answer = cli.run(&["apply", "-f", &example_path("five-mistakes.yaml")])?.with_code(1)?;
         assert_eq!(answer.stdout, "");

@@ -1,9 +1,8 @@
 //! Cases of building requests.
 
-use std::net::Ipv4Addr;
-
 use supercloud_proto::{
     amount::Bytes,
+    device::{GivenDevice, Share},
     id::InstanceId,
     instance::{Desired, PortBinding as OrderPort},
     name::{BoroughName, HostName, PortName, TaskName, VolumeName, WorkloadKey, WorkloadName},
@@ -11,9 +10,24 @@ use supercloud_proto::{
 };
 
 use super::*;
-use crate::driver::{Mark, Owner};
+use crate::{
+    devices::DeviceSettings,
+    driver::{Mark, Owner},
+};
 
-const WILDCARD: IpAddr = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+fn settings() -> DockerSettings {
+    let device = |kind: &str, node: &str| DeviceSettings {
+        kind: kind.parse().unwrap(),
+        model: "T4".to_owned(),
+        labels: BTreeMap::new(),
+        shared: true,
+        nodes: vec![node.into()],
+        env: [("VISIBLE_GPUS".to_owned(), node.to_owned())].into(),
+    };
+    let devices = [("gpu0", device("gpu", "/dev/gpu0")), ("gpu1", device("gpu", "/dev/gpu1"))];
+    let devices = devices.map(|(name, device)| (name.parse().unwrap(), device)).into();
+    DockerSettings { devices, ..DockerSettings::default() }
+}
 
 fn port(task: &str, port: u16, host_port: u16, protocol: Protocol) -> OrderPort {
     OrderPort {
@@ -51,11 +65,18 @@ fn run(tasks: Vec<(&str, Driver)>, task: usize) -> TaskRun {
         reason: String::new(),
         kind: WorkloadKind::Service,
         tasks,
-        resources: Resources { cpu: MilliCpu(501), memory: Bytes(64 << 20), disk: Bytes(0), pids: None },
+        resources: Resources {
+            cpu: MilliCpu(501),
+            memory: Bytes(64 << 20),
+            disk: Bytes(0),
+            pids: None,
+            devices: Vec::new(),
+        },
         ports: vec![port("web", 80, 20_000, Protocol::Tcp), port("dns", 53, 20_001, Protocol::Udp)],
         restart: Restart::default(),
         stop_grace: 1_500,
         exclusive: false,
+        devices: Vec::new(),
     };
     TaskRun { mark, order: Arc::new(order), task }
 }
@@ -77,10 +98,10 @@ fn web() -> Container {
 
 #[test]
 fn one_container_has_it_all() {
-    let body = body(&run(vec![("web", Driver::Container(web()))], 0), WILDCARD, true).unwrap();
+    let body = body(&run(vec![("web", Driver::Container(web()))], 0), &settings(), true).unwrap();
     assert_eq!(body.entrypoint, Some(vec!["/bin/serve".to_owned(), "-v".to_owned()]));
     assert_eq!(body.cmd, None);
-    assert_eq!(body.env, Some(vec!["A=1".to_owned(), "B=2=2".to_owned()]));
+    assert_eq!(body.env, Some(["A=1", "B=2=2", "VISIBLE_GPUS="].map(str::to_owned).to_vec()));
     assert_eq!(body.user.as_deref(), Some("1000:1000"));
     assert_eq!(body.hostname.as_deref(), Some("i-1-0"));
     assert_eq!(body.stop_timeout, Some(2));
@@ -107,7 +128,7 @@ fn one_container_has_it_all() {
 #[test]
 fn an_empty_command_leaves_the_images_own() {
     let plain = Container { command: vec![], ..web() };
-    let body = body(&run(vec![("web", Driver::Container(plain))], 0), WILDCARD, false).unwrap();
+    let body = body(&run(vec![("web", Driver::Container(plain))], 0), &settings(), false).unwrap();
     assert_eq!((body.entrypoint, body.cmd), (None, None));
     assert_eq!(body.host_config.unwrap().init, Some(false));
 }
@@ -115,8 +136,8 @@ fn an_empty_command_leaves_the_images_own() {
 #[test]
 fn tasks_share_the_limits_and_the_network_of_the_first() {
     let tasks = || vec![("web", Driver::Container(web())), ("dns", Driver::Container(web()))];
-    let first = body(&run(tasks(), 0), WILDCARD, true).unwrap();
-    let second = body(&run(tasks(), 1), WILDCARD, true).unwrap();
+    let first = body(&run(tasks(), 0), &settings(), true).unwrap();
+    let second = body(&run(tasks(), 1), &settings(), true).unwrap();
     assert_eq!(first.exposed_ports.map(|ports| ports.len()), Some(2));
     assert_eq!((second.exposed_ports, second.hostname), (None, None));
     let (first, second) = (first.host_config.unwrap(), second.host_config.unwrap());
@@ -129,5 +150,35 @@ fn tasks_share_the_limits_and_the_network_of_the_first() {
 #[test]
 fn a_vm_is_refused() {
     let vm = run(vec![("vm", Driver::Vm(Vm::default()))], 0);
-    assert!(matches!(body(&vm, WILDCARD, true), Err(DriverError::Refused(_))));
+    assert!(matches!(body(&vm, &settings(), true), Err(DriverError::Refused(_))));
+}
+
+#[test]
+fn a_container_gets_the_devices_of_its_order_and_no_others() {
+    let given = |name: &str, share| GivenDevice {
+        name: name.parse().unwrap(),
+        kind: "gpu".parse().unwrap(),
+        share: Share(share),
+    };
+    let body_with = |devices| {
+        let greedy = Container { env: [("VISIBLE_GPUS".to_owned(), "all".to_owned())].into(), ..web() };
+        let mut run = run(vec![("web", Driver::Container(greedy))], 0);
+        run.order = Arc::new(Order { devices, ..Order::clone(&run.order) });
+        body(&run, &settings(), true)
+    };
+    let some = body_with(vec![given("gpu1", 500)]).unwrap();
+    let node = DeviceMapping {
+        path_on_host: Some("/dev/gpu1".to_owned()),
+        path_in_container: Some("/dev/gpu1".to_owned()),
+        cgroup_permissions: Some("rw".to_owned()),
+    };
+    assert_eq!(some.host_config.unwrap().devices, Some(vec![node]));
+    assert_eq!(some.env.unwrap(), ["SUPERCLOUD_DEVICES=gpu1=0.5", "VISIBLE_GPUS=/dev/gpu1"]);
+    let none = body_with(Vec::new()).unwrap();
+    assert_eq!(none.host_config.unwrap().devices, None);
+    assert_eq!(none.env.unwrap(), ["VISIBLE_GPUS="], "what the spec says of it does not hold");
+    let Err(DriverError::Refused(reason)) = body_with(vec![given("gpu7", 1_000)]) else {
+        panic!("it was taken")
+    };
+    assert!(reason.contains("gpu7"), "{reason}");
 }

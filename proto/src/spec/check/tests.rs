@@ -79,6 +79,36 @@ fn amounts_are_judged() {
 }
 
 #[test]
+fn devices_are_judged() {
+    let many = format!(
+        "devices: [ {} ]",
+        (0..9).map(|i| format!("{{ kind: k{i} }}")).collect::<Vec<_>>().join(", ")
+    );
+    refused(
+        CONTAINER,
+        &[
+            ("RESOURCES", "devices: [ { kind: gpu }, { kind: gpu } ]", "resources.devices[1].kind"),
+            ("RESOURCES", "devices: [ { kind: GPU } ]", "resources.devices[0].kind"),
+            ("RESOURCES", "devices: [ { kind: gpu, count: 0 } ]", "resources.devices[0].count"),
+            ("RESOURCES", "devices: [ { kind: gpu, count: 65 } ]", "resources.devices[0].count"),
+            ("RESOURCES", "devices: [ { kind: gpu, share: 0 } ]", "resources.devices[0].share"),
+            ("RESOURCES", "devices: [ { kind: gpu, share: 1.5 } ]", "resources.devices[0].share"),
+            ("RESOURCES", "devices: [ { kind: gpu, models: [ ' T4' ] } ]", "resources.devices[0].models[0]"),
+            (
+                "RESOURCES",
+                "devices: [ { kind: gpu, require: [ arch == amd64 ] } ]",
+                "resources.devices[0].require[0]",
+            ),
+            ("RESOURCES", &many, "resources.devices"),
+        ],
+    );
+    let of_vm = VM.replace("VM", "boot: { kernel: /k }").replace("disk: 1GiB", "devices: [ { kind: gpu } ]");
+    let problems = parse(&of_vm).unwrap_err().0;
+    assert_eq!(problems[0].path, "resources.devices");
+    assert!(problems[0].expected.contains("not supported by this version yet"), "{problems:?}");
+}
+
+#[test]
 fn the_whole_is_judged() {
     refused(
         CONTAINER,

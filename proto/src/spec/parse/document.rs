@@ -9,6 +9,7 @@ use super::{
 use crate::{
     amount::{Bytes, MilliCpu},
     condition::{Attribute, Condition, Test},
+    device::{self, DeviceRequest, Share},
     name::InvalidName,
     spec::{
         Container, DEFAULT_HEALTH_EVERY, DEFAULT_HEALTH_TIMEOUT, DEFAULT_PRIORITY, DEFAULT_STOP_GRACE,
@@ -82,7 +83,27 @@ fn resources(node: &Node<'_>) -> Option<Resources> {
         memory: object.or("memory", Bytes(0), Node::size),
         disk: object.or("disk", Bytes(0), Node::size),
         pids: object.maybe("pids", |node| node.whole(1, shape::MANY)),
+        devices: object.or("devices", Vec::new(), |list| list.each(unread_device, device)),
     })
+}
+
+fn device(node: &Node<'_>) -> Option<DeviceRequest> {
+    let object = node.object(&shape::DEVICE)?;
+    Some(DeviceRequest {
+        kind: object.or("kind", stand_in(), Node::parsed),
+        count: object.or("count", 1, |node| node.whole(1, device::MAX_COUNT.into())),
+        share: object.or("share", Share::WHOLE, Node::share),
+        models: object.or("models", Vec::new(), |list| list.sound(Node::text)),
+        require: object.or("require", Vec::new(), |list| list.each(unread_device_condition, Node::parsed)),
+    })
+}
+
+fn unread_device() -> DeviceRequest {
+    DeviceRequest { kind: stand_in(), count: 1, share: Share::WHOLE, models: Vec::new(), require: Vec::new() }
+}
+
+fn unread_device_condition() -> Condition {
+    Condition { attribute: Attribute::Label("not-read".to_owned()), test: Test::Exists }
 }
 
 fn place(node: &Node<'_>) -> Option<Place> {

@@ -8,6 +8,7 @@ use serde_json::{Map, Value};
 use super::suggest::nearest;
 use crate::{
     amount::{BYTES_EXPECTED, Bytes, MilliCpu},
+    device::Share,
     id::Millis,
     problem::{Problem, join, quoted, shortened},
     spec::{
@@ -195,6 +196,15 @@ impl<'a> Node<'a> {
             Value::Number(number) => self.parse(&number.to_string()),
             Value::String(text) => self.parse(text),
             _ => self.refuse(Form::Cpu.expected()),
+        }
+    }
+
+    /// A part of a device, as text or as a number.
+    pub(super) fn share(&self) -> Option<Share> {
+        match self.value {
+            Value::Number(number) => self.parse(&number.to_string()),
+            Value::String(text) => self.parse(text),
+            _ => self.refuse(Form::Share.expected()),
         }
     }
 

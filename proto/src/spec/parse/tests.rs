@@ -55,7 +55,14 @@ tasks:
       ports: { http: 8080, dns: { port: 53, host: 1053, protocol: udp } }
       mounts: [ { volume: data, path: /data, read_only: true } ]
       user: "1000:1000"
-resources: { cpu: 0.5, memory: 1.5GiB, disk: 20GiB, pids: 100 }
+resources:
+  cpu: 0.5
+  memory: 1.5GiB
+  disk: 20GiB
+  pids: 100
+  devices:
+    - { kind: gpu, share: 0.25, models: [ T4, "V100 32G" ], require: [ "label.memory >= 16" ] }
+    - { kind: nic, count: 2 }
 place: { sites: [ slough ], require: [ "arch == amd64" ], distinct_hosts: true }
 restart: { attempts: 5, within: 5m, delay: 250ms, max_delay: 10s }
 update: { max_unavailable: 2 }
@@ -73,6 +80,10 @@ exclusive: false
     assert_eq!((spec.resources.cpu.0, spec.resources.memory.0), (500, 3 << 29));
     assert_eq!((spec.restart.attempts, spec.restart.within, spec.restart.delay), (5, 300_000, 250));
     assert_eq!((spec.update.max_unavailable, spec.exclusive), (2, Some(false)));
+    let [gpu, nic] = spec.resources.devices.as_slice() else { panic!("two kinds of devices") };
+    assert_eq!((gpu.kind.as_str(), gpu.count, gpu.share.0), ("gpu", 1, 250));
+    assert_eq!((gpu.models.join(","), gpu.require.len()), ("T4,V100 32G".to_owned(), 1));
+    assert_eq!((nic.kind.as_str(), nic.count, nic.share.0), ("nic", 2, 1_000));
     assert!(spec.place.distinct_hosts && spec.place.require.len() == 1);
 }
 
@@ -117,7 +128,7 @@ place: { sites: [ slough, Slough, slough ], require: [ cpu ] }
             "container.ports.http: expected a whole number from 1 to 65535, found 0",
             "container.ports.ssh.host: expected a whole number from 1 to 65535, found 70000",
             r#"container.ports.ssh.protocol: expected tcp or udp, found "sctp""#,
-            "resources.memmory: expected one of cpu, memory, disk, pids, found an unknown field (did you mean memory?)",
+            "resources.memmory: expected one of cpu, memory, disk, pids, devices, found an unknown field (did you mean memory?)",
             r#"resources.cpu: expected cores as "2", "0.5" or "250m", found "lots""#,
             r#"resources.disk: expected a size with a unit as "512MiB" or "20GiB", found 20"#,
             r#"place.sites[1]: expected 1 to 63 characters of a-z, 0-9 and "-", not first or last "-", found "Slough""#,
@@ -261,7 +272,7 @@ fn the_examples_are_what_they_claim() {
         [
             r#"kind: expected service, batch, daemon or cron, found "servce" (did you mean service?)"#,
             "container.ports.http: expected a whole number from 1 to 65535, found 80800",
-            "resources.memmory: expected one of cpu, memory, disk, pids, found an unknown field (did you mean memory?)",
+            "resources.memmory: expected one of cpu, memory, disk, pids, devices, found an unknown field (did you mean memory?)",
             r#"resources.cpu: expected cores as "2", "0.5" or "250m", found "lots""#,
             "container.mounts[0].path: expected an absolute path without \".\", \"..\", \"//\" or \"/\" at its end, \
              found \"data\"",

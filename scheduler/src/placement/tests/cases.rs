@@ -3,9 +3,11 @@
 //!
 //! Commands, with `word=value` in any order and `"` around what holds spaces:
 //!
-//!     host NAME [site= rack= cpu= memory= disk= reserved=MEMORY arch= kernel= ports=FIRST-LAST drivers=docker,libvirt label.X=]
+//!     host NAME [site= rack= cpu= memory= disk= reserved=MEMORY arch= kernel= ports=FIRST-LAST drivers=docker,libvirt
+//!         device=NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE] label.X=]
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
-//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B require=CONDITION prefer=CONDITION:WEIGHT distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]]
+//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B require=CONDITION prefer=CONDITION:WEIGHT distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]
+//!         device=KIND[:count=][:share=][:models=A|B][:require=CONDITION]]
 //!     scale BOROUGH/NAME COUNT      report BOROUGH/NAME SLOT STATE [REASON]      time SECONDS (moves the clock on)
 //!     pass [PLACEMENTS]      explain BOROUGH/NAME SLOT      explain-spec ...as workload...      plan ...as workload... [; ...]      hosts
 
@@ -13,9 +15,10 @@ use std::{env, fs, path::Path};
 
 use supercloud_proto::{
     amount::{Bytes, MilliCpu},
+    device::{Device, DeviceRequest, Share},
     host::{DriverInfo, HostState, Inventory, PortRange},
     instance::InstanceState,
-    name::{BoroughName, PortName, RackName, SiteName, WorkloadKey, WorkloadName},
+    name::{BoroughName, DeviceName, PortName, RackName, SiteName, WorkloadKey, WorkloadName},
     spec::{Driver, DriverKind, Port, Prefer, Protocol, WorkloadSpec},
 };
 
@@ -109,7 +112,10 @@ fn passed(estate: &mut Estate, limit: usize) -> String {
         let instance = estate.state.instance(placement.instance).unwrap();
         let host = estate.state.host_name(placement.host).unwrap();
         out +=
-            &format!("{} slot {} -> {host}{}\n", instance.workload(), instance.slot, ports(&placement.ports));
+            &format!("{} slot {} -> {host}{}", instance.workload(), instance.slot, ports(&placement.ports));
+        let devices: Vec<&str> = placement.devices.iter().map(DeviceName::as_str).collect();
+        out +=
+            &if devices.is_empty() { "\n".to_owned() } else { format!(" devices {}\n", devices.join(" ")) };
     }
     for shape in &plan.unplaced {
         let (workload, revision) = (&shape.workload, shape.revision);
@@ -186,7 +192,9 @@ fn hosts(estate: &Estate) -> String {
         let taken = used.taken;
         let held: Vec<u16> = used.ports.iter().map(|(_, port)| *port).collect();
         let (name, count) = (&host.name, used.instances.len());
-        format!("{name}: {count} instances, cpu {}, memory {}{}\n", taken.cpu, taken.memory, ports(&held))
+        let devices: String = used.devices.iter().map(|(name, share)| format!(" {name}={share}")).collect();
+        let (cpu, memory, ports) = (taken.cpu, taken.memory, ports(&held));
+        format!("{name}: {count} instances, cpu {cpu}, memory {memory}{ports}{devices}\n")
     };
     estate.state.hosts().values().map(line).collect()
 }
@@ -241,6 +249,10 @@ fn inventory_of(settings: &[&str]) -> Inventory {
                 let healthy = DriverInfo { healthy: true, ..DriverInfo::default() };
                 found.drivers = all.into_iter().filter(there).map(|kind| (kind, healthy.clone())).collect();
             }
+            "device" => {
+                let (name, device) = device_of(value);
+                found.devices.insert(name, device);
+            }
             "silent" => {
                 let info = DriverInfo { reason: value.to_owned(), ..DriverInfo::default() };
                 found.drivers.insert(DriverKind::Docker, info);
@@ -273,6 +285,7 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
                 let (when, weight) = (when.parse().unwrap(), weight.parse().unwrap());
                 wanted.place.prefer.push(Prefer { when, weight });
             }
+            "device" => wanted.resources.devices.push(device_request_of(value)),
             "distinct" => wanted.place.distinct_hosts = true,
             "spread" => wanted.place.spread = value.split(',').map(|over| over.parse().unwrap()).collect(),
             "vm" => vm(&mut wanted),
@@ -289,6 +302,46 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
         }
     }
     wanted
+}
+
+/// `NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE]`.
+fn device_of(text: &str) -> (DeviceName, Device) {
+    let parts: Vec<&str> = text.split(':').collect();
+    let [name, kind, model, rest @ ..] = parts.as_slice() else { panic!("no device: {text}") };
+    let mut device = Device {
+        kind: kind.parse().unwrap(),
+        model: (*model).to_owned(),
+        labels: Default::default(),
+        shared: false,
+        fault: String::new(),
+    };
+    for part in rest {
+        match part.split_once('=') {
+            None => device.shared = *part == "shared",
+            Some(("fault", why)) => device.fault = why.to_owned(),
+            Some((label, value)) => drop(device.labels.insert(label.to_owned(), value.to_owned())),
+        }
+    }
+    (name.parse().unwrap(), device)
+}
+
+/// `KIND[:count=][:share=][:models=A|B][:require=CONDITION]`.
+fn device_request_of(text: &str) -> DeviceRequest {
+    let mut parts = text.split(':');
+    let kind = parts.next().unwrap().parse().unwrap();
+    let mut request =
+        DeviceRequest { kind, count: 1, share: Share::WHOLE, models: Vec::new(), require: Vec::new() };
+    for part in parts {
+        let (word, value) = part.split_once('=').unwrap();
+        match word {
+            "count" => request.count = value.parse().unwrap(),
+            "share" => request.share = value.parse().unwrap(),
+            "models" => request.models = value.split('|').map(str::to_owned).collect(),
+            "require" => request.require.push(value.parse().unwrap()),
+            _ => panic!("no such setting: {part}"),
+        }
+    }
+    request
 }
 
 /// `NAME:PORT[@HOST][/udp]`.

@@ -121,6 +121,7 @@ pub(super) fn inventory() -> Inventory {
         drivers: [(DriverKind::Docker, driver.clone()), (DriverKind::Libvirt, driver)].into(),
         agent_version: "0".to_owned(),
         boot_id: "0".to_owned(),
+        devices: Default::default(),
     }
 }
 

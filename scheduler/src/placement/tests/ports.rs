@@ -31,7 +31,7 @@ fn chosen_ports_are_those_asked_for_free_and_the_hosts_to_give() {
     let key = spec.key();
     let reasons = |estate: &Estate, ports: &[u16]| {
         let host = estate.state.host_named("h1").unwrap();
-        let request = Request::new(&key, &spec).with_ports(ports);
+        let request = Request { ports: Some(ports), ..Request::new(&key, &spec) };
         fits(&estate.state, host, &request).map_or_else(|misfit| misfit.reasons, |()| Vec::new())
     };
     use Reason::{PortOutside, PortTaken, PortsUnasked};

@@ -10,6 +10,7 @@ use std::{
 use proptest::prelude::*;
 use supercloud_proto::{
     amount::{Bytes, MilliCpu},
+    device::{Device, DeviceRequest, Share},
     host::{HostState, PortRange},
     name::{PortName, RackName, SiteName},
     spec::{Driver, DriverKind, Port, Prefer, Protocol, SpreadOver, WorkloadSpec},
@@ -40,6 +41,8 @@ pub(super) struct RandomHost {
     vms: bool,
     state: u8,
     open: bool,
+    /// Of each GPU its model, whether it is shared, and whether it can be used.
+    gpus: Vec<(u8, bool, bool)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -60,14 +63,17 @@ pub(super) struct RandomWorkload {
     udp: bool,
     /// A bit for each of site, rack and host.
     spread: u8,
+    /// How many GPUs, how much of each in thousandths, and their model.
+    gpus: Option<(u32, u32, Option<u8>)>,
 }
 
 prop_compose! {
     pub(super) fn random_host()(
         cores in 0u64..5, gib in 0u64..5, site in 0u8..2, rack in 0u8..3, tier in 0u8..2, ports in 1u16..6,
         vms in any::<bool>(), state in 0u8..8, open in prop::bool::weighted(0.9),
+        gpus in prop::collection::vec((0u8..2, any::<bool>(), prop::bool::weighted(0.9)), 0..4),
     ) -> RandomHost {
-        RandomHost { cores, gib, site, rack, tier, ports, vms, state, open }
+        RandomHost { cores, gib, site, rack, tier, ports, vms, state, open, gpus }
     }
 }
 
@@ -78,8 +84,9 @@ prop_compose! {
         tier in prop::option::weighted(0.3, (0u8..3, 0..SIGNS.len())), wish in -100i32..=100, distinct in any::<bool>(), dynamic in 0u16..3,
         fixed in prop::option::weighted(0.2, 20_000u16..20_003), udp in any::<bool>(),
         spread in 0u8..8,
+        gpus in prop::option::weighted(0.4, (1u32..3, prop::sample::select(vec![300, 500, 700, 1_000]), prop::option::of(0u8..2))),
     ) -> RandomWorkload {
-        RandomWorkload { count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread }
+        RandomWorkload { count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, gpus }
     }
 }
 
@@ -113,6 +120,16 @@ pub(super) fn add_host(estate: &mut Estate, name: &str, random: &RandomHost) {
     found.rack = random.rack.checked_sub(1).map(|rack| RackName::new(format!("rack-{rack}")).unwrap());
     found.labels.insert("tier".to_owned(), random.tier.to_string());
     found.ports = PortRange { first: 20_000, last: 20_000 + random.ports - 1 };
+    for (number, (model, shared, well)) in random.gpus.iter().enumerate() {
+        let device = Device {
+            kind: "gpu".parse().unwrap(),
+            model: format!("m{model}"),
+            labels: BTreeMap::new(),
+            shared: *shared,
+            fault: if *well { String::new() } else { "broken".to_owned() },
+        };
+        found.devices.insert(format!("gpu{number}").parse().unwrap(), device);
+    }
     if !random.vms {
         found.drivers.remove(&DriverKind::Libvirt);
     }
@@ -140,6 +157,13 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
     if random.wish % 2 == 0 {
         wanted.place.prefer.push(Prefer { when: "label.tier == 1".parse().unwrap(), weight: random.wish });
     }
+    wanted.resources.devices.extend(random.gpus.map(|(count, share, model)| DeviceRequest {
+        kind: "gpu".parse().unwrap(),
+        count,
+        share: Share(share),
+        models: model.into_iter().map(|model| format!("m{model}")).collect(),
+        require: Vec::new(),
+    }));
     wanted.place.distinct_hosts = random.distinct;
     let spread = SpreadOver::ALL.into_iter().enumerate().filter(|(bit, _)| random.spread >> bit & 1 == 1);
     wanted.place.spread = spread.map(|(_, over)| over).collect();
@@ -171,6 +195,7 @@ struct Load {
     cpu: u64,
     memory: u64,
     ports: BTreeSet<(bool, u16)>,
+    gpus: BTreeMap<String, u32>,
     workloads: Vec<String>,
 }
 
@@ -187,9 +212,48 @@ fn load(state: &State, host: &Host) -> Load {
             assert!(port.1.is_some() || in_range, "port {number} is outside the range of {}", host.name);
             assert!(load.ports.insert((port.0, *number)), "port {number} of {} is given twice", host.name);
         }
+        load_gpus(&mut load, host, instance);
         load.workloads.push(instance.spec().workload.to_string());
     }
     load
+}
+
+/// Adds the GPUs of an instance up, and says what is wrong with them.
+fn load_gpus(load: &mut Load, host: &Host, instance: &Instance) {
+    let asked = instance.spec().resources.devices.first();
+    let names: BTreeSet<String> = instance.device_names().iter().map(ToString::to_string).collect();
+    let count = asked.map_or(0, |asked| asked.count as usize);
+    assert_eq!(
+        (names.len(), instance.device_names().len()),
+        (count, count),
+        "{} gets what it asks for",
+        instance.id
+    );
+    for name in names {
+        let (asked, device) = (asked.unwrap(), &host.inventory.devices[&*name]);
+        assert!(gpu_suits(asked, device), "{} gets {name}, a {}", instance.id, device.model);
+        let given = load.gpus.entry(name).or_default();
+        *given += asked.share.0;
+        assert!(*given <= 1_000, "more of a GPU of {} is given than there is", host.name);
+    }
+}
+
+/// Whether a GPU is one that is asked for.
+fn gpu_suits(asked: &DeviceRequest, device: &Device) -> bool {
+    asked.models.first().is_none_or(|model| *model == device.model)
+        && (asked.share.0 == 1_000 || device.shared)
+        && device.fault.is_empty()
+}
+
+/// Whether so many GPUs have so much free.
+fn gpus_free(load: &Load, host: &Host, asked: &DeviceRequest) -> bool {
+    let free = |name: &str| 1_000 - load.gpus.get(name).copied().unwrap_or(0);
+    let fitting = host
+        .inventory
+        .devices
+        .iter()
+        .filter(|(name, device)| gpu_suits(asked, device) && free(name.as_str()) >= asked.share.0);
+    fitting.count() >= asked.count as usize
 }
 
 /// Processor and memory of one instance.
@@ -231,6 +295,7 @@ fn would_go(state: &State, host: &Host, instance: &Instance) -> bool {
         && load.cpu + cpu <= inventory.capacity.cpu.0
         && load.memory + memory + inventory.reserved.memory.0.min(inventory.capacity.memory.0)
             <= inventory.capacity.memory.0
+        && spec.resources.devices.iter().all(|asked| gpus_free(&load, host, asked))
         && fixed_free
         && dynamic_free
         && !(spec.place.distinct_hosts && load.workloads.contains(&spec.workload.to_string()))
@@ -256,6 +321,9 @@ fn check_loads(state: &State) {
         assert!(load.memory <= memory, "{} gives too much memory", host.name);
         let used: &HostUse = state.used(host.id);
         assert_eq!((used.taken.cpu.0, used.taken.memory.0), (load.cpu, load.memory), "{} adds up", host.name);
+        let given: BTreeMap<String, u32> =
+            used.devices.iter().map(|(name, share)| (name.to_string(), share.0)).collect();
+        assert_eq!(given, load.gpus, "the GPUs of {} add up", host.name);
     }
 }
 
@@ -323,7 +391,7 @@ proptest! {
             let open = state.hosts().values().filter(|other| would_go(&state, other, &instance));
             let best = open.map(|other| rank(&state, other, &instance)).min();
             prop_assert_eq!(Some(rank(&state, &host, &instance)), best, "another host is better");
-            prop_assert_eq!(fits(&state, &host, &Request::of(&instance).with_ports(&placement.ports)), Ok(()));
+            prop_assert_eq!(fits(&state, &host, &Request::of(&instance).as_placed(placement)), Ok(()));
             let command = crate::state::Command::Place(vec![placement.clone()]);
             let entry = crate::state::Entry { time: 0, by: String::new(), request_id: String::new(), command };
             state.apply(state.applied() + 1, &entry);

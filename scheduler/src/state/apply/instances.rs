@@ -129,11 +129,12 @@ impl Step<'_> {
     fn place_one(&mut self, placement: &Placement) -> bool {
         let Some(instance) = self.state.instances.get(&placement.instance) else { return false };
         let Some(host) = self.state.hosts.get(&placement.host) else { return false };
-        let request = Request::of(instance).with_ports(&placement.ports);
+        let request = Request::of(instance).as_placed(placement);
         let waits = || must_wait_for(self.state, instance).is_some();
         if !instance.is_pending() || waits() || fits(self.state, host, &request).is_err() {
             return false;
         }
+        let devices = placement.devices.clone().into_boxed_slice();
         let placed = Placed { host: host.id, ports: placement.ports.clone(), taken: request.demand };
         let note = Note::new(EventKind::InstancePlaced, instance, Some(host.name.clone()), Text::Placed);
         self.tellings.note(note);
@@ -142,6 +143,7 @@ impl Step<'_> {
             instance.placed = Some(placed);
             instance.state = InstanceState::Placed;
             instance.set_state_reason("");
+            instance.set_devices(devices);
             instance.order_index = index;
             instance.changed = time;
         });

@@ -129,6 +129,7 @@ fn placement(placement: &Placement) -> stored::Placement {
         instance: placement.instance.to_string(),
         host_id: placement.host.0,
         host_ports: placement.ports.iter().map(|port| u32::from(*port)).collect(),
+        devices: placement.devices.iter().map(Into::into).collect(),
     }
 }
 
@@ -148,24 +149,39 @@ fn columns(placements: &[Placement]) -> stored::PlaceMany {
             .flat_map(|placement| &placement.ports)
             .map(|port| (*port).into())
             .collect(),
+        device_counts: if placements.iter().all(|placement| placement.devices.is_empty()) {
+            Vec::new()
+        } else {
+            placements.iter().map(|placement| placement.devices.len() as u32).collect()
+        },
+        devices: placements.iter().flat_map(|placement| &placement.devices).map(Into::into).collect(),
     }
 }
 
 fn parse_columns(message: &stored::PlaceMany) -> Result<Vec<Placement>, Problems> {
+    let whole = message.indexes.len();
     let lengths = [message.ordinals.len(), message.hosts.len(), message.port_counts.len()];
-    let ports: u64 = message.port_counts.iter().map(|count| u64::from(*count)).sum();
-    if lengths != [message.indexes.len(); 3] || ports != message.host_ports.len() as u64 {
-        return Err(wrong("place_many", "columns of one length", format!("{lengths:?}")));
+    let sum = |counts: &[u32]| counts.iter().map(|count| u64::from(*count)).sum::<u64>();
+    let of_devices = message.device_counts.len();
+    if lengths != [whole; 3]
+        || (of_devices != 0 && of_devices != whole)
+        || sum(&message.port_counts) != message.host_ports.len() as u64
+        || sum(&message.device_counts) != message.devices.len() as u64
+    {
+        return Err(wrong("place_many", "columns of one length", format!("{lengths:?}, {of_devices}")));
     }
     let (mut index, mut ordinal, mut host) =
         (Differences::default(), Differences::default(), Differences::default());
-    let mut ports = message.host_ports.as_slice();
+    let (mut ports, mut devices) = (message.host_ports.as_slice(), message.devices.as_slice());
     let small =
         |path, number: u64| u32::try_from(number).map_err(|_| wrong(path, "a number of 32 bits", number));
     let mut placements = Vec::with_capacity(message.indexes.len());
     for (place, count) in message.port_counts.iter().enumerate() {
         let (own, rest) = ports.split_at(*count as usize);
         ports = rest;
+        let count = message.device_counts.get(place).copied().unwrap_or_default();
+        let (own_devices, rest) = devices.split_at(count as usize);
+        devices = rest;
         placements.push(Placement {
             instance: InstanceId {
                 index: index.unpack(message.indexes[place]),
@@ -173,6 +189,7 @@ fn parse_columns(message: &stored::PlaceMany) -> Result<Vec<Placement>, Problems
             },
             host: HostId(small("hosts", host.unpack(message.hosts[place]))?),
             ports: own.iter().map(|number| port(*number)).collect::<Result<_, _>>()?,
+            devices: own_devices.iter().map(|name| parsed("devices", name)).collect::<Result<_, _>>()?,
         });
     }
     Ok(placements)
@@ -278,6 +295,7 @@ fn parse_placement(message: stored::Placement) -> Result<Placement, Problems> {
         instance: parsed::<InstanceId>("instance", &message.instance)?,
         host: HostId(message.host_id),
         ports: message.host_ports.into_iter().map(port).collect::<Result<_, _>>()?,
+        devices: message.devices.iter().map(|name| parsed("devices", name)).collect::<Result<_, _>>()?,
     })
 }
 
@@ -327,12 +345,14 @@ mod tests {
     use super::*;
 
     fn placement() -> impl Strategy<Value = Placement> {
-        let numbers =
-            (any::<u64>(), any::<u32>(), any::<u32>(), proptest::collection::vec(any::<u16>(), 0..10));
-        numbers.prop_map(|(index, ordinal, host, ports)| Placement {
+        let devices = proptest::collection::vec("[a-z]{1,4}", 0..3);
+        let ports = proptest::collection::vec(any::<u16>(), 0..10);
+        let numbers = (any::<u64>(), any::<u32>(), any::<u32>(), ports, devices);
+        numbers.prop_map(|(index, ordinal, host, ports, devices)| Placement {
             instance: InstanceId { index, ordinal },
             host: HostId(host),
             ports: ports.into_iter().collect(),
+            devices: devices.iter().map(|name| name.parse().unwrap()).collect(),
         })
     }
 
@@ -350,15 +370,20 @@ mod tests {
                 instance: InstanceId { index: 5, ordinal: 6 },
                 host: HostId(7),
                 ports: [80].into_iter().collect(),
+                devices: vec!["gpu0".parse().unwrap()],
             }])
         };
-        let spoil: [fn(&mut stored::PlaceMany); 6] = [
+        let spoil: [fn(&mut stored::PlaceMany); 10] = [
             |m| m.ordinals.clear(),
             |m| m.hosts.push(1),
             |m| m.port_counts[0] = 2,
             |m| m.host_ports[0] = 70_000,
             |m| m.ordinals[0] = -1,
             |m| m.hosts[0] = 1 << 32,
+            |m| m.device_counts[0] = 2,
+            |m| m.device_counts.push(0),
+            |m| m.devices.clear(),
+            |m| m.devices[0].clear(),
         ];
         for spoil in spoil {
             let mut message = whole();

@@ -8,6 +8,7 @@ use supercloud_proto::{
     amount::{Amounts, Bytes, MilliCpu},
     id::{HostId, InstanceId, LogIndex, Revision, UnixMillis},
     instance::{Desired, InstanceState},
+    name::DeviceName,
     problem::Problems,
     spec::Protocol,
 };
@@ -81,6 +82,13 @@ fn body(state: &State, instance: &Instance, out: &mut Vec<u8>) {
             out.number(3, placed.taken.disk.0);
         });
     }
+    for (name, of) in instance.devices() {
+        out.record(22, |out| {
+            out.text(1, name.as_str());
+            out.text(2, of.kind.as_str());
+            out.number(3, of.share.0);
+        });
+    }
 }
 
 fn id_text(id: InstanceId, out: &mut String) {
@@ -135,6 +143,7 @@ struct Found<'a> {
     failures: u32,
     report_sequence: u64,
     taken: Amounts,
+    devices: Vec<&'a [u8]>,
 }
 
 impl Reader {
@@ -152,6 +161,7 @@ impl Reader {
                 id => Some(parsed("replaces", id)?),
             },
             failures: found.failures,
+            devices: found.devices.iter().map(|device| device_name(device)).collect::<Result<_, _>>()?,
         };
         Ok(Instance {
             id: parsed("id", found.id)?,
@@ -211,6 +221,7 @@ impl<'a> Found<'a> {
                 19 => found.failures = value.number() as u32,
                 20 => found.report_sequence = value.number(),
                 21 => found.taken = amounts(value.bytes())?,
+                22 => found.devices.push(value.bytes()),
                 // The host's name (6) is in the host's record; what else there may be a later version wrote.
                 _ => {}
             }
@@ -225,6 +236,18 @@ impl<'a> Found<'a> {
         let ports = self.ports.iter().map(|number| port(*number)).collect::<Result<Ports, _>>()?;
         Ok(Some(Placed { host: HostId(self.host), ports, taken: self.taken }))
     }
+}
+
+/// The one field of a device that is not in the spec.
+fn device_name(bytes: &[u8]) -> Result<DeviceName, Problems> {
+    let mut name = "";
+    each(bytes, |field, value| {
+        if field == 1 {
+            name = value.text()?;
+        }
+        Ok(())
+    })?;
+    parsed("devices", name)
 }
 
 /// The one field of a port's binding that is not in the spec.
@@ -318,6 +341,7 @@ mod tests {
             not_before,
             replaces: (failures % 2 == 1).then_some(placed),
             failures: failures as u32,
+            devices: Box::default(),
         }
         .boxed();
         instance

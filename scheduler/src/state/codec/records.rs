@@ -121,6 +121,7 @@ pub fn host_message(host: &Host) -> v1::Host {
         used: None,
         instances: 0,
         registered_ms: host.registered,
+        device_use: Vec::new(),
     }
 }
 
@@ -170,6 +171,7 @@ impl State {
             failures: instance.failures(),
             report_sequence: instance.report_sequence,
             taken: instance.placed.as_ref().map(|placed| placed.taken.into()),
+            devices: instance.given_devices().map(Into::into).collect(),
         }
     }
 }

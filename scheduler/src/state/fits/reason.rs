@@ -6,8 +6,9 @@ use std::fmt;
 use supercloud_proto::{
     amount::{Bytes, MilliCpu},
     condition::Condition,
+    device::DeviceRequest,
     host::HostState,
-    name::{SiteName, WorkloadKey},
+    name::{DeviceName, SiteName, WorkloadKey},
     spec::{DriverKind, Protocol},
 };
 
@@ -77,6 +78,28 @@ pub enum Reason {
         /// What is free.
         free: u64,
     },
+    /// It has no device that is asked for.
+    NoDevice(DeviceRequest),
+    /// It has such devices, and gives them away whole or not at all.
+    DeviceWhole(DeviceRequest),
+    /// It has such devices, and they cannot be used.
+    DeviceFaulty {
+        /// What is asked for.
+        request: DeviceRequest,
+        /// Why the first of them cannot be used.
+        because: String,
+    },
+    /// Too few of the devices asked for are free.
+    FewDevices {
+        /// What is asked for.
+        request: DeviceRequest,
+        /// How many are free.
+        free: u64,
+    },
+    /// Of this device less is free than is asked for.
+    DeviceTaken(DeviceName),
+    /// The chosen devices are not those that the spec asks for.
+    DevicesUnasked,
     /// Too few dynamic ports are free.
     FewPorts {
         /// Of which protocol.
@@ -113,6 +136,8 @@ impl Reason {
         match self {
             Self::Short { what, needed, free, .. } => Some((what.as_str(), *needed, *free)),
             Self::FewPorts { needed, free, .. } => Some(("port", *needed, *free)),
+            Self::FewDevices { request, free } => Some(("device", request.count.into(), *free)),
+            Self::DeviceTaken(_) => Some(("device", 0, 0)),
             Self::PortTaken(..) | Self::PortOutside(..) => Some(("port", 0, 0)),
             _ => None,
         }
@@ -124,12 +149,20 @@ impl Reason {
     pub fn common(&self) -> Self {
         let mut common = self.clone();
         match &mut common {
-            Self::HostState { because, .. } | Self::DriverSilent { because, .. } => because.clear(),
+            Self::HostState { because, .. }
+            | Self::DriverSilent { because, .. }
+            | Self::DeviceFaulty { because, .. } => because.clear(),
             Self::Site { found, .. } => *found = None,
             Self::Condition { found, .. } => *found = Found::Various,
-            Self::Short { free, .. } | Self::FewPorts { free, .. } => *free = 0,
+            Self::Short { free, .. } | Self::FewPorts { free, .. } | Self::FewDevices { free, .. } => {
+                *free = 0
+            }
             Self::Closed
             | Self::NoDriver(_)
+            | Self::NoDevice(_)
+            | Self::DeviceWhole(_)
+            | Self::DeviceTaken(_)
+            | Self::DevicesUnasked
             | Self::PortTaken(..)
             | Self::PortOutside(..)
             | Self::PortsUnasked
@@ -148,6 +181,7 @@ impl Reason {
             Self::FewPorts { protocol, needed, .. } => {
                 format!("ports: needs {needed} {}, at most {free} free", protocol_word(*protocol))
             }
+            Self::FewDevices { request, .. } => format!("devices: needs {request}, at most {free} free"),
             other => other.to_string(),
         }
     }
@@ -232,6 +266,16 @@ impl fmt::Display for Reason {
             Self::FewPorts { protocol, needed, free } => {
                 write!(f, "ports: needs {needed} {}, {free} free", protocol_word(*protocol))
             }
+            Self::NoDevice(request) => write!(f, "devices: needs {request}, has none"),
+            Self::DeviceWhole(request) => {
+                write!(f, "devices: needs {request}, gives them away only whole")
+            }
+            Self::DeviceFaulty { request, because } => {
+                write_because(f, format_args!("devices: needs {request}, which cannot be used"), because)
+            }
+            Self::FewDevices { request, free } => write!(f, "devices: needs {request}, {free} free"),
+            Self::DeviceTaken(name) => write!(f, "device {name} has not enough free"),
+            Self::DevicesUnasked => f.write_str("the chosen devices are not those of the spec"),
             Self::PortTaken(protocol, port) => {
                 write!(f, "port {port}/{} is taken", protocol_word(*protocol))
             }

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use supercloud_proto::{
     amount::Amounts,
+    device::{DeviceRequest, GivenDevice},
     id::{HostId, InstanceId, LogIndex, Revision, UnixMillis},
     instance::{Desired, InstanceState},
-    name::WorkloadKey,
+    name::{DeviceName, WorkloadKey},
     spec::WorkloadSpec,
 };
 
@@ -38,7 +39,7 @@ pub struct Instance {
     pub tasks: Box<[TaskSeen]>,
     /// Sequence of the last report taken into account.
     pub report_sequence: u64,
-    /// What an instance has that follows another one, was told to stop, or has a reason for its state.
+    /// What an instance has that follows another one, was told to stop, has a reason for its state, or was given devices.
     pub background: Option<Box<Background>>,
 }
 
@@ -55,6 +56,8 @@ pub struct Background {
     pub replaces: Option<InstanceId>,
     /// Failed instances in a row in this slot before it.
     pub failures: u32,
+    /// Names of its devices, in the order of [`Resources::each_device`](supercloud_proto::spec::Resources::each_device).
+    pub devices: Box<[DeviceName]>,
 }
 
 impl Background {
@@ -106,8 +109,20 @@ impl Instance {
         if self.state_reason() == reason {
             return;
         }
+        let reason = if reason.is_empty() { Arc::default() } else { reason.into() };
+        self.change_background(|background| background.state_reason = reason);
+    }
+
+    /// Says which devices it has.
+    pub fn set_devices(&mut self, devices: Box<[DeviceName]>) {
+        if !devices.is_empty() {
+            self.change_background(|background| background.devices = devices);
+        }
+    }
+
+    fn change_background(&mut self, change: impl FnOnce(&mut Background)) {
         let mut background = self.background.take().map_or_else(Background::default, |boxed| *boxed);
-        background.state_reason = if reason.is_empty() { Arc::default() } else { reason.into() };
+        change(&mut background);
         self.background = background.boxed();
     }
 
@@ -129,6 +144,25 @@ impl Instance {
     /// Its host.
     pub fn host(&self) -> Option<HostId> {
         self.placed.as_ref().map(|placed| placed.host)
+    }
+
+    /// Names of its devices, in the order of the spec's requests.
+    pub fn device_names(&self) -> &[DeviceName] {
+        self.background.as_ref().map_or(&[], |background| &background.devices)
+    }
+
+    /// Its devices with what of the spec asked for each.
+    pub fn devices(&self) -> impl Iterator<Item = (&DeviceName, &DeviceRequest)> {
+        self.device_names().iter().zip(self.spec().resources.each_device())
+    }
+
+    /// Its devices as they are told.
+    pub fn given_devices(&self) -> impl Iterator<Item = GivenDevice> {
+        self.devices().map(|(name, request)| GivenDevice {
+            name: name.clone(),
+            kind: request.kind.clone(),
+            share: request.share,
+        })
     }
 
     /// Whether it waits for a host.

@@ -344,6 +344,7 @@ fn what_happens_to_many_alike_is_told_once_with_all_of_them_in_it() {
         instance: *id,
         host: HostId([1, 2, 3][place / 8]),
         ports: Ports::default(),
+        devices: Vec::new(),
     };
     world.events.clear();
     world.must(Command::Place(ids.iter().enumerate().map(placement).collect()));

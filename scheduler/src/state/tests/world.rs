@@ -47,7 +47,13 @@ pub fn service(name: &str, count: u32) -> WorkloadSpec {
             name: "main".parse().unwrap(),
             driver: Driver::Container(Container { image: "hello:1".to_owned(), ..Container::default() }),
         }],
-        resources: Resources { cpu: MilliCpu(500), memory: Bytes(GIB), disk: Bytes(0), pids: None },
+        resources: Resources {
+            cpu: MilliCpu(500),
+            memory: Bytes(GIB),
+            disk: Bytes(0),
+            pids: None,
+            devices: Vec::new(),
+        },
         place: Place::default(),
         health: None,
         restart: Restart::default(),
@@ -89,6 +95,7 @@ pub fn inventory(site: &str) -> Inventory {
         drivers: BTreeMap::from([(DriverKind::Docker, driver.clone()), (DriverKind::Libvirt, driver)]),
         agent_version: "0".to_owned(),
         boot_id: "boot".to_owned(),
+        devices: BTreeMap::new(),
     }
 }
 
@@ -160,7 +167,8 @@ impl World {
         let Some(at) = self.state.host(host).cloned() else { return false };
         let ports = choose_ports(&at, self.state.used(host), record.spec(), instance);
         let Some(ports) = ports else { return false };
-        self.must(Command::Place(vec![Placement { instance, host, ports }])) == Done::Instances(1)
+        self.must(Command::Place(vec![Placement { instance, host, ports, devices: Vec::new() }]))
+            == Done::Instances(1)
     }
 
     /// The agent of an instance's host reports a state.

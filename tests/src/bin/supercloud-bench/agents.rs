@@ -199,6 +199,7 @@ fn settings(number: usize, folder: &Path) -> Outcome<HostSettings> {
         reserved: Some(Amounts::default()),
         ports: PortRange { first: 20_000, last: 20_999 },
         data_dir: folder.to_owned(),
+        devices: Default::default(),
     })
 }
 

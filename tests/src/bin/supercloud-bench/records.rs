@@ -37,6 +37,7 @@ pub(crate) fn inventory(number: u32) -> Outcome<Inventory> {
         drivers: BTreeMap::from([(DriverKind::Docker, driver.clone()), (DriverKind::Libvirt, driver)]),
         agent_version: "0.1.0".to_owned(),
         boot_id: format!("7d1e1a52-6f3c-4d57-8e0b-0000000{number:05}"),
+        devices: Default::default(),
     })
 }
 
@@ -55,7 +56,13 @@ pub(crate) fn spec(number: u32, count: u32) -> Outcome<WorkloadSpec> {
         count,
         priority: 50,
         tasks: vec![Task { name: "main".parse()?, driver: Driver::Container(container) }],
-        resources: Resources { cpu: MilliCpu(500), memory: Bytes(1 << 30), disk: Bytes(1 << 30), pids: None },
+        resources: Resources {
+            cpu: MilliCpu(500),
+            memory: Bytes(1 << 30),
+            disk: Bytes(1 << 30),
+            pids: None,
+            devices: Vec::new(),
+        },
         place: Place::default(),
         health: None,
         restart: Restart::default(),

@@ -54,7 +54,13 @@ impl Wants {
 
     pub(crate) fn draw(&mut self) -> Resources {
         let (cpu, memory, _) = OFTEN[self.random.sample(&self.often)];
-        Resources { cpu: MilliCpu(cpu), memory: Bytes(memory * MIB), disk: Bytes(MIB), pids: None }
+        Resources {
+            cpu: MilliCpu(cpu),
+            memory: Bytes(memory * MIB),
+            disk: Bytes(MIB),
+            pids: None,
+            devices: Vec::new(),
+        }
     }
 
     /// What so many ask for on average.

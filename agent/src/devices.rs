@@ -1,0 +1,161 @@
+//! Devices of this host as its operator wrote them: what the scheduler is told of them, and what a container gets of those that it was given. It opens none;
+//! whether a device's nodes are there is looked at with the rest of the machine.
+//!
+//! Decisions. *A share is counted, not enforced*: no kernel divides a device of any kind, so an operator says which devices may be shared at all.
+//! *Nobody gets a device by its variable*: a runtime such as NVIDIA's gives a container the devices that a variable names, whoever set it, the spec or
+//! the image. So each variable that any device of the host has is set in every container, empty where it has no such device.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fs,
+    os::unix::fs::FileTypeExt,
+    path::PathBuf,
+};
+
+use supercloud_proto::{
+    device::{Device, GivenDevice},
+    name::{DeviceKind, DeviceName},
+};
+
+/// In a container: its devices as `NAME=SHARE`, with commas between.
+const OWN_VARIABLE: &str = "SUPERCLOUD_DEVICES";
+
+/// One device.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DeviceSettings {
+    /// What it is one of.
+    pub kind: DeviceKind,
+    /// Its model.
+    pub model: String,
+    /// Labels.
+    pub labels: BTreeMap<String, String>,
+    /// Whether it is given away in shares.
+    pub shared: bool,
+    /// Device nodes that a container gets with it.
+    pub nodes: Vec<PathBuf>,
+    /// Variables that a container gets with it; the values of several devices are joined by commas.
+    pub env: BTreeMap<String, String>,
+}
+
+/// All devices of a host.
+pub type Devices = BTreeMap<DeviceName, DeviceSettings>;
+
+/// What the scheduler is told of them.
+pub fn found(devices: &Devices) -> BTreeMap<DeviceName, Device> {
+    let told = |of: &DeviceSettings| Device {
+        kind: of.kind.clone(),
+        model: of.model.clone(),
+        labels: of.labels.clone(),
+        shared: of.shared,
+        fault: fault(of),
+    };
+    devices.iter().map(|(name, of)| (name.clone(), told(of))).collect()
+}
+
+/// Why a device cannot be used; empty: it can.
+fn fault(device: &DeviceSettings) -> String {
+    let fault = |node: &PathBuf| match fs::metadata(node) {
+        Err(error) => Some(format!("{}: {error}", node.display())),
+        Ok(found) if found.file_type().is_char_device() || found.file_type().is_block_device() => None,
+        Ok(_) => Some(format!("{} is no device node", node.display())),
+    };
+    device.nodes.iter().find_map(fault).unwrap_or_default()
+}
+
+/// What a container gets of its devices.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Granted {
+    /// Device nodes, each once.
+    pub nodes: BTreeSet<PathBuf>,
+    /// Variables; they go over those of the spec.
+    pub env: BTreeMap<String, String>,
+}
+
+/// What a container gets that was given these devices.
+///
+/// # Errors
+/// The name of a device that is not of this host.
+pub fn granted(devices: &Devices, given: &[GivenDevice]) -> Result<Granted, DeviceName> {
+    let all = devices.values().flat_map(|device| device.env.keys());
+    let mut granted =
+        Granted { nodes: BTreeSet::new(), env: all.map(|name| (name.clone(), String::new())).collect() };
+    for of in given {
+        let device = devices.get(&of.name).ok_or_else(|| of.name.clone())?;
+        granted.nodes.extend(device.nodes.iter().cloned());
+        for (name, value) in &device.env {
+            append(granted.env.entry(name.clone()).or_default(), value);
+        }
+        append(granted.env.entry(OWN_VARIABLE.to_owned()).or_default(), &own_text(of));
+    }
+    Ok(granted)
+}
+
+fn own_text(given: &GivenDevice) -> String {
+    format!("{}={}", given.name, given.share)
+}
+
+fn append(list: &mut String, value: &str) {
+    if !list.is_empty() {
+        list.push(',');
+    }
+    list.push_str(value);
+}
+
+#[cfg(test)]
+mod tests {
+    use supercloud_proto::device::Share;
+
+    use super::*;
+
+    fn devices() -> Devices {
+        let gpu = |number: usize| {
+            let device = DeviceSettings {
+                kind: "gpu".parse().unwrap(),
+                model: "T4".to_owned(),
+                labels: BTreeMap::new(),
+                shared: true,
+                nodes: vec![format!("/dev/gpu{number}").into(), "/dev/null".into()],
+                env: [("VISIBLE".to_owned(), number.to_string())].into(),
+            };
+            (format!("gpu{number}").parse().unwrap(), device)
+        };
+        [gpu(0), gpu(1)].into()
+    }
+
+    fn given(name: &str, share: u32) -> GivenDevice {
+        GivenDevice { name: name.parse().unwrap(), kind: "gpu".parse().unwrap(), share: Share(share) }
+    }
+
+    #[test]
+    fn a_container_gets_the_nodes_and_variables_of_its_devices_and_no_others() {
+        let granted_of = |given: &[GivenDevice]| granted(&devices(), given);
+        let both = granted_of(&[given("gpu1", 1_000), given("gpu0", 500)]).unwrap();
+        let nodes: Vec<String> = both.nodes.iter().map(|node| node.display().to_string()).collect();
+        assert_eq!(nodes, ["/dev/gpu0", "/dev/gpu1", "/dev/null"]);
+        assert_eq!(
+            both.env,
+            [("SUPERCLOUD_DEVICES", "gpu1=1,gpu0=0.5"), ("VISIBLE", "1,0")]
+                .map(|(name, value)| (name.to_owned(), value.to_owned()))
+                .into()
+        );
+        let none = granted_of(&[]).unwrap();
+        assert_eq!(none.env, [("VISIBLE".to_owned(), String::new())].into());
+        assert!(none.nodes.is_empty());
+        assert_eq!(granted_of(&[given("gpu2", 1_000)]).unwrap_err().as_str(), "gpu2");
+    }
+
+    #[test]
+    fn a_device_whose_nodes_are_not_there_has_a_fault() {
+        let mut devices = devices();
+        let fault = |devices: &Devices| found(devices)[&"gpu0".parse::<DeviceName>().unwrap()].fault.clone();
+        assert!(fault(&devices).starts_with("/dev/gpu0: No such file"), "{}", fault(&devices));
+        let nodes = |devices: &mut Devices, nodes: &[&str]| {
+            let device = devices.get_mut(&"gpu0".parse::<DeviceName>().unwrap()).unwrap();
+            device.nodes = nodes.iter().map(PathBuf::from).collect();
+        };
+        nodes(&mut devices, &["/dev/null"]);
+        assert_eq!(fault(&devices), "");
+        nodes(&mut devices, &["/dev/null", "/dev"]);
+        assert_eq!(fault(&devices), "/dev is no device node");
+    }
+}
