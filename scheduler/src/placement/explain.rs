@@ -187,7 +187,7 @@ impl<'l> Survey<'l> {
 
     fn standing(&self, slot: Slot) -> Standing {
         let near = self.siblings.near(self.ledger, &self.request.spec.place.spread, slot);
-        (near, Reverse(score(&self.candidate(slot), &self.request)))
+        (near, Reverse(score(&self.candidate(slot), &self.request, self.ledger.outlook())))
     }
 
     fn candidate(&self, slot: Slot) -> Candidate<'_> {
@@ -211,8 +211,8 @@ impl<'l> Survey<'l> {
 
     fn score(&self, slot: Slot) -> HostScore {
         let candidate = self.candidate(slot);
-        let part = |rule: &super::score::Rule| (rule.score)(&candidate, &self.request);
-        let rules = RULES.iter().filter(|rule| (rule.applies)(self.request.spec));
+        let part = |rule: &super::score::Rule| (rule.score)(&candidate, &self.request, self.ledger.outlook());
+        let rules = RULES.iter().filter(|rule| (rule.applies)(self.request.spec, self.ledger.outlook()));
         let parts = rules.map(|rule| ScorePart { rule: rule.name, score: part(rule) }).collect();
         let (near, Reverse(score)) = self.standing(slot);
         let over = self.request.spec.place.spread.iter();

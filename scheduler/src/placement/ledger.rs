@@ -11,7 +11,10 @@ use std::sync::Arc;
 
 use supercloud_proto::{amount::Amounts, id::HostId};
 
-use super::spread::{Domains, Whereabouts};
+use super::{
+    outlook::Outlook,
+    spread::{Domains, Whereabouts},
+};
 use crate::state::{
     Host, HostUse, Instance, Placement, State,
     fits::{Candidate, Request},
@@ -30,8 +33,11 @@ const MIN_KEPT_CHANGES: usize = 1_024;
 /// All hosts, and what is given away of each.
 pub(super) struct Ledger {
     state: State,
+    outlook: Outlook,
     seats: Vec<Seat>,
     domains: Domains,
+    /// What all hosts have to give away.
+    whole: Amounts,
     vacant: usize,
     changes: Vec<Change>,
     /// Number of the first of `changes`.
@@ -95,9 +101,22 @@ impl Ledger {
     /// As the state has it.
     pub(super) fn new(state: &State) -> Self {
         let mut domains = Domains::default();
-        let seats = state.hosts().values().map(|host| Seat::of(state, host, &mut domains)).collect();
+        let seats: Vec<Seat> =
+            state.hosts().values().map(|host| Seat::of(state, host, &mut domains)).collect();
+        let whole = seats.iter().fold(Amounts::default(), |sum, seat| sum.saturating_add(seat.allocatable));
         let (changes, given) = (Vec::new(), Vec::new());
-        Self { state: state.clone(), seats, domains, vacant: 0, changes, first_change: 0, given }
+        let outlook = Outlook::of(state);
+        Self {
+            state: state.clone(),
+            outlook,
+            seats,
+            domains,
+            whole,
+            vacant: 0,
+            changes,
+            first_change: 0,
+            given,
+        }
     }
 
     /// As this state has it.
@@ -122,11 +141,26 @@ impl Ledger {
         if self.vacant > MIN_VACANT.max(self.seats.len() / 2) {
             return self.begin_anew();
         }
+        self.look_out(&known);
         let kept = MIN_KEPT_CHANGES.max(self.seats.len() * KEPT_CHANGES);
         let surplus = self.changes.len().saturating_sub(kept);
         self.changes.drain(..surplus);
         self.first_change += surplus;
         CaughtUp::Improved(improved)
+    }
+
+    /// Takes in the mix of requests for devices. Where it is another one, hosts with devices are not as good as they were.
+    fn look_out(&mut self, known: &State) {
+        if self.state.device_demands().ptr_eq(known.device_demands()) {
+            return;
+        }
+        let outlook = Outlook::of(&self.state);
+        if std::mem::replace(&mut self.outlook, outlook) == self.outlook {
+            return;
+        }
+        let has_devices = |slot: &Slot| !self.seats[*slot].host.inventory.devices.is_empty();
+        let concerned = (0..self.seats.len()).filter(has_devices);
+        self.changes.extend(concerned.map(|slot| Change { slot, is_of_record: false }));
     }
 
     fn begin_anew(&mut self) -> CaughtUp {
@@ -141,8 +175,10 @@ impl Ledger {
 
     fn push(&mut self, host: HostId) {
         if let Some(host) = self.state.host(host) {
+            let seat = Seat::of(&self.state, host, &mut self.domains);
             self.changes.push(Change { slot: self.seats.len(), is_of_record: true });
-            self.seats.push(Seat::of(&self.state, host, &mut self.domains));
+            self.whole = self.whole.saturating_add(seat.allocatable);
+            self.seats.push(seat);
         }
     }
 
@@ -150,7 +186,10 @@ impl Ledger {
     fn refresh(&mut self, slot: Slot) -> bool {
         let seat = &mut self.seats[slot];
         let Some(host) = self.state.host(seat.id) else {
-            self.vacant += usize::from(std::mem::replace(&mut seat.taken, false));
+            if std::mem::replace(&mut seat.taken, false) {
+                self.vacant += 1;
+                self.whole = self.whole.saturating_sub(seat.allocatable);
+            }
             self.changes.push(Change { slot, is_of_record: true });
             return false;
         };
@@ -163,8 +202,13 @@ impl Ledger {
             self.changes.push(Change { slot, is_of_record: false });
             return gave_back(&before, &seat.used);
         }
-        self.vacant -= usize::from(!seat.taken);
+        if seat.taken {
+            self.whole = self.whole.saturating_sub(seat.allocatable);
+        } else {
+            self.vacant -= 1;
+        }
         *seat = Seat::of(&self.state, host, &mut self.domains);
+        self.whole = self.whole.saturating_add(seat.allocatable);
         self.changes.push(Change { slot, is_of_record: true });
         true
     }
@@ -172,6 +216,16 @@ impl Ledger {
     /// The state it is of.
     pub(super) fn state(&self) -> &State {
         &self.state
+    }
+
+    /// What all hosts have to give away.
+    pub(super) fn whole(&self) -> Amounts {
+        self.whole
+    }
+
+    /// The mix of requests for devices.
+    pub(super) fn outlook(&self) -> &Outlook {
+        &self.outlook
     }
 
     /// All slots, vacant ones too.

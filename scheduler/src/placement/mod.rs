@@ -7,12 +7,14 @@
 //! To add a filter: see `state::fits`. To add a score rule: see [`score`]. Cases are text files in `cases`, one for each filter and edge.
 
 pub mod explain;
+mod fair;
 mod ledger;
+mod outlook;
 pub mod pass;
 pub mod plan;
 mod queue;
 mod ranking;
-pub mod score;
+mod score;
 mod shapes;
 mod spread;
 #[cfg(test)]

@@ -1,8 +1,8 @@
 //! The scheduling pass: instances that wait are given hosts, on a snapshot, many at a time. It changes nothing and tells nobody; `State::apply`
 //! checks each placement again by the same rule, and what it refuses is still pending.
 //!
-//! Instances are taken in the state's order, most urgent and then oldest first, and each gets the best host that is left. What one takes, the
-//! next one misses. What waits (`queue`), what hosts have (`ledger`) and in which order they are good for which shape of instance (`shapes`) is
+//! The most urgent instances are taken first, among them boroughs in turn (`fair`) and of each borough the oldest, and each gets the best host that is
+//! left. What one takes, the next one misses. What waits (`queue`), what hosts have (`ledger`) and in which order they are good for which shape of instance (`shapes`) is
 //! kept by an [`Engine`] from pass to pass and repaired by what changed, so that a pass costs what it decides: neither what the estate holds nor
 //! what waits in vain. What an engine knows from before never changes what it decides: [`pass`], which begins with a new one, decides
 //! the same; a test compares.
@@ -21,11 +21,12 @@ use supercloud_proto::{
 
 pub use super::queue::Unplaced;
 use super::{
+    fair::Boroughs,
     ledger::{CaughtUp, Ledger},
     queue::{Progress, Queue},
     shapes::Shapes,
 };
-use crate::state::{Placement, RevisionRecord, State, fits::held_slots};
+use crate::state::{Placement, RevisionRecord, State, demand::demand, fits::held_slots};
 
 /// Most placements of one pass: so many fit into one log entry of about half a MiB, and apply is done with them in some tens of milliseconds.
 pub const MAX_PLACEMENTS: usize = 10_000;
@@ -63,6 +64,7 @@ pub fn pass(state: &State, now: UnixMillis, limits: Limits) -> Plan {
 /// What is kept from pass to pass. Costs for each host what is given away of it, for each instance that waits its id, and see `shapes`.
 pub struct Engine {
     ledger: Ledger,
+    boroughs: Boroughs,
     queue: Queue,
     shapes: Shapes,
 }
@@ -78,7 +80,9 @@ impl Engine {
     /// Knows the hosts of this state and what waits in it.
     #[must_use]
     pub fn new(state: &State) -> Self {
-        Self { ledger: Ledger::new(state), queue: Queue::new(state), shapes: Shapes::default() }
+        let mut boroughs = Boroughs::default();
+        let queue = Queue::new(state, &mut boroughs);
+        Self { ledger: Ledger::new(state), boroughs, queue, shapes: Shapes::default() }
     }
 
     /// A pass on this state, which is of the same cluster as that of the pass before and mostly newer, at a time that is not earlier.
@@ -101,12 +105,13 @@ impl Engine {
             *self = Self::new(state);
         }
         let waiting = state.pending_since(self.ledger.state());
-        self.queue.catch_up(state, &waiting);
-        self.queue.ripen(state, now);
+        self.queue.catch_up(state, &waiting, &mut self.boroughs);
+        self.queue.ripen(state, now, &mut self.boroughs);
         let caught_up = self.ledger.catch_up(state);
         if caught_up == CaughtUp::Anew {
             self.shapes = Shapes::default();
         }
+        self.boroughs.catch_up(state, self.ledger.whole());
         self.queue.wake(&self.ledger, &caught_up);
     }
 
@@ -114,7 +119,7 @@ impl Engine {
         debug_assert!(self.queue.next_wake().is_none_or(|at| at > now), "its time had come");
         let mut plan = Plan { next_wake: self.queue.next_wake(), ..Plan::default() };
         let (mut progress, mut held) = (Progress::default(), Held::default());
-        while let Some((line, id)) = self.queue.next(&mut progress) {
+        while let Some((line, id)) = self.queue.next(&mut progress, &self.boroughs) {
             let record = self.queue.record(line);
             if held.holds(self.ledger.state(), record, id) {
                 // The report that it is gone is a change of the state, and brings another pass.
@@ -125,7 +130,10 @@ impl Engine {
                 break;
             }
             match self.shapes.place(&mut self.ledger, record, id) {
-                Some(placement) => plan.placements.push(placement),
+                Some(placement) => {
+                    self.boroughs.give(self.queue.borough(line), demand(&record.spec));
+                    plan.placements.push(placement);
+                }
                 // What a pass gives is not given back in it: what found no host does not find one later.
                 None => plan.unplaced.push(self.queue.stick(line, id)),
             }

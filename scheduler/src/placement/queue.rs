@@ -1,5 +1,5 @@
-//! What waits for a host, kept from pass to pass. Instances of a revision stand in one line, and lines are served in the state's order, most urgent
-//! and then oldest first.
+//! What waits for a host, kept from pass to pass. Instances of a revision stand in one line. The most urgent are served first, among them boroughs in
+//! turn (see `fair`), and of a borough the oldest.
 //!
 //! A line whose turn found no host is *stuck*: nobody looks at it, however long it is, until something was given back on a host that it
 //! would fit then. Lines that need the same are stuck together, so that this is asked once for all of them. So a pass costs what may have
@@ -11,7 +11,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap},
-    ops::Bound::{Excluded, Unbounded},
+    ops::Bound::{Excluded, Included, Unbounded},
     sync::Arc,
 };
 
@@ -22,6 +22,7 @@ use supercloud_proto::{
 };
 
 use super::{
+    fair::{Boroughs, Number, Turns},
     ledger::{CaughtUp, Ledger, Slot},
     shapes::Needs,
 };
@@ -30,8 +31,14 @@ use crate::state::{
     fits::{Candidate, Request},
 };
 
-/// A place in the order: most urgent first, then oldest.
-type Place = (Reverse<u32>, InstanceId);
+/// Before and behind all ids.
+const FIRST: InstanceId = InstanceId { index: 0, ordinal: 0 };
+const LAST: InstanceId = InstanceId { index: u64::MAX, ordinal: u32::MAX };
+
+/// Of one borough and one priority: these are served oldest first.
+type Rank = (Reverse<u32>, Number);
+/// A place in the order of a rank.
+type Place = (Rank, InstanceId);
 /// A line's place in the slab.
 type Line = usize;
 
@@ -55,6 +62,7 @@ pub(super) struct Queue {
 /// Instances of one revision.
 struct Waiters {
     record: Arc<RevisionRecord>,
+    borough: Number,
     /// The first of each run, with the last one.
     runs: BTreeMap<InstanceId, InstanceId>,
     /// Where the line stands among the open ones: no later than the first of it. `None`: it is stuck.
@@ -72,10 +80,20 @@ fn stuck_by(record: &RevisionRecord) -> StuckBy {
 /// How far one pass has come.
 #[derive(Default)]
 pub(super) struct Progress {
+    /// The priority that is served; `None`: none was yet.
+    level: Option<Reverse<u32>>,
+    /// The boroughs that wait with this priority.
+    turns: Turns,
+    served: HashMap<Number, Served>,
+}
+
+/// How far one borough has come with one priority.
+#[derive(Default)]
+struct Served {
     /// Open lines up to here have been entered.
-    entered: Option<Place>,
+    entered: Option<InstanceId>,
     /// The next of each line that was entered and has not come to its end.
-    next: BinaryHeap<Reverse<(Place, Line)>>,
+    next: BinaryHeap<Reverse<(InstanceId, Line)>>,
 }
 
 /// Instances of one revision that found no host.
@@ -93,14 +111,14 @@ pub struct Unplaced {
 
 impl Queue {
     /// All that waits in a state.
-    pub(super) fn new(state: &State) -> Self {
+    pub(super) fn new(state: &State, boroughs: &mut Boroughs) -> Self {
         let mut queue = Self::default();
-        queue.catch_up(state, &state.pending_since(&State::default()));
+        queue.catch_up(state, &state.pending_since(&State::default()), boroughs);
         queue
     }
 
     /// Takes in what began to wait and what no longer does.
-    pub(super) fn catch_up(&mut self, state: &State, waiting: &Waiting) {
+    pub(super) fn catch_up(&mut self, state: &State, waiting: &Waiting, boroughs: &mut Boroughs) {
         for (first, last, ()) in runs(waiting.ended.iter().map(|id| (*id, ()))) {
             self.remove(first, last);
         }
@@ -110,15 +128,15 @@ impl Queue {
             self.later.insert((instance.not_before(), instance.id));
             self.times.insert(instance.id, instance.not_before());
         }
-        self.add(now.into_iter());
+        self.add(now.into_iter(), boroughs);
     }
 
     /// Puts those in line whose time has come.
-    pub(super) fn ripen(&mut self, state: &State, now: UnixMillis) {
+    pub(super) fn ripen(&mut self, state: &State, now: UnixMillis, boroughs: &mut Boroughs) {
         while let Some((_, id)) = self.later.first().filter(|(at, _)| *at <= now).copied() {
             self.later.pop_first();
             self.times.remove(&id);
-            self.add(state.instance(id).into_iter());
+            self.add(state.instance(id).into_iter(), boroughs);
         }
     }
 
@@ -127,10 +145,10 @@ impl Queue {
         self.later.first().map(|(at, _)| *at)
     }
 
-    fn add<'a>(&mut self, instances: impl Iterator<Item = &'a Arc<Instance>>) {
+    fn add<'a>(&mut self, instances: impl Iterator<Item = &'a Arc<Instance>>, boroughs: &mut Boroughs) {
         let records = instances.map(|instance| (instance.id, ByPlace(&instance.record)));
         for (first, last, record) in runs(records) {
-            let line = self.line(record.0);
+            let line = self.line(record.0, boroughs);
             self.runs.insert(first, (last, line));
             let waiters = &mut self.lines[line];
             let is_new = waiters.runs.is_empty();
@@ -147,10 +165,11 @@ impl Queue {
     }
 
     /// The line of a revision, made where it is not there.
-    fn line(&mut self, record: &Arc<RevisionRecord>) -> Line {
+    fn line(&mut self, record: &Arc<RevisionRecord>, boroughs: &mut Boroughs) -> Line {
         let lines = &mut self.lines;
         *self.numbers.entry(Arc::as_ptr(record).addr()).or_insert_with(|| {
-            lines.insert(Waiters { record: record.clone(), runs: BTreeMap::new(), place: None })
+            let borough = boroughs.number(&record.key.borough);
+            lines.insert(Waiters { record: record.clone(), borough, runs: BTreeMap::new(), place: None })
         })
     }
 
@@ -218,23 +237,54 @@ impl Queue {
     }
 
     /// The next one in order.
-    pub(super) fn next(&self, progress: &mut Progress) -> Option<(Line, InstanceId)> {
+    pub(super) fn next(&self, progress: &mut Progress, boroughs: &Boroughs) -> Option<(Line, InstanceId)> {
         loop {
-            let after = progress.entered.map_or(Unbounded, Excluded);
-            let unentered = self.open.range((after, Unbounded)).next();
-            let is_before =
-                |place: &Place| progress.next.peek().is_none_or(|Reverse((earliest, _))| place < earliest);
-            if let Some((place, line)) = unentered.filter(|(place, _)| is_before(place)) {
-                progress.entered = Some(*place);
+            let whose = progress.turns.whose(boroughs).zip(progress.level);
+            let Some((borough, level)) = whose else {
+                self.begin_level(progress, boroughs)?;
+                continue;
+            };
+            let next = self.next_of((level, borough), progress.served.entry(borough).or_default());
+            if next.is_some() {
+                return next;
+            }
+            progress.turns.end();
+        }
+    }
+
+    /// Goes on with the next lower priority with which anybody waits.
+    fn begin_level(&self, progress: &mut Progress, boroughs: &Boroughs) -> Option<()> {
+        let after = progress.level.map_or(Unbounded, |level| Excluded(((level, Number::MAX), LAST)));
+        let ((level, mut borough), _) = *self.open.range((after, Unbounded)).next()?.0;
+        *progress = Progress { level: Some(level), ..Progress::default() };
+        loop {
+            progress.turns.join(boroughs, borough);
+            let after = Excluded(((level, borough), LAST));
+            match self.open.range((after, Unbounded)).next() {
+                Some((((priority, next), _), _)) if *priority == level => borough = *next,
+                _ => return Some(()),
+            }
+        }
+    }
+
+    /// The next one of a borough.
+    fn next_of(&self, rank: Rank, served: &mut Served) -> Option<(Line, InstanceId)> {
+        loop {
+            let after = served.entered.map_or(Included((rank, FIRST)), |entered| Excluded((rank, entered)));
+            let last = Included((rank, LAST));
+            let unentered = self.open.range((after, last)).next();
+            let is_before = |id: &InstanceId| served.next.peek().is_none_or(|Reverse((first, _))| id < first);
+            if let Some(((_, id), line)) = unentered.filter(|((_, id), _)| is_before(id)) {
+                served.entered = Some(*id);
                 let first = self.lines[*line].first();
-                progress.next.extend(first.map(|first| Reverse((first, *line))));
+                served.next.extend(first.map(|first| Reverse((first, *line))));
                 continue;
             }
-            let Reverse((place, line)) = progress.next.pop()?;
+            let Reverse((id, line)) = served.next.pop()?;
             if self.lines[line].place.is_some() {
-                let after = self.lines[line].after(place.1);
-                progress.next.extend(after.map(|next| Reverse((next, line))));
-                return Some((line, place.1));
+                let after = self.lines[line].after(id);
+                served.next.extend(after.map(|next| Reverse((next, line))));
+                return Some((line, id));
             }
         }
     }
@@ -254,34 +304,39 @@ impl Queue {
         waiters.unplaced(from)
     }
 
-    /// All that is stuck, in the order in which it would be served.
+    /// The borough whose instances stand in a line.
+    pub(super) fn borough(&self, line: Line) -> Number {
+        self.lines[line].borough
+    }
+
+    /// All that is stuck, most urgent and then oldest first.
     pub(super) fn unplaced(&self) -> Vec<Unplaced> {
         let lines = self.stuck.values().flatten().map(|line| &self.lines[*line]);
         let mut found: Vec<_> = lines.filter_map(|waiters| Some((waiters.first()?, waiters))).collect();
-        found.sort_unstable_by_key(|(place, _)| *place);
-        found.into_iter().map(|((_, first), waiters)| waiters.unplaced(first)).collect()
+        found.sort_unstable_by_key(|(first, waiters)| (Reverse(waiters.record.spec.priority), *first));
+        found.into_iter().map(|(first, waiters)| waiters.unplaced(first)).collect()
     }
 }
 
 impl Waiters {
     fn place_of(&self, id: InstanceId) -> Place {
-        (Reverse(self.record.spec.priority), id)
+        ((Reverse(self.record.spec.priority), self.borough), id)
     }
 
-    fn first(&self) -> Option<Place> {
-        self.runs.keys().next().map(|id| self.place_of(*id))
+    fn first(&self) -> Option<InstanceId> {
+        self.runs.keys().next().copied()
     }
 
-    fn after(&self, id: InstanceId) -> Option<Place> {
+    fn after(&self, id: InstanceId) -> Option<InstanceId> {
         let (_, last) = self.runs.range(..=id).next_back()?;
         if id < *last {
-            return id.after().map(|id| self.place_of(id));
+            return id.after();
         }
-        self.runs.range((Excluded(id), Unbounded)).next().map(|(id, _)| self.place_of(*id))
+        self.runs.range((Excluded(id), Unbounded)).next().map(|(id, _)| *id)
     }
 
     fn reopen(&mut self, line: Line, open: &mut BTreeMap<Place, Line>) {
-        self.place = self.first();
+        self.place = self.first().map(|first| self.place_of(first));
         open.extend(self.place.map(|place| (place, line)));
     }
 

@@ -12,59 +12,58 @@
 //! *Wishes add up with the fit*: a weight of 100 is worth as much as the difference between an empty host and a full one, so a small wish does not
 //! open an empty host, and a large one does.
 
-use supercloud_proto::{amount::Amounts, name::DeviceName, spec::WorkloadSpec};
+use supercloud_proto::{amount::Amounts, spec::WorkloadSpec};
 
-use crate::state::fits::{Candidate, DeviceChoice, Request};
+use super::outlook::{Outlook, PARTS};
+use crate::state::fits::{Candidate, Request};
 
 /// The whole of an amount. Parts of a million: ten thousandths of a core still count on a host with thousands of cores.
-pub const WHOLE: u64 = 1_000_000;
+pub(super) const WHOLE: u64 = 1_000_000;
+
+/// What a whole device is worth: ten times the difference between an empty host and a full one.
+const DEVICE: i64 = 10 * WHOLE as i64;
 
 /// What a point of a wish's weight is worth.
 const POINT: i64 = WHOLE as i64 / 100;
 
 /// One rule.
 #[derive(Debug)]
-pub struct Rule {
+pub(super) struct Rule {
     /// Its name, part of the API.
-    pub name: &'static str,
+    pub(super) name: &'static str,
     /// What it gives a host that fits.
-    pub score: fn(&Candidate<'_>, &Request<'_>) -> i64,
-    /// Whether the spec has anything to do with it; where not, it gives nothing and is not told.
-    pub applies: fn(&WorkloadSpec) -> bool,
+    pub(super) score: fn(&Candidate<'_>, &Request<'_>, &Outlook) -> i64,
+    /// Whether the spec or the estate has anything to do with it; where not, it gives nothing and is not told.
+    pub(super) applies: fn(&WorkloadSpec, &Outlook) -> bool,
 }
 
 /// The rules.
-pub const RULES: [Rule; 2] = [
-    Rule { name: "best-fit", score: best_fit, applies: |_| true },
-    Rule { name: "prefer", score: prefer, applies: |spec| !spec.place.prefer.is_empty() },
+pub(super) const RULES: [Rule; 3] = [
+    Rule { name: "best-fit", score: best_fit, applies: |_, _| true },
+    Rule { name: "devices", score: devices, applies: |_, outlook| !outlook.is_empty() },
+    Rule { name: "prefer", score: prefer, applies: |spec, _| !spec.place.prefer.is_empty() },
 ];
 
 /// The score of a host that fits.
-pub fn score(candidate: &Candidate<'_>, request: &Request<'_>) -> i64 {
-    RULES.iter().map(|rule| (rule.score)(candidate, request)).fold(0, i64::saturating_add)
-}
-
-/// The devices of a host that an instance gets, in the order of its requests: those of which the least is free, so that whole ones stay whole, and of
-/// equals the first by name. `None` where the filter `devices` would say no.
-pub(super) fn choose_devices(candidate: &Candidate<'_>, spec: &WorkloadSpec) -> Option<Vec<DeviceName>> {
-    let mut chosen = Vec::new();
-    for request in &spec.resources.devices {
-        let mut fitting: Vec<DeviceChoice<'_>> = candidate.devices_for(request).collect();
-        fitting.sort_by_key(|choice| choice.free);
-        chosen.extend(fitting.get(..request.count as usize)?.iter().map(|choice| choice.name.clone()));
-    }
-    Some(chosen)
+pub(super) fn score(candidate: &Candidate<'_>, request: &Request<'_>, outlook: &Outlook) -> i64 {
+    RULES.iter().map(|rule| (rule.score)(candidate, request, outlook)).fold(0, i64::saturating_add)
 }
 
 /// 0 for a host that stays empty, [`WHOLE`] for one that is full to the brim.
-fn best_fit(candidate: &Candidate<'_>, request: &Request<'_>) -> i64 {
+fn best_fit(candidate: &Candidate<'_>, request: &Request<'_>, _: &Outlook) -> i64 {
     let whole = candidate.allocatable;
     let left = candidate.free().saturating_sub(request.demand);
     i64::try_from(WHOLE - dominant_share(left, whole)).unwrap_or(0)
 }
 
+/// What of the host's devices typical requests could no longer be given, as a loss: a whole device is [`DEVICE`].
+fn devices(candidate: &Candidate<'_>, request: &Request<'_>, outlook: &Outlook) -> i64 {
+    let choice = outlook.choose(candidate, request.demand, request.spec);
+    choice.map_or(0, |choice| -(choice.loss * (DEVICE / (1_000 * PARTS))))
+}
+
 /// The weights of the wishes that the host grants, a hundredth of [`WHOLE`] each point: one of weight 100 outweighs any fit.
-fn prefer(candidate: &Candidate<'_>, request: &Request<'_>) -> i64 {
+fn prefer(candidate: &Candidate<'_>, request: &Request<'_>, _: &Outlook) -> i64 {
     let wishes = request.spec.place.prefer.iter();
     let granted = wishes.filter(|wish| wish.when.holds(candidate.attribute(&wish.when.attribute)));
     granted.map(|wish| i64::from(wish.weight) * POINT).sum()

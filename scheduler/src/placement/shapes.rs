@@ -19,7 +19,7 @@ use supercloud_proto::{
 use super::{
     ledger::{Ledger, Slot},
     ranking::{Rank, Ranking},
-    score::{choose_devices, score},
+    score::score,
     spread::{Apart, Look, Siblings},
 };
 use crate::state::{
@@ -216,7 +216,7 @@ impl Shape {
         let candidate = ledger.candidate(slot);
         let request = self.request(&self.example);
         let is_open = ledger.is_taken(slot) && !self.unsuited[slot] && candidate.has_room(&request);
-        let rank: Option<Rank> = is_open.then(|| score(&candidate, &request));
+        let rank: Option<Rank> = is_open.then(|| score(&candidate, &request, ledger.outlook()));
         let place = ledger.whereabouts(slot).as_far_as(&self.wants.over);
         self.ranking.put(slot, place, rank);
     }
@@ -274,7 +274,7 @@ impl Shape {
         let host = candidate.host.id;
         // The filters let the host pass, so there are ports and devices; were they ever to disagree, the instance would be pending, not misplaced.
         let ports = choose_ports(candidate.host, candidate.used, request.spec, id)?;
-        let devices = choose_devices(&candidate, request.spec)?;
+        let devices = ledger.outlook().choose(&candidate, request.demand, request.spec)?.devices;
         let placement = Placement { instance: id, host, ports, devices };
         ledger.give(slot, &placement, &request);
         Some((placement, slot))

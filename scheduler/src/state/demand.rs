@@ -1,7 +1,8 @@
 //! What an instance takes of its host: what its spec asks for, and what running it costs on top.
 
 use supercloud_proto::{
-    amount::{Amounts, Bytes},
+    amount::{Amounts, Bytes, MilliCpu},
+    device::DeviceRequest,
     spec::{Driver, WorkloadSpec},
 };
 
@@ -20,6 +21,23 @@ pub fn demand(spec: &WorkloadSpec) -> Amounts {
     let overhead: u64 =
         spec.tasks.iter().map(|task| overhead(&task.driver, asked)).fold(0, u64::saturating_add);
     asked.saturating_add(Amounts { memory: Bytes(overhead), ..Amounts::default() })
+}
+
+/// What an instance asks for of one kind of device, with what else it takes.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DeviceDemand {
+    /// Processor time.
+    pub cpu: MilliCpu,
+    /// Memory, with what running it costs.
+    pub memory: Bytes,
+    /// The devices.
+    pub request: DeviceRequest,
+}
+
+/// What instances of a spec ask for of devices.
+pub fn device_demands(spec: &WorkloadSpec) -> impl Iterator<Item = DeviceDemand> {
+    let Amounts { cpu, memory, .. } = demand(spec);
+    spec.resources.devices.iter().map(move |request| DeviceDemand { cpu, memory, request: request.clone() })
 }
 
 fn overhead(driver: &Driver, asked: Amounts) -> u64 {

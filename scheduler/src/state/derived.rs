@@ -11,11 +11,12 @@ use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use supercloud_proto::{
     amount::Amounts,
     id::{HostId, InstanceId},
-    name::{HostName, WorkloadKey},
+    name::{BoroughName, HostName, WorkloadKey},
     spec::Protocol,
 };
 
 use super::{
+    demand::{DeviceDemand, device_demands},
     model::{DevicesUse, Host, Instance, Placed},
     sorted::Sorted,
 };
@@ -79,6 +80,10 @@ pub struct Derived {
     uses: OrdMap<HostId, Arc<HostUse>>,
     of_workload: OrdMap<WorkloadKey, OrdSet<InstanceId>>,
     pending: OrdSet<(Reverse<u32>, InstanceId)>,
+    /// What the instances of each borough take of their hosts.
+    taken: OrdMap<BoroughName, Amounts>,
+    /// How many instances ask for devices so.
+    device_demands: OrdMap<DeviceDemand, u64>,
     unused: Arc<HostUse>,
 }
 
@@ -88,6 +93,9 @@ impl Derived {
         match self.of_workload.get_mut(instance.workload()) {
             Some(ids) => drop(ids.insert(instance.id)),
             None => drop(self.of_workload.insert(instance.workload().clone(), OrdSet::unit(instance.id))),
+        }
+        for demand in device_demands(instance.spec()) {
+            *self.device_demands.entry(demand).or_default() += 1;
         }
         self.moved(Standing::default(), instance);
     }
@@ -112,8 +120,15 @@ impl Derived {
             used.instances.insert(instance.id);
         }
         match (before.takes, now.takes) {
-            (false, true) => used.give(instance, placed),
-            (true, false) => used.take_back(instance, placed),
+            (false, true) => {
+                used.give(instance, placed);
+                let taken = self.taken.entry(instance.workload().borough.clone()).or_default();
+                *taken = taken.saturating_add(placed.taken);
+            }
+            (true, false) => {
+                used.take_back(instance, placed);
+                give_back(&mut self.taken, instance, placed);
+            }
             _ => {}
         }
         used.leaving = used.leaving + u32::from(now.leaving) - u32::from(before.leaving);
@@ -121,6 +136,9 @@ impl Derived {
 
     /// Takes out an instance as it last was.
     pub(super) fn remove(&mut self, instance: &Instance) {
+        for demand in device_demands(instance.spec()) {
+            self.forget_demand(&demand);
+        }
         if let Some(ids) = self.of_workload.get_mut(instance.workload()) {
             ids.remove(&instance.id);
             if ids.is_empty() {
@@ -137,9 +155,18 @@ impl Derived {
         used.leaving -= u32::from(Standing::of(instance).leaving);
         if instance.takes().is_some() {
             used.take_back(instance, placed);
+            give_back(&mut self.taken, instance, placed);
         }
         if used.instances.is_empty() {
             self.uses.remove(&placed.host);
+        }
+    }
+
+    fn forget_demand(&mut self, demand: &DeviceDemand) {
+        let Some(count) = self.device_demands.get_mut(demand) else { return };
+        *count -= 1;
+        if *count == 0 {
+            self.device_demands.remove(demand);
         }
     }
 
@@ -201,8 +228,21 @@ impl Derived {
         waiting
     }
 
+    pub(super) fn taken(&self) -> &OrdMap<BoroughName, Amounts> {
+        &self.taken
+    }
+
+    pub(super) fn device_demands(&self) -> &OrdMap<DeviceDemand, u64> {
+        &self.device_demands
+    }
+
     pub(super) fn only_compared(&self) -> Self {
-        Self { uses: self.uses.clone(), pending: self.pending.clone(), ..Self::default() }
+        Self {
+            uses: self.uses.clone(),
+            pending: self.pending.clone(),
+            device_demands: self.device_demands.clone(),
+            ..Self::default()
+        }
     }
 }
 
@@ -220,6 +260,16 @@ pub(super) fn key_of<K: Copy, V>(difference: DiffItem<'_, '_, K, V>) -> K {
     match difference {
         DiffItem::Add(key, _) | DiffItem::Remove(key, _) => *key,
         DiffItem::Update { new: (key, _), .. } => *key,
+    }
+}
+
+/// Takes back what an instance took of its borough's account.
+fn give_back(taken: &mut OrdMap<BoroughName, Amounts>, instance: &Instance, placed: &Placed) {
+    let borough = &instance.workload().borough;
+    let Some(all) = taken.get_mut(borough) else { return };
+    *all = all.saturating_sub(placed.taken);
+    if *all == Amounts::default() {
+        taken.remove(borough);
     }
 }
 

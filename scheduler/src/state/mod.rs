@@ -11,6 +11,7 @@ use std::sync::Arc;
 
 use imbl::OrdMap;
 use supercloud_proto::{
+    amount::Amounts,
     id::{HostId, InstanceId, LogIndex},
     name::{BoroughName, HostName, WorkloadKey},
 };
@@ -31,6 +32,7 @@ pub mod sorted;
 pub mod tests;
 
 pub use command::{Change, Command, Done, Entry, HostReports, HostVerdict, Outcome, Placement, Rejection};
+pub use demand::DeviceDemand;
 pub use derived::{Derived, HostUse, Waiting};
 pub use model::{
     Background, Borough, Event, EventKind, Grant, Host, Instance, Placed, Ports, RevisionRecord, Run,
@@ -175,6 +177,16 @@ impl State {
     /// How what waits for a host differs from another state; takes time like [`State::hosts_changed_since`].
     pub fn pending_since(&self, before: &Self) -> Waiting {
         self.derived.pending_since(&before.derived)
+    }
+
+    /// What the placed instances of each borough take of their hosts, where it is anything.
+    pub fn taken_by_borough(&self) -> &OrdMap<BoroughName, Amounts> {
+        self.derived.taken()
+    }
+
+    /// What instances ask for of devices, and how many ask for the same.
+    pub fn device_demands(&self) -> &OrdMap<DeviceDemand, u64> {
+        self.derived.device_demands()
     }
 
     /// Only what [`State::hosts_changed_since`] and [`State::pending_since`] compare: for whoever compares a later state with it and should not

@@ -74,7 +74,7 @@ fn report(estate: &mut Estate, which: usize, state: u8) {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { cases: 400, failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn an_old_engine_decides_what_a_new_one_does(
