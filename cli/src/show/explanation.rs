@@ -39,6 +39,14 @@ pub fn value(explanation: &v1::PlacementExplanation) -> Value {
         ("filters", Value::Array(filters.collect())),
         ("nearest", explanation.nearest.as_ref().map_or(Value::Null, nearest)),
         ("scores", Value::Array(scores.collect())),
+        (
+            "changes",
+            explanation
+                .changes
+                .iter()
+                .map(|told| json!({"kind": told.kind, "change": told.change, "host": told.host}))
+                .collect(),
+        ),
     ])
 }
 
@@ -66,6 +74,9 @@ pub fn text(explanation: &v1::PlacementExplanation) -> String {
     if let Some(miss) = &explanation.nearest {
         let short: Vec<&str> = miss.shortfalls.iter().map(|short| short.reason.as_str()).collect();
         text.push_str(&format!("  nearest: {} ({})\n", miss.host, short.join("; ")));
+    }
+    for told in &explanation.changes {
+        text.push_str(&format!("  it would fit: {}\n", told.change));
     }
     for (place, score) in explanation.scores.iter().take(SCORES).enumerate() {
         let parts: Vec<String> =

@@ -206,9 +206,13 @@ impl InstanceService for Api {
         let (index, now) = (state.applied(), clock::unix_now());
         let instances = explained(&state, &caller, &request)?;
         let explain = move || {
-            let explain =
-                |instance: &Arc<Instance>| show::explanation(explain::instance(&state, instance, now));
-            instances.iter().map(explain).collect()
+            let mut explanations: Vec<_> =
+                instances.iter().map(|instance| explain::instance(&state, instance, now)).collect();
+            // Instances of a workload that wait mostly wait for the same.
+            if let Some(first) = instances.iter().position(|instance| instance.is_pending()) {
+                explanations[first].changes = explain::changes(&state, &instances[first], now);
+            }
+            explanations.into_iter().map(show::explanation).collect()
         };
         let explanations = self.heavy(explain).await?;
         Ok(self.answer(request.stale, v1::ExplainResponse { explanations, index }))

@@ -167,6 +167,15 @@ pub(super) fn explanation(explanation: explain::Explanation) -> v1::PlacementExp
         nearest: explanation.nearest.map(nearest),
         scores: explanation.scores.into_iter().map(score).collect(),
         summary: explanation.summary,
+        changes: explanation.changes.into_iter().map(suggestion).collect(),
+    }
+}
+
+fn suggestion(told: explain::Suggestion) -> v1::SuggestedChange {
+    v1::SuggestedChange {
+        kind: told.kind.to_owned(),
+        change: told.change,
+        host: told.host.map(String::from).unwrap_or_default(),
     }
 }
 

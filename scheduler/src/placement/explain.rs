@@ -23,8 +23,10 @@ use crate::state::{
     Instance, State,
     fits::{Candidate, FILTERS, Misfit, Request},
 };
+pub use changes::{Suggestion, changes};
 use tally::{Nearest, Tally};
 
+mod changes;
 mod summary;
 mod tally;
 
@@ -52,6 +54,8 @@ pub struct Explanation {
     pub scores: Vec<HostScore>,
     /// The whole in one sentence.
     pub summary: String,
+    /// What would make it fit, where that was looked for ([`changes`]).
+    pub changes: Vec<Suggestion>,
 }
 
 /// What one filter ruled out.
@@ -236,6 +240,7 @@ impl<'l> Survey<'l> {
             }),
             scores: scored.map(|slot| self.score(slot)).collect(),
             summary: String::new(),
+            changes: Vec::new(),
         }
     }
 }

@@ -19,6 +19,7 @@ mod shapes;
 mod spread;
 #[cfg(test)]
 mod tests;
+mod trial;
 
 pub use explain::Explanation;
 pub use pass::{Engine, Limits, Plan, pass};

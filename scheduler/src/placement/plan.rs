@@ -7,23 +7,20 @@
 //! be swapped. *What others wait for is placed too*, in its order, since it would be; it is not reported. *An instance that waits for its time*
 //! (after failures) is neither placed nor unplaced, but counted as waiting.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
 use supercloud_proto::{
-    id::{HostId, InstanceId, Revision, UnixMillis},
-    instance::{Desired, InstanceReport, InstanceState},
+    id::{InstanceId, Revision, UnixMillis},
+    instance::Desired,
     name::{HostName, WorkloadKey},
     spec::{FieldDiff, WorkloadSpec, diff},
 };
 
 use super::{
     explain::{self, Explanation},
-    pass::{Limits, pass},
+    trial::Trial,
 };
-use crate::state::{Change, Command, Done, Entry, Instance, Rejection, State, fits::must_wait_for};
-
-/// Who applies in a copy of the state.
-const BY: &str = "plan";
+use crate::state::{Change, Command, Done, Instance, Rejection, State, fits::must_wait_for};
 
 /// What an apply of one spec would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -81,7 +78,7 @@ pub fn plan(
     specs: &[WorkloadSpec],
     now: UnixMillis,
 ) -> Result<Vec<WorkloadPlan>, Vec<Refused>> {
-    let mut trial = Trial { state: state.clone(), now };
+    let mut trial = Trial::of(state, now);
     let changes = trial.apply_all(specs)?;
     for spec in specs {
         trial.replace_outdated(&spec.key());
@@ -101,18 +98,7 @@ fn stopped(before: &State, after: &State, key: &WorkloadKey) -> Vec<Arc<Instance
     before.instances_of(key).filter(|instance| runs(instance) && goes(instance)).cloned().collect()
 }
 
-/// A copy of the state to try things on.
-struct Trial {
-    state: State,
-    now: UnixMillis,
-}
-
 impl Trial {
-    fn apply(&mut self, command: Command) -> Result<Done, Rejection> {
-        let entry = Entry { time: self.now, by: BY.to_owned(), request_id: String::new(), command };
-        self.state.apply(self.state.applied() + 1, &entry).outcome.result
-    }
-
     fn apply_all(&mut self, specs: &[WorkloadSpec]) -> Result<Vec<Change>, Vec<Refused>> {
         let (mut changes, mut refused) = (Vec::new(), Vec::new());
         for (place, spec) in specs.iter().enumerate() {
@@ -142,37 +128,10 @@ impl Trial {
         }
     }
 
-    /// Lets the hosts of these instances say that they are gone.
-    fn let_go<'a>(&mut self, instances: impl Iterator<Item = &'a Arc<Instance>>) {
-        let mut reports: BTreeMap<HostId, Vec<InstanceReport>> = BTreeMap::new();
-        for instance in instances {
-            let Some(host) = instance.host() else { continue };
-            reports.entry(host).or_default().push(InstanceReport {
-                instance: instance.id,
-                sequence: instance.report_sequence + 1,
-                order_index: instance.order_index,
-                state: InstanceState::Stopped,
-                reason: String::new(),
-                tasks: Vec::new(),
-                time: self.now,
-                unordered: false,
-            });
-        }
-        for (host, reports) in reports {
-            // Only a host that does not exist is rejected, and then nothing of it was taken either.
-            let _done = self.apply(Command::Report { host, reports });
-        }
-    }
-
-    /// Runs passes until one has no more to do. Each but the last places something, so there are only so many.
-    fn place_all(&mut self) {
-        loop {
-            let plan = pass(&self.state, self.now, Limits::default());
-            let held = self.apply(Command::Place(plan.placements));
-            if !plan.more || matches!(held, Err(_) | Ok(Done::Instances(0))) {
-                return;
-            }
-        }
+    /// Why an instance of this spec finds no host.
+    fn because(&self, spec: &WorkloadSpec, instance: Option<&Arc<Instance>>) -> Explanation {
+        let changes = instance.map(|instance| explain::changes(&self.state, instance, self.now));
+        Explanation { changes: changes.unwrap_or_default(), ..explain::spec(&self.state, spec) }
     }
 
     /// What has become of one workload. A spec that comes twice is told twice, as it stands in the end.
@@ -214,7 +173,8 @@ impl Trial {
             stops: stops.iter().map(|instance| instance.id).collect(),
             waiting,
             unplaced,
-            unplaced_because: (unplaced > 0).then(|| explain::spec(&self.state, &current.spec)),
+            unplaced_because: (unplaced > 0)
+                .then(|| self.because(&current.spec, pending().find(|one| !waits(one)))),
             workload,
         })
     }

@@ -89,9 +89,13 @@ fn what_no_host_can_bear_is_pending_and_explained_by_filter_and_shortfall() -> O
             ],
             "need and what is free, of each amount"
         );
+        let changes = explanation.get("changes").cloned().unwrap_or_default();
+        let kinds: Vec<&str> = items(&changes)?.iter().map(|one| text(one, "kind")).collect();
+        assert_eq!(kinds, ["resize"], "no other single change helps: {changes}");
         // People read the same in words.
         let words = cli.ok(&["explain", workload])?;
         assert!(words.contains("resources") && words.contains("nearest: h1"), "{words}");
+        assert!(words.contains("it would fit: ask for 1 cpu and 1016MiB memory and 4GiB disk"), "{words}");
         assert_eq!(docker::containers(&world.cluster.id)?, []);
         Ok(())
     })

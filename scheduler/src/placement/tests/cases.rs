@@ -95,7 +95,9 @@ fn run(estate: &mut Estate, line: &str) -> String {
         }
         ("explain", [key, slot]) => {
             let instance = estate.instance(&key_of(key), slot.parse().unwrap());
-            return explained(&explain::instance(&estate.state, &instance, estate.now));
+            let changes = explain::changes(&estate.state, &instance, estate.now);
+            let told = explain::instance(&estate.state, &instance, estate.now);
+            return explained(&Explanation { changes, ..told });
         }
         ("explain-spec", settings) => return explained(&explain::spec(&estate.state, &spec_of(settings))),
         ("plan", settings) => return planned(estate, settings),
@@ -150,6 +152,9 @@ fn explained(explanation: &Explanation) -> String {
         let parts: Vec<String> =
             score.parts.iter().map(|part| format!("{} {}", part.rule, part.score)).collect();
         out += &format!("  {} scores {} ({})\n", score.host, score.score, parts.join(", "));
+    }
+    for told in &explanation.changes {
+        out += &format!("  would fit: {} ({})\n", told.change, told.kind);
     }
     out
 }

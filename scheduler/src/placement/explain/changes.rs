@@ -1,0 +1,341 @@
+//! What would make an instance fit that fits nowhere: small changes of its spec or of the estate, each tried on a copy of the state by the real apply and a
+//! real pass. What was not seen to work is not told.
+//!
+//! Decisions. *One change at a time*: what needs two is for the reasons of the filters to tell. *The instance goes first in the trial*, with the highest
+//! priority, so that a change is told even where others wait for the same room. *Nobody is named whose work would have to go*, since explanations go
+//! to tenants: it is told how much has to be freed, and the trial frees it by the least urgent work, the youngest first.
+
+use std::{cmp::Reverse, sync::Arc};
+
+use supercloud_proto::{
+    amount::{Amounts, Bytes, MilliCpu},
+    device::{DeviceRequest, Share},
+    host::{HostState, Inventory},
+    id::UnixMillis,
+    name::{HostName, PortName},
+    spec::{Driver, MAX_PRIORITY, WorkloadSpec},
+};
+
+use crate::{
+    placement::{
+        ledger::{Ledger, Slot},
+        trial::Trial,
+    },
+    state::{
+        Command, Host, HostUse, Instance, State,
+        fits::{Candidate, Misfit, Reason, Request},
+    },
+};
+
+/// Most changes that are tried: each is a pass.
+const MAX_TRIALS: usize = 16;
+/// Least memory that is suggested, and what suggestions of memory are rounded down to.
+const MEMORY_STEP: u64 = 1 << 20;
+/// Name of a host that is added in a trial; were it taken, the trial would change that host and not add one, and so it is looked for.
+const NEW_HOST: &str = "new-host";
+
+/// A change that would make an instance fit.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Suggestion {
+    /// `resize` or `relax` the spec, `open-host`, `free-host` or `add-host`.
+    pub kind: &'static str,
+    /// In words.
+    pub change: String,
+    /// The host it is about, or that is to be added another one of; `None`: none in particular.
+    pub host: Option<HostName>,
+}
+
+/// What would make this instance fit; nothing where it has a host, fits somewhere already, or no single change helps. It takes a pass for each change
+/// that is tried: on a large estate keep it off the threads that answer others.
+pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Suggestion> {
+    let ledger = Ledger::new(state);
+    let request = Request::of(instance);
+    let found: Vec<(Slot, Vec<Misfit>)> = ledger
+        .slots()
+        .map(|slot| (slot, ledger.candidate(slot).misfits(&request).collect::<Vec<_>>()))
+        .collect();
+    if !instance.is_pending() || found.iter().any(|(_, misfits)| misfits.is_empty()) {
+        return Vec::new();
+    }
+    let sought = Sought { state, instance, now, ledger: &ledger, request, found };
+    let ideas = sought.resized().into_iter().chain(sought.relaxed()).chain(sought.opened());
+    let ideas = ideas.chain(sought.freed()).chain(sought.added());
+    ideas.take(MAX_TRIALS).filter(|idea| sought.works(idea)).map(|idea| idea.told).collect()
+}
+
+/// A change, and what to try.
+struct Idea {
+    told: Suggestion,
+    spec: Option<WorkloadSpec>,
+    estate: Estate,
+}
+
+/// What is done to the estate.
+enum Estate {
+    Nothing,
+    Open(HostName),
+    Free(Vec<Arc<Instance>>),
+    Add(Arc<Inventory>),
+}
+
+/// What is looked for.
+struct Sought<'s> {
+    state: &'s State,
+    instance: &'s Instance,
+    now: UnixMillis,
+    ledger: &'s Ledger,
+    request: Request<'s>,
+    /// What speaks against each host.
+    found: Vec<(Slot, Vec<Misfit>)>,
+}
+
+impl Sought<'_> {
+    /// Whether the instance, or another one of its workload that waits, is placed once this is so.
+    fn works(&self, idea: &Idea) -> bool {
+        let mut trial = Trial::of(self.state, self.now);
+        let spec = idea.spec.clone().unwrap_or_else(|| self.instance.spec().clone());
+        let count = self.state.workload(self.instance.workload()).map_or(1, |workload| workload.wanted());
+        // A spec that differs in its priority alone is a new revision, and what waits is of it at once.
+        let spec = Box::new(WorkloadSpec { priority: MAX_PRIORITY, count, ..spec });
+        if trial.apply(Command::ApplyWorkload { spec, expect_revision: None }).is_err() {
+            return false;
+        }
+        match &idea.estate {
+            Estate::Nothing => {}
+            Estate::Open(host) => {
+                let command = Command::SetSchedulable { name: host.clone(), schedulable: true };
+                drop(trial.apply(command));
+            }
+            Estate::Free(instances) => trial.let_go(instances.iter()),
+            Estate::Add(inventory) => add_host(&mut trial, inventory),
+        }
+        trial.place_some();
+        let had_host = |id| self.state.instance(id).is_some_and(|before| before.placed.is_some());
+        let placed = |instance: &&Arc<Instance>| instance.takes().is_some() && !had_host(instance.id);
+        trial.state.instances_of(self.instance.workload()).any(|instance| placed(&instance))
+    }
+
+    fn host(&self, slot: Slot) -> &Host {
+        self.ledger.candidate(slot).host
+    }
+
+    /// Hosts against which only amounts speak, with what is missing there.
+    fn short(&self) -> impl Iterator<Item = (Slot, Amounts)> {
+        let is_short = |(_, misfits): &&(Slot, Vec<Misfit>)| {
+            let mut reasons = misfits.iter().flat_map(|misfit| &misfit.reasons);
+            reasons.all(|reason| matches!(reason, Reason::Short { .. }))
+        };
+        let missing = |slot| self.request.demand.saturating_sub(self.ledger.candidate(slot).free());
+        self.found.iter().filter(is_short).map(move |(slot, _)| (*slot, missing(*slot)))
+    }
+
+    /// The host with the smallest part missing of what is needed: of processors, memory or disk, whichever is the largest part.
+    fn nearest_short(&self, may: impl Fn(Slot, Amounts) -> bool) -> Option<(Slot, Amounts)> {
+        let part = |missing: u64, needed: u64| u128::from(missing) * 1_000_000 / u128::from(needed.max(1));
+        let needed = self.request.demand;
+        let parts = |missing: Amounts| {
+            [
+                part(missing.cpu.0, needed.cpu.0),
+                part(missing.memory.0, needed.memory.0),
+                part(missing.disk.0, needed.disk.0),
+            ]
+        };
+        let may = |(slot, missing): &(Slot, Amounts)| may(*slot, *missing);
+        self.short().filter(may).min_by_key(|(slot, missing)| (parts(*missing).into_iter().max(), *slot))
+    }
+
+    /// Asking for less: what the nearest host has.
+    fn resized(&self) -> Vec<Idea> {
+        let asked = self.instance.spec().resources.amounts();
+        let less = |missing: Amounts| Amounts {
+            cpu: MilliCpu(asked.cpu.0.saturating_sub(missing.cpu.0)),
+            memory: Bytes(match missing.memory.0 {
+                0 => asked.memory.0,
+                missing => asked.memory.0.saturating_sub(missing) / MEMORY_STEP * MEMORY_STEP,
+            }),
+            disk: Bytes(asked.disk.0.saturating_sub(missing.disk.0)),
+        };
+        let remains = |_, missing| {
+            let less = less(missing);
+            less.cpu.0 > 0 && less.memory.0 > 0
+        };
+        let mut ideas = Vec::new();
+        if let Some((slot, missing)) = self.nearest_short(remains) {
+            let (less, mut spec) = (less(missing), self.instance.spec().clone());
+            (spec.resources.cpu, spec.resources.memory, spec.resources.disk) =
+                (less.cpu, less.memory, less.disk);
+            ideas.push(self.of_spec(
+                "resize",
+                format!("ask for {}", amounts_text(less, missing)),
+                spec,
+                Some(slot),
+            ));
+        }
+        ideas.extend(
+            (0..self.instance.spec().resources.devices.len()).filter_map(|place| self.fewer_devices(place)),
+        );
+        ideas
+    }
+
+    /// Asking for fewer of a kind of devices, or for a smaller part: the most that some host has.
+    fn fewer_devices(&self, place: usize) -> Option<Idea> {
+        let request = self.instance.spec().resources.devices.get(place)?;
+        let count = |request: &DeviceRequest| {
+            let counts =
+                self.ledger.slots().map(|slot| self.ledger.candidate(slot).devices_for(request).count());
+            counts.max().unwrap_or(0) as u32
+        };
+        let smaller = |share| DeviceRequest { share: Share(share), ..request.clone() };
+        let fewer = count(request);
+        let changed = if (1..request.count).contains(&fewer) {
+            DeviceRequest { count: fewer, ..request.clone() }
+        } else {
+            // The largest part for which there are enough; more parts are never easier.
+            let enough = |share: u32| count(&smaller(share)) >= request.count;
+            let most =
+                (1..request.share.0).collect::<Vec<u32>>().partition_point(|share| enough(*share)) as u32;
+            (most > 0).then(|| smaller(most))?
+        };
+        let (words, mut spec) = (format!("ask for {changed}"), self.instance.spec().clone());
+        *spec.resources.devices.get_mut(place)? = changed;
+        Some(self.of_spec("resize", words, spec, None))
+    }
+
+    /// Leaving one rule out.
+    fn relaxed(&self) -> Vec<Idea> {
+        let asked = self.instance.spec();
+        let mut ideas = Vec::new();
+        let mut leave_out = |path: String, change: &dyn Fn(&mut WorkloadSpec)| {
+            let mut spec = asked.clone();
+            change(&mut spec);
+            ideas.push(self.of_spec("relax", format!("leave out {path}"), spec, None));
+        };
+        if !asked.place.sites.is_empty() {
+            leave_out("place.sites".to_owned(), &|spec| spec.place.sites.clear());
+        }
+        for (place, condition) in asked.place.require.iter().enumerate() {
+            let path = format!("place.require[{place}], \"{condition}\"");
+            leave_out(path, &|spec| drop(spec.place.require.remove(place)));
+        }
+        if asked.place.distinct_hosts {
+            leave_out("place.distinct_hosts".to_owned(), &|spec| spec.place.distinct_hosts = false);
+        }
+        for (_, port) in asked.ports().filter(|(_, port)| port.host.is_some()) {
+            leave_out(format!("the host port of {}", port.name), &|spec| free_port(spec, &port.name));
+        }
+        for (place, request) in asked.resources.devices.iter().enumerate() {
+            let of = |field: &str| format!("resources.devices[{place}].{field}");
+            if !request.models.is_empty() {
+                leave_out(of("models"), &|spec| spec.resources.devices[place].models.clear());
+            }
+            if !request.require.is_empty() {
+                leave_out(of("require"), &|spec| spec.resources.devices[place].require.clear());
+            }
+        }
+        ideas
+    }
+
+    fn of_spec(&self, kind: &'static str, change: String, spec: WorkloadSpec, slot: Option<Slot>) -> Idea {
+        let host = slot.map(|slot| self.host(slot).name.clone());
+        Idea { told: Suggestion { kind, change, host }, spec: Some(spec), estate: Estate::Nothing }
+    }
+
+    fn of_estate(&self, kind: &'static str, change: String, slot: Slot, estate: Estate) -> Idea {
+        let host = Some(self.host(slot).name.clone());
+        Idea { told: Suggestion { kind, change, host }, spec: None, estate }
+    }
+
+    /// Opening a host against which nothing else speaks.
+    fn opened(&self) -> Option<Idea> {
+        let only_closed = |(_, misfits): &&(Slot, Vec<Misfit>)| {
+            let mut reasons = misfits.iter().flat_map(|misfit| &misfit.reasons);
+            reasons.all(|reason| *reason == Reason::Closed)
+        };
+        let (slot, _) = self.found.iter().find(only_closed)?;
+        let name = self.host(*slot).name.clone();
+        Some(self.of_estate("open-host", format!("open {name} to new work"), *slot, Estate::Open(name)))
+    }
+
+    /// Freeing what is missing on the nearest host that has it at all.
+    fn freed(&self) -> Option<Idea> {
+        let has = |slot: Slot, _| self.request.demand.within(self.ledger.candidate(slot).allocatable);
+        let (slot, missing) = self.nearest_short(has)?;
+        let words = format!("free {} on {}", freed_text(missing), self.host(slot).name);
+        Some(self.of_estate("free-host", words, slot, Estate::Free(self.least_urgent(slot)?)))
+    }
+
+    /// As few as are needed of the instances on a host, the least urgent and of these the youngest first.
+    fn least_urgent(&self, slot: Slot) -> Option<Vec<Arc<Instance>>> {
+        let candidate = self.ledger.candidate(slot);
+        let mut there: Vec<&Arc<Instance>> = self
+            .state
+            .instances_on(candidate.host.id)
+            .filter(|instance| instance.takes().is_some())
+            .collect();
+        there.sort_unstable_by_key(|instance| (instance.spec().priority, Reverse(instance.id)));
+        let mut used: HostUse = candidate.used.clone();
+        let mut gone = Vec::new();
+        for instance in there {
+            let fits = Candidate { used: &used, ..candidate }.fits(&self.request).is_ok();
+            if fits {
+                break;
+            }
+            used.take_back(instance, instance.takes()?);
+            gone.push(instance.clone());
+        }
+        Some(gone)
+    }
+
+    /// Adding another host of a sort that there is, the smallest that would do.
+    fn added(&self) -> Option<Idea> {
+        let nothing = HostUse::default();
+        let would_do = |slot: &Slot| {
+            let candidate = self.ledger.candidate(*slot);
+            let mut host = candidate.host.clone();
+            (host.state, host.schedulable) = (HostState::Ready, true);
+            let empty = Candidate { host: &host, used: &nothing, has_sibling: Some(false), ..candidate };
+            empty.fits(&self.request).is_ok()
+        };
+        let size = |slot: &Slot| {
+            let of = self.ledger.candidate(*slot);
+            (of.host.inventory.devices.len(), of.allocatable.cpu, of.allocatable.memory, *slot)
+        };
+        let slot = self.ledger.slots().filter(would_do).min_by_key(size)?;
+        let Candidate { host, allocatable, .. } = self.ledger.candidate(slot);
+        let words =
+            format!("add a host like {}, of {} cpu and {}", host.name, allocatable.cpu, allocatable.memory);
+        Some(self.of_estate("add-host", words, slot, Estate::Add(host.inventory.clone())))
+    }
+}
+
+fn add_host(trial: &mut Trial, inventory: &Inventory) {
+    let mut names = (0..).map_while(|number: u32| HostName::new(format!("{NEW_HOST}-{number}")).ok());
+    let Some(name) = names.find(|name| trial.state.host_named(name.as_str()).is_none()) else { return };
+    let command =
+        Command::RegisterHost { incarnation: name.to_string(), name, inventory: Box::new(inventory.clone()) };
+    drop(trial.apply(command));
+}
+
+fn free_port(spec: &mut WorkloadSpec, name: &PortName) {
+    for task in &mut spec.tasks {
+        if let Driver::Container(container) = &mut task.driver {
+            container.ports.iter_mut().filter(|port| port.name == *name).for_each(|port| port.host = None);
+        }
+    }
+}
+
+/// What is asked for then, of the amounts that are less than before.
+fn amounts_text(less: Amounts, missing: Amounts) -> String {
+    let parts = [
+        (missing.cpu.0 > 0).then(|| format!("{} cpu", less.cpu)),
+        (missing.memory.0 > 0).then(|| format!("{} memory", less.memory.exact())),
+        (missing.disk.0 > 0).then(|| format!("{} disk", less.disk.exact())),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(" and ")
+}
+
+/// What has to be freed. Memory is rounded up.
+fn freed_text(missing: Amounts) -> String {
+    let memory = Bytes(missing.memory.0.div_ceil(MEMORY_STEP) * MEMORY_STEP);
+    amounts_text(Amounts { memory, ..missing }, missing)
+}
