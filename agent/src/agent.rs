@@ -201,6 +201,7 @@ fn host_settings(config: &Config) -> HostSettings {
         rack: config.rack.clone(),
         address,
         labels: config.labels.clone(),
+        taints: config.taints.clone(),
         offer_cpu: config.offer.cpu,
         offer_memory: config.offer.memory,
         offer_disk: config.offer.disk,

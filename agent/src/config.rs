@@ -14,6 +14,7 @@ use supercloud_proto::{
     name::{HostName, RackName, SiteName, is_label},
     pki::{address::ServerAddress, client::MAX_SERVERS},
     problem::{Problem, Problems},
+    taint::is_value,
 };
 
 use crate::{devices::Devices, docker::Pool, libvirt::Acceleration};
@@ -52,6 +53,8 @@ pub struct Config {
     pub address: Option<String>,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Taints.
+    pub taints: BTreeMap<String, String>,
     /// The part of the machine that is offered.
     pub offer: Offer,
     /// What is kept back.
@@ -234,6 +237,7 @@ fn read(root: &mut Table, over: &Overrides, problems: &mut Vec<Problem>) -> Opti
     let ports = text(root, "ports", &over.ports, problems);
     let ports = port_range(ports.as_deref(), problems);
     let labels = labels(root, problems);
+    let taints = taints(root, problems);
     let (offer, reserved) = amounts(root, problems);
     let devices = devices::read(root, problems);
     let docker = docker(root, problems);
@@ -247,6 +251,7 @@ fn read(root: &mut Table, over: &Overrides, problems: &mut Vec<Problem>) -> Opti
         rack,
         address,
         labels,
+        taints,
         offer,
         reserved,
         ports,
@@ -322,6 +327,22 @@ fn labels(table: &mut Table, problems: &mut Vec<Problem>) -> BTreeMap<String, St
         }
     }
     labels
+}
+
+fn taints(root: &mut Table, problems: &mut Vec<Problem>) -> BTreeMap<String, String> {
+    let Some(table) = root.table("taints", problems) else { return BTreeMap::new() };
+    let taints: BTreeMap<String, String> = table.into_texts(problems).into_iter().collect();
+    for (name, value) in &taints {
+        if !is_label(name) {
+            let expected = "a taint's name of a-z, 0-9 and \"-\"";
+            problems.push(Problem::new("taints", expected, format!("{name:?}")));
+        }
+        if !value.is_empty() && !is_value(value) {
+            let expected = "nothing, or letters, digits, \"-\", \"_\", \".\", \"/\" and \"+\"";
+            problems.push(Problem::new(format!("taints.{name}"), expected, format!("{value:?}")));
+        }
+    }
+    taints
 }
 
 fn amounts(root: &mut Table, problems: &mut Vec<Problem>) -> (Offer, Option<Amounts>) {

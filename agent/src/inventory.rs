@@ -51,6 +51,8 @@ pub struct HostSettings {
     pub address: String,
     /// Labels.
     pub labels: BTreeMap<String, String>,
+    /// Taints.
+    pub taints: BTreeMap<String, String>,
     /// Offered processor time; `None`: all.
     pub offer_cpu: Option<MilliCpu>,
     /// Offered memory; `None`: all.
@@ -169,6 +171,7 @@ pub fn inventory(
         agent_version: env!("CARGO_PKG_VERSION").to_owned(),
         boot_id: machine.boot_id.clone(),
         devices: devices::found(&settings.devices),
+        taints: settings.taints.clone(),
     }
 }
 
@@ -242,6 +245,7 @@ mod tests {
             rack: None,
             address: "10.0.0.1".to_owned(),
             labels: BTreeMap::new(),
+            taints: BTreeMap::new(),
             offer_cpu: None,
             offer_memory: None,
             offer_disk: None,

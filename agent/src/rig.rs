@@ -282,6 +282,7 @@ impl Rig {
             rack: None,
             address: "127.0.0.1".to_owned(),
             labels: BTreeMap::new(),
+            taints: BTreeMap::new(),
             offer_cpu: Some(MilliCpu(1000)),
             offer_memory: Some(Bytes(1 << 30)),
             offer_disk: None,

@@ -45,6 +45,8 @@ pub struct Inventory {
     pub boot_id: String,
     /// Devices.
     pub devices: BTreeMap<DeviceName, Device>,
+    /// Workloads that do not tolerate one of these do not come here. A value may be empty.
+    pub taints: BTreeMap<String, String>,
 }
 
 impl Inventory {

@@ -16,6 +16,7 @@ pub mod pki;
 pub mod problem;
 pub mod saved;
 pub mod spec;
+pub mod taint;
 pub mod version;
 mod wire;
 

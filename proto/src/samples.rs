@@ -13,6 +13,7 @@ use crate::{
     name::WorkloadKey,
     order::Order,
     spec::*,
+    taint::Toleration,
 };
 
 fn label<T: std::str::FromStr<Err: std::fmt::Debug> + std::fmt::Debug>() -> impl Strategy<Value = T> {
@@ -146,17 +147,24 @@ fn resources() -> impl Strategy<Value = Resources> {
     })
 }
 
+fn toleration() -> impl Strategy<Value = Toleration> {
+    prop::sample::select(vec!["gpu", "team=parks", "a=1.2/x"]).prop_map(|text| text.parse().unwrap())
+}
+
 fn place() -> impl Strategy<Value = Place> {
     let prefer = (condition(), any::<i32>()).prop_map(|(when, weight)| Prefer { when, weight });
     let spread = prop::sample::select(SpreadOver::ALL.to_vec());
-    (vec(label(), 0..3), vec(condition(), 0..3), vec(prefer, 0..2), vec(spread, 0..3), any::<bool>())
-        .prop_map(|(sites, require, prefer, spread, distinct_hosts)| Place {
+    let rules = (vec(label(), 0..3), vec(condition(), 0..3), vec(prefer, 0..2), vec(spread, 0..3));
+    (rules, any::<bool>(), vec(toleration(), 0..3)).prop_map(
+        |((sites, require, prefer, spread), distinct_hosts, tolerate)| Place {
             sites,
             require,
             prefer,
             spread,
             distinct_hosts,
-        })
+            tolerate,
+        },
+    )
 }
 
 fn health() -> impl Strategy<Value = Health> {
@@ -329,8 +337,10 @@ pub(crate) fn inventory() -> impl Strategy<Value = Inventory> {
         (1..u16::MAX, any::<u16>()).prop_map(|(first, last)| PortRange { first, last: last.max(first) });
     let labels = prop::collection::btree_map(text(), text(), 0..3);
     let devices = prop::collection::btree_map(label(), device(), 0..3);
-    (label(), option::of(label()), amounts(), amounts(), words, labels, ports, (drivers, devices)).prop_map(
-        |(site, rack, capacity, reserved, words, labels, ports, (drivers, devices))| Inventory {
+    let taints = prop::collection::btree_map(text(), text(), 0..3);
+    let found = (drivers, devices, taints);
+    (label(), option::of(label()), amounts(), amounts(), words, labels, ports, found).prop_map(
+        |(site, rack, capacity, reserved, words, labels, ports, (drivers, devices, taints))| Inventory {
             site,
             rack,
             address: words.0,
@@ -345,6 +355,7 @@ pub(crate) fn inventory() -> impl Strategy<Value = Inventory> {
             agent_version: words.4,
             boot_id: words.5,
             devices,
+            taints,
         },
     )
 }

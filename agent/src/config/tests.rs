@@ -19,6 +19,9 @@ fn a_full_file_is_read() {
         ports = "30000-30099"
         [labels]
         tier = "test"
+        [taints]
+        gpu = ""
+        team = "parks"
         [offer]
         cpu = "1500m"
         memory = "2GiB"
@@ -65,6 +68,7 @@ fn a_full_file_is_read() {
     assert_eq!(config.libvirt.acceleration, Acceleration::Tcg);
     assert_eq!(config.libvirt.network.as_deref(), Some("default"));
     assert_eq!(config.labels["tier"], "test");
+    assert_eq!((config.taints["gpu"].as_str(), config.taints["team"].as_str()), ("", "parks"));
     assert!(config.log.json);
     let devices: Vec<_> = config.devices.iter().map(|(name, of)| (name.as_str(), of.shared)).collect();
     assert_eq!(devices, [("gpu0", true), ("gpu1", false)]);
@@ -145,6 +149,9 @@ fn all_problems_come_at_once_with_their_paths() {
         level = "a=b=c"
         [labels]
         Tier = "test"
+        [taints]
+        Gpu = ""
+        team = "a b"
     "#;
     let problems = check(text, &Overrides::default()).expect_err("bad");
     let paths: Vec<_> = problems.iter().filter_map(|line| line.split(':').next()).collect();
@@ -162,6 +169,8 @@ fn all_problems_come_at_once_with_their_paths() {
         "servers",
         "sever",
         "site",
+        "taints",
+        "taints.team",
     ];
     assert_eq!(paths, expected, "{problems:#?}");
     assert!(problems.iter().any(|line| line.ends_with("(did you mean servers?)")), "{problems:#?}");

@@ -143,6 +143,7 @@ fn inventory() -> Inventory {
         agent_version: "0".to_owned(),
         boot_id: "boot".to_owned(),
         devices: Default::default(),
+        taints: Default::default(),
     }
 }
 

@@ -1,7 +1,7 @@
 //! Hosts and sites.
 
 use serde_json::{Value, json};
-use supercloud_proto::{amount::Amounts, device::Share, host::HostState, v1};
+use supercloud_proto::{amount::Amounts, device::Share, host::HostState, taint::taint_text, v1};
 
 use super::{dash, instance, object};
 use crate::{
@@ -105,6 +105,7 @@ fn value(host: &v1::Host, inventory: &v1::Inventory) -> Value {
         ("kernel", json!(inventory.kernel)),
         ("os", json!(inventory.os)),
         ("labels", json!(inventory.labels)),
+        ("taints", json!(inventory.taints)),
         ("ports", json!(format!("{}-{}", inventory.port_first, inventory.port_last))),
         ("drivers", Value::Array(drivers.collect())),
         ("devices", Value::Array(inventory.devices.iter().map(|of| device(host, of)).collect())),
@@ -158,6 +159,7 @@ pub fn text(host: &v1::Host, instances: &[v1::Instance], wide: bool) -> String {
     let inventory = host.inventory.clone().unwrap_or_default();
     let (used, all) = (amounts(host.used), allocatable(&inventory));
     let labels: Vec<String> = inventory.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let taints: Vec<String> = inventory.taints.iter().map(|(name, value)| taint_text(name, value)).collect();
     let facts = facts(&[
         ("host", host.name.clone()),
         ("state", format!("{} since {}", word(host), moment(host.state_since_ms))),
@@ -172,6 +174,7 @@ pub fn text(host: &v1::Host, instances: &[v1::Instance], wide: bool) -> String {
         ("docker", driver(&inventory, "docker")),
         ("libvirt", driver(&inventory, "libvirt")),
         ("labels", labels.join(", ")),
+        ("taints", taints.join(", ")),
         ("ports", format!("{}-{}", inventory.port_first, inventory.port_last)),
         ("registered", moment(host.registered_ms)),
     ]);

@@ -31,6 +31,7 @@ impl From<Inventory> for v1::Inventory {
             agent_version: inventory.agent_version,
             boot_id: inventory.boot_id,
             devices: devices_to_wire(&inventory.devices),
+            taints: inventory.taints,
         }
     }
 }
@@ -68,6 +69,7 @@ impl TryFrom<v1::Inventory> for Inventory {
                 agent_version: message.agent_version,
                 boot_id: message.boot_id,
                 devices: devices?,
+                taints: message.taints,
             })
         };
         let whole = whole();

@@ -264,6 +264,7 @@ impl Checker {
             ("require", place.require.len()),
             ("prefer", place.prefer.len()),
             ("spread", place.spread.len()),
+            ("tolerate", place.tolerate.len()),
         ] {
             self.at_most(field, "items", len, MAX_PLACE_ITEMS);
         }

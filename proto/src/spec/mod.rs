@@ -9,6 +9,7 @@ use crate::{
     device::DeviceRequest,
     id::Millis,
     name::{BoroughName, PortName, SiteName, TaskName, VolumeName, WorkloadKey, WorkloadName},
+    taint::Toleration,
 };
 
 mod check;
@@ -364,6 +365,8 @@ pub struct Place {
     pub spread: Vec<SpreadOver>,
     /// No two on one host.
     pub distinct_hosts: bool,
+    /// Taints of hosts that it puts up with.
+    pub tolerate: Vec<Toleration>,
 }
 
 /// A wish.

@@ -76,7 +76,7 @@ fn name() -> Value {
 fn of_form(form: &Form) -> Value {
     match form {
         Form::Name => name(),
-        Form::Text | Form::Condition => json!({ "type": "string" }),
+        Form::Text | Form::Condition | Form::Toleration => json!({ "type": "string" }),
         Form::Flag => json!({ "type": "boolean" }),
         Form::Whole(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
         Form::Cpu => json!({ "anyOf": [

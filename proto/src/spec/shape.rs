@@ -8,6 +8,7 @@ use crate::{
     amount::{BYTES_EXPECTED, CPU_EXPECTED},
     device::{self, SHARE_EXPECTED},
     name::NAME_EXPECTED,
+    taint::TOLERATION_EXPECTED,
 };
 
 /// A mapping with known fields.
@@ -54,6 +55,8 @@ pub(super) enum Form {
     Duration,
     /// A condition on a host.
     Condition,
+    /// A taint that is put up with.
+    Toleration,
     /// One of these words.
     Word(&'static [&'static str]),
     /// A list.
@@ -79,6 +82,7 @@ impl Form {
             Self::Size => BYTES_EXPECTED.to_owned(),
             Self::Duration => DURATION_EXPECTED.to_owned(),
             Self::Condition => "a condition as \"arch == amd64\"".to_owned(),
+            Self::Toleration => TOLERATION_EXPECTED.to_owned(),
             Self::Word(words) => alternatives(words),
             Self::List(_) => "a list".to_owned(),
             Self::TextMap => "a mapping of names to texts".to_owned(),
@@ -319,6 +323,7 @@ pub(super) static PLACE: Shape = shape(
             Form::List(&Form::Word(SPREAD)),
             "What to spread over, from the widest to the narrowest.",
         ),
+        may("tolerate", Form::List(&Form::Toleration), "Taints of hosts that it puts up with."),
         may("distinct_hosts", Form::Flag, "Whether no two instances may share a host."),
     ],
 );

@@ -173,6 +173,7 @@ fn place(place: &Place) -> Fields {
         .list("prefer", &place.prefer, |wish| json!({ "when": wish.when.to_string(), "weight": wish.weight }))
         .list("spread", &place.spread, |over| over.as_str().into())
         .flag("distinct_hosts", place.distinct_hosts)
+        .list("tolerate", &place.tolerate, |toleration| toleration.to_string().into())
 }
 
 fn health(health: &Health) -> Value {

@@ -12,6 +12,7 @@ use crate::{
     condition::Condition,
     device::DeviceRequest,
     problem::{Faults, Problem, Problems, quoted},
+    taint::Toleration,
     v1,
     wire::wire_enum,
 };
@@ -174,6 +175,7 @@ impl From<Place> for v1::PlaceSpec {
             prefer: place.prefer.into_iter().map(prefer).collect(),
             spread: place.spread.iter().map(|over| over.as_str().to_owned()).collect(),
             distinct_hosts: place.distinct_hosts,
+            tolerate: place.tolerate.iter().map(ToString::to_string).collect(),
         }
     }
 }
@@ -190,6 +192,7 @@ impl TryFrom<v1::PlaceSpec> for Place {
             Ok::<_, Problem>(Prefer { when, weight: wish.weight })
         });
         let spread = faults.each("spread", message.spread, |text| text.parse::<SpreadOver>());
+        let tolerate = faults.each("tolerate", message.tolerate, |text| text.parse::<Toleration>());
         let whole = || {
             Some(Self {
                 sites: sites?,
@@ -197,6 +200,7 @@ impl TryFrom<v1::PlaceSpec> for Place {
                 prefer: prefer?,
                 spread: spread?,
                 distinct_hosts: message.distinct_hosts,
+                tolerate: tolerate?,
             })
         };
         let whole = whole();

@@ -14,6 +14,7 @@ use supercloud_proto::{
     id::InstanceId,
     name::{SiteName, WorkloadKey},
     spec::{DriverKind, Prefer, Protocol, SpreadOver, WorkloadSpec},
+    taint::Toleration,
 };
 
 use super::{
@@ -42,6 +43,7 @@ pub(super) struct Needs {
     ports: Vec<(Protocol, Option<u16>)>,
     devices: Vec<DeviceRequest>,
     sites: Vec<SiteName>,
+    tolerate: Vec<Toleration>,
     require: Vec<Condition>,
 }
 
@@ -57,6 +59,7 @@ impl Needs {
             ports: request.spec.ports().map(|(_, port)| (port.protocol, port.host)).collect(),
             devices: request.spec.resources.devices.clone(),
             sites: place.sites.clone(),
+            tolerate: place.tolerate.clone(),
             require: place.require.clone(),
         }
     }

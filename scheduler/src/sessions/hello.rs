@@ -185,10 +185,11 @@ pub(super) async fn admit(sessions: &Sessions, greeted: Greeted, by: &str) -> Re
 
 /// An inventory as all members of a cluster at this level know it, and the whole where that is more.
 pub(super) fn as_known(level: Level, inventory: Inventory) -> (Inventory, Option<Inventory>) {
-    if level >= level::THIRD || inventory.devices.is_empty() {
+    if level >= level::of_inventory(&inventory) {
         return (inventory, None);
     }
-    (Inventory { devices: BTreeMap::new(), ..inventory.clone() }, Some(inventory))
+    let known = Inventory { devices: BTreeMap::new(), taints: BTreeMap::new(), ..inventory.clone() };
+    (known, Some(inventory))
 }
 
 /// Sessions that the nodes left open a second when one has died: a handshake costs each of them less than a millisecond of a core.

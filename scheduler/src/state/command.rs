@@ -158,7 +158,7 @@ impl Command {
             Self::ApplyWorkload { spec, .. } => {
                 needs_of(&spec.place).max(needs_of_devices(spec.resources.devices.len()))
             }
-            Self::RegisterHost { inventory, .. } => needs_of_devices(inventory.devices.len()),
+            Self::RegisterHost { inventory, .. } => level::of_inventory(inventory),
             Self::CompareStates | Self::PlaceMany(_) | Self::ReportMany(_) => level::SECOND,
             // It is what says so: whoever proposes it has asked every member.
             Self::RaiseLevel { level } => *level,
@@ -171,8 +171,11 @@ fn needs_of_devices(devices: usize) -> Level {
     if devices == 0 { level::FIRST } else { level::THIRD }
 }
 
-/// The level at which every member can read all conditions.
+/// The level at which every member knows all rules of a place.
 fn needs_of(place: &Place) -> Level {
+    if !place.tolerate.is_empty() {
+        return level::THIRD;
+    }
     let conditions = place.require.iter().chain(place.prefer.iter().map(|wish| &wish.when));
     conditions.map(needs_of_condition).max().unwrap_or(level::FIRST)
 }
@@ -295,10 +298,51 @@ pub enum Rejection {
 
 #[cfg(test)]
 mod tests {
-    use supercloud_proto::spec::Prefer;
+    use std::collections::BTreeMap;
+
+    use supercloud_proto::{
+        device::{Device, DeviceRequest, Share},
+        spec::Prefer,
+    };
 
     use super::*;
-    use crate::state::tests::world::web;
+    use crate::state::tests::world::{inventory, web};
+
+    #[test]
+    fn devices_and_taints_need_the_update_of_older_members() {
+        let register = |change: &dyn Fn(&mut Inventory)| {
+            let mut inventory = inventory("slough");
+            change(&mut inventory);
+            let (name, incarnation) = ("h1".parse().unwrap(), "i".to_owned());
+            Command::RegisterHost { name, inventory: Box::new(inventory), incarnation }.needs()
+        };
+        let apply = |change: &dyn Fn(&mut WorkloadSpec)| {
+            let mut spec = web("web", 1, None);
+            change(&mut spec);
+            Command::ApplyWorkload { spec: Box::new(spec), expect_revision: None }.needs()
+        };
+        assert_eq!((register(&|_| {}), apply(&|_| {})), (level::FIRST, level::FIRST));
+        let taint = register(&|of| drop(of.taints.insert("gpu".to_owned(), String::new())));
+        let gpu = Device {
+            kind: "gpu".parse().unwrap(),
+            model: "T4".to_owned(),
+            labels: BTreeMap::new(),
+            shared: false,
+            fault: String::new(),
+        };
+        let device = register(&|of| drop(of.devices.insert("gpu0".parse().unwrap(), gpu.clone())));
+        let tolerate = apply(&|spec| spec.place.tolerate.push("gpu".parse().unwrap()));
+        let request = apply(&|spec| {
+            spec.resources.devices.push(DeviceRequest {
+                kind: "gpu".parse().unwrap(),
+                count: 1,
+                share: Share::WHOLE,
+                models: Vec::new(),
+                require: Vec::new(),
+            });
+        });
+        assert_eq!([taint, device, tolerate, request], [level::THIRD; 4]);
+    }
 
     #[test]
     fn a_condition_that_older_members_cannot_read_needs_their_update() {

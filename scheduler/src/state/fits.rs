@@ -17,6 +17,7 @@ use supercloud_proto::{
     host::HostState,
     name::{DeviceName, WorkloadKey},
     spec::{DriverKind, WorkloadSpec},
+    taint::{taint_text, untolerated},
 };
 
 use super::{
@@ -112,10 +113,11 @@ pub struct Filter {
 }
 
 /// The rule: every filter must let pass. What is cheap and rules out much comes first, and what a tenant can change himself comes last.
-pub const FILTERS: [Filter; 8] = [
+pub const FILTERS: [Filter; 9] = [
     Filter { name: "host-state", check: host_state, is_of_record: true },
     Filter { name: "driver", check: driver, is_of_record: true },
     Filter { name: "site", check: site, is_of_record: true },
+    Filter { name: "taints", check: taints, is_of_record: true },
     Filter { name: "require", check: require, is_of_record: true },
     Filter { name: "resources", check: resources, is_of_record: false },
     Filter { name: "devices", check: devices::devices, is_of_record: false },
@@ -213,6 +215,12 @@ fn site(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
         return Vec::new();
     }
     vec![Reason::Site { wanted: wanted.clone(), found: Some(found.clone()) }]
+}
+
+/// It has no taint that the workload does not tolerate.
+fn taints(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
+    let found = untolerated(&candidate.host.inventory.taints, &request.spec.place.tolerate);
+    found.map(|(name, value)| Reason::Tainted(taint_text(name, value))).collect()
 }
 
 /// Every condition holds.

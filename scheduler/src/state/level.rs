@@ -12,7 +12,9 @@
 //! |---|---|---|
 //! | 1 | 0.1.0 | everything there was at first |
 //! | 2 | 0.1.0 | `RaiseLevel`, `CompareStates`, `PlaceMany`, `ReportMany` |
-//! | 3 | 0.1.0 | conditions with `<`, `<=`, `>=`, `>` and `not in`, and on `docker` and `libvirt`; devices |
+//! | 3 | 0.1.0 | conditions with `<`, `<=`, `>=`, `>` and `not in`, and on `docker` and `libvirt`; devices; taints |
+
+use supercloud_proto::host::Inventory;
 
 /// A feature level.
 pub type Level = u32;
@@ -23,5 +25,10 @@ pub const FIRST: Level = 1;
 pub const KNOWN: Level = 3;
 /// Since which there are levels.
 pub const SECOND: Level = 2;
-/// Since which conditions compare versions, and hosts have devices.
+/// Since which conditions compare versions, and hosts have devices and taints.
 pub const THIRD: Level = 3;
+
+/// The level at which every member knows all that a host is.
+pub fn of_inventory(inventory: &Inventory) -> Level {
+    if inventory.devices.is_empty() && inventory.taints.is_empty() { FIRST } else { THIRD }
+}

@@ -75,5 +75,6 @@ pub(super) fn inventory(site: &str, boot: &str, healthy: bool) -> Inventory {
         agent_version: "0".to_owned(),
         boot_id: boot.to_owned(),
         devices: Default::default(),
+        taints: Default::default(),
     }
 }

@@ -114,6 +114,7 @@ fn the_whole_is_judged() {
         CONTAINER,
         &[
             ("TOP", "place: { sites: [ a, b, a ] }", "place.sites[2]"),
+            ("TOP", "place: { tolerate: [ gpu, 'a b' ] }", "place.tolerate[1]"),
             ("TOP", "restart: { delay: 2m }", "restart.delay"),
             ("TOP", "restart: { attempts: 1001 }", "restart.attempts"),
             ("TOP", "restart: { within: 0s }", "restart.within"),

@@ -115,6 +115,7 @@ fn place(node: &Node<'_>) -> Option<Place> {
         spread: object
             .or("spread", Vec::new(), |list| list.sound(|node| node.word(shape::SPREAD, &SpreadOver::ALL))),
         distinct_hosts: object.or("distinct_hosts", false, Node::flag),
+        tolerate: object.or("tolerate", Vec::new(), |list| list.sound(Node::parsed)),
     })
 }
 

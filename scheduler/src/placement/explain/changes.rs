@@ -58,7 +58,8 @@ pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Sugge
         return Vec::new();
     }
     let sought = Sought { state, instance, now, ledger: &ledger, request, found };
-    let ideas = sought.resized().into_iter().chain(sought.relaxed()).chain(sought.opened());
+    let ideas =
+        sought.resized().into_iter().chain(sought.relaxed()).chain(sought.tolerated()).chain(sought.opened());
     let ideas = ideas.chain(sought.freed()).chain(sought.added());
     ideas.take(MAX_TRIALS).filter(|idea| sought.works(idea)).map(|idea| idea.told).collect()
 }
@@ -233,6 +234,24 @@ impl Sought<'_> {
             }
         }
         ideas
+    }
+
+    /// Tolerating the taints of a host against which nothing else speaks.
+    fn tolerated(&self) -> Option<Idea> {
+        let only_tainted = |(_, misfits): &&(Slot, Vec<Misfit>)| {
+            let mut reasons = misfits.iter().flat_map(|misfit| &misfit.reasons);
+            reasons.all(|reason| matches!(reason, Reason::Tainted(_)))
+        };
+        let (slot, misfits) = self.found.iter().find(only_tainted)?;
+        let taints = misfits.iter().flat_map(|misfit| &misfit.reasons).filter_map(|reason| match reason {
+            Reason::Tainted(taint) => Some(taint.as_str()),
+            _ => None,
+        });
+        let taints: Vec<&str> = taints.collect();
+        let mut spec = self.instance.spec().clone();
+        spec.place.tolerate.extend(taints.iter().filter_map(|taint| taint.parse().ok()));
+        let change = format!("tolerate {}, which its operator may not want", taints.join(" and "));
+        Some(self.of_spec("relax", change, spec, Some(*slot)))
     }
 
     fn of_spec(&self, kind: &'static str, change: String, spec: WorkloadSpec, slot: Option<Slot>) -> Idea {

@@ -4,9 +4,9 @@
 //! Commands, with `word=value` in any order and `"` around what holds spaces:
 //!
 //!     host NAME [site= rack= cpu= memory= disk= reserved=MEMORY arch= kernel= ports=FIRST-LAST drivers=docker,libvirt
-//!         device=NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE] label.X=]
+//!         device=NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE] label.X= taint.X=]
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
-//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B require=CONDITION prefer=CONDITION:WEIGHT distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]
+//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]
 //!         device=KIND[:count=][:share=][:models=A|B][:require=CONDITION]]
 //!     scale BOROUGH/NAME COUNT      report BOROUGH/NAME SLOT STATE [REASON]      time SECONDS (moves the clock on)
 //!     pass [PLACEMENTS]      explain BOROUGH/NAME SLOT      explain-spec ...as workload...      plan ...as workload... [; ...]      hosts
@@ -262,6 +262,9 @@ fn inventory_of(settings: &[&str]) -> Inventory {
                 let info = DriverInfo { reason: value.to_owned(), ..DriverInfo::default() };
                 found.drivers.insert(DriverKind::Docker, info);
             }
+            _ if let Some(taint) = word.strip_prefix("taint.") => {
+                found.taints.insert(taint.to_owned(), value.to_owned());
+            }
             _ => {
                 let label = word.strip_prefix("label.").unwrap_or_else(|| panic!("no such setting: {word}"));
                 found.labels.insert(label.to_owned(), value.to_owned());
@@ -283,6 +286,9 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
             "disk" => wanted.resources.disk = value.parse::<Bytes>().unwrap(),
             "sites" => {
                 wanted.place.sites = value.split(',').map(|site| SiteName::new(site).unwrap()).collect();
+            }
+            "tolerate" => {
+                wanted.place.tolerate = value.split(',').map(|one| one.parse().unwrap()).collect();
             }
             "require" => wanted.place.require.push(value.parse().unwrap()),
             "prefer" => {

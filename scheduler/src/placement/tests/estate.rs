@@ -122,6 +122,7 @@ pub(super) fn inventory() -> Inventory {
         agent_version: "0".to_owned(),
         boot_id: "0".to_owned(),
         devices: Default::default(),
+        taints: Default::default(),
     }
 }
 

@@ -43,6 +43,7 @@ pub(super) struct RandomHost {
     open: bool,
     /// Of each GPU its model, whether it is shared, and whether it can be used.
     gpus: Vec<(u8, bool, bool)>,
+    taint: Option<u8>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -66,6 +67,8 @@ pub(super) struct RandomWorkload {
     spread: u8,
     /// How many GPUs, how much of each in thousandths, and their model.
     gpus: Option<(u32, u32, Option<u8>)>,
+    /// A value of the taint, or any.
+    tolerate: Option<Option<u8>>,
 }
 
 prop_compose! {
@@ -73,8 +76,9 @@ prop_compose! {
         cores in 0u64..5, gib in 0u64..5, site in 0u8..2, rack in 0u8..3, tier in 0u8..2, ports in 1u16..6,
         vms in any::<bool>(), state in 0u8..8, open in prop::bool::weighted(0.9),
         gpus in prop::collection::vec((0u8..2, any::<bool>(), prop::bool::weighted(0.9)), 0..4),
+        taint in prop::option::weighted(0.2, 0u8..2),
     ) -> RandomHost {
-        RandomHost { cores, gib, site, rack, tier, ports, vms, state, open, gpus }
+        RandomHost { cores, gib, site, rack, tier, ports, vms, state, open, gpus, taint }
     }
 }
 
@@ -86,9 +90,10 @@ prop_compose! {
         fixed in prop::option::weighted(0.2, 20_000u16..20_003), udp in any::<bool>(),
         spread in 0u8..8,
         borough in 0u8..3,
+        tolerate in prop::option::weighted(0.5, prop::option::of(0u8..2)),
         gpus in prop::option::weighted(0.4, (1u32..3, prop::sample::select(vec![300, 500, 700, 1_000]), prop::option::of(0u8..2))),
     ) -> RandomWorkload {
-        RandomWorkload { borough, count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, gpus }
+        RandomWorkload { borough, count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, gpus, tolerate }
     }
 }
 
@@ -135,6 +140,7 @@ pub(super) fn add_host(estate: &mut Estate, name: &str, random: &RandomHost) {
         };
         found.devices.insert(format!("gpu{number}").parse().unwrap(), device);
     }
+    found.taints.extend(random.taint.map(|value| ("team".to_owned(), value.to_string())));
     if !random.vms {
         found.drivers.remove(&DriverKind::Libvirt);
     }
@@ -168,6 +174,10 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
         share: Share(share),
         models: model.into_iter().map(|model| format!("m{model}")).collect(),
         require: Vec::new(),
+    }));
+    wanted.place.tolerate.extend(random.tolerate.map(|value| match value {
+        Some(value) => format!("team={value}").parse().unwrap(),
+        None => "team".parse().unwrap(),
     }));
     wanted.place.distinct_hosts = random.distinct;
     let spread = SpreadOver::ALL.into_iter().enumerate().filter(|(bit, _)| random.spread >> bit & 1 == 1);
@@ -301,6 +311,10 @@ fn would_go(state: &State, host: &Host, instance: &Instance) -> bool {
         && load.memory + memory + inventory.reserved.memory.0.min(inventory.capacity.memory.0)
             <= inventory.capacity.memory.0
         && spec.resources.devices.iter().all(|asked| gpus_free(&load, host, asked))
+        && inventory.taints.get("team").is_none_or(|value| {
+            let tolerated = spec.place.tolerate.first().map(|one| one.to_string());
+            tolerated.is_some_and(|text| text == "team" || text == format!("team={value}"))
+        })
         && fixed_free
         && dynamic_free
         && !(spec.place.distinct_hosts && load.workloads.contains(&spec.workload.to_string()))

@@ -60,6 +60,8 @@ pub enum Reason {
         /// Where it stands; `None`: in several places, for many hosts.
         found: Option<SiteName>,
     },
+    /// It has this taint, which is not tolerated.
+    Tainted(String),
     /// A condition does not hold.
     Condition {
         /// Which.
@@ -159,6 +161,7 @@ impl Reason {
             }
             Self::Closed
             | Self::NoDriver(_)
+            | Self::Tainted(_)
             | Self::NoDevice(_)
             | Self::DeviceWhole(_)
             | Self::DeviceTaken(_)
@@ -254,6 +257,7 @@ impl fmt::Display for Reason {
                 write!(f, "needs site {}", wanted.join(" or "))?;
                 found.as_ref().map_or(Ok(()), |found| write!(f, ", is in {found}"))
             }
+            Self::Tainted(taint) => write!(f, "is kept for what tolerates {taint}"),
             Self::Condition { condition, found } => match found {
                 Found::Value(value) => write!(f, "needs {condition}, is {value}"),
                 Found::Nothing => write!(f, "needs {condition}, is not set"),

@@ -96,6 +96,7 @@ pub fn inventory(site: &str) -> Inventory {
         agent_version: "0".to_owned(),
         boot_id: "boot".to_owned(),
         devices: BTreeMap::new(),
+        taints: BTreeMap::new(),
     }
 }
 

@@ -193,6 +193,7 @@ fn settings(number: usize, folder: &Path) -> Outcome<HostSettings> {
         rack: None,
         address: "127.0.0.1".to_owned(),
         labels: BTreeMap::new(),
+        taints: BTreeMap::new(),
         offer_cpu: Some(OFFERED_CPU),
         offer_memory: Some(Bytes(1 << 30)),
         offer_disk: Some(Bytes(1 << 30)),

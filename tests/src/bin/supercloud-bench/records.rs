@@ -38,6 +38,7 @@ pub(crate) fn inventory(number: u32) -> Outcome<Inventory> {
         agent_version: "0.1.0".to_owned(),
         boot_id: format!("7d1e1a52-6f3c-4d57-8e0b-0000000{number:05}"),
         devices: Default::default(),
+        taints: Default::default(),
     })
 }
 
