@@ -13,12 +13,17 @@ use std::{
 };
 
 use supercloud_proto::{
-    device::{Device, GivenDevice},
+    device::{Device, GivenDevice, MAX_FAULT},
     name::{DeviceKind, DeviceName},
 };
 
 /// In a container: its devices as `NAME=SHARE`, with commas between.
 const OWN_VARIABLE: &str = "SUPERCLOUD_DEVICES";
+
+/// Variables by which the runtimes of some makers give devices to whoever names them: set in every container of a host that has devices, whether or not
+/// its operator lists them.
+const RUNTIME_VARIABLES: [&str; 3] =
+    ["AMD_VISIBLE_DEVICES", "HABANA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"];
 
 /// One device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -59,7 +64,11 @@ fn fault(device: &DeviceSettings) -> String {
         Ok(found) if found.file_type().is_char_device() || found.file_type().is_block_device() => None,
         Ok(_) => Some(format!("{} is no device node", node.display())),
     };
-    device.nodes.iter().find_map(fault).unwrap_or_default()
+    let mut fault = device.nodes.iter().find_map(fault).unwrap_or_default();
+    fault.retain(|c| !c.is_control());
+    let end = fault.floor_char_boundary(MAX_FAULT);
+    fault.truncate(end);
+    fault
 }
 
 /// What a container gets of its devices.
@@ -71,14 +80,24 @@ pub struct Granted {
     pub env: BTreeMap<String, String>,
 }
 
+impl Granted {
+    /// All of it in one line, by which a container shows what it was made with; empty where it is nothing.
+    pub fn text(&self) -> String {
+        let nodes = self.nodes.iter().map(|node| node.display().to_string());
+        let env = self.env.iter().map(|(name, value)| format!("{name}={value}"));
+        nodes.chain(env).collect::<Vec<_>>().join(" ")
+    }
+}
+
 /// What a container gets that was given these devices.
 ///
 /// # Errors
 /// The name of a device that is not of this host.
 pub fn granted(devices: &Devices, given: &[GivenDevice]) -> Result<Granted, DeviceName> {
-    let all = devices.values().flat_map(|device| device.env.keys());
+    let of_runtimes = RUNTIME_VARIABLES.iter().filter(|_| !devices.is_empty()).map(|name| (*name).to_owned());
+    let all = devices.values().flat_map(|device| device.env.keys().cloned()).chain(of_runtimes);
     let mut granted =
-        Granted { nodes: BTreeSet::new(), env: all.map(|name| (name.clone(), String::new())).collect() };
+        Granted { nodes: BTreeSet::new(), env: all.map(|name| (name, String::new())).collect() };
     for of in given {
         let device = devices.get(&of.name).ok_or_else(|| of.name.clone())?;
         granted.nodes.extend(device.nodes.iter().cloned());
@@ -126,20 +145,27 @@ mod tests {
         GivenDevice { name: name.parse().unwrap(), kind: "gpu".parse().unwrap(), share: Share(share) }
     }
 
+    /// Variables beside those of runtimes, which are empty.
+    fn env(own: &[(&str, &str)]) -> BTreeMap<String, String> {
+        let of_runtimes = RUNTIME_VARIABLES.iter().map(|name| (*name, ""));
+        let all = of_runtimes.chain(own.iter().copied());
+        all.map(|(name, value)| (name.to_owned(), value.to_owned())).collect()
+    }
+
     #[test]
     fn a_container_gets_the_nodes_and_variables_of_its_devices_and_no_others() {
         let granted_of = |given: &[GivenDevice]| granted(&devices(), given);
         let both = granted_of(&[given("gpu1", 1_000), given("gpu0", 500)]).unwrap();
         let nodes: Vec<String> = both.nodes.iter().map(|node| node.display().to_string()).collect();
         assert_eq!(nodes, ["/dev/gpu0", "/dev/gpu1", "/dev/null"]);
-        assert_eq!(
-            both.env,
-            [("SUPERCLOUD_DEVICES", "gpu1=1,gpu0=0.5"), ("VISIBLE", "1,0")]
-                .map(|(name, value)| (name.to_owned(), value.to_owned()))
-                .into()
-        );
+        assert_eq!(both.env, env(&[("SUPERCLOUD_DEVICES", "gpu1=1,gpu0=0.5"), ("VISIBLE", "1,0")]));
         let none = granted_of(&[]).unwrap();
-        assert_eq!(none.env, [("VISIBLE".to_owned(), String::new())].into());
+        assert_eq!(none.env, env(&[("VISIBLE", "")]));
+        assert_eq!(
+            granted(&Devices::new(), &[]),
+            Ok(Granted::default()),
+            "a host without devices changes nothing"
+        );
         assert!(none.nodes.is_empty());
         assert_eq!(granted_of(&[given("gpu2", 1_000)]).unwrap_err().as_str(), "gpu2");
     }

@@ -17,6 +17,12 @@ pub use self::wire::{devices_from_wire, devices_to_wire};
 pub const MAX_REQUESTS: usize = 8;
 /// Most devices of one kind that an instance gets.
 pub const MAX_COUNT: u32 = 64;
+/// Most models, and most conditions, of one request: they are looked at for every device of the kind in the estate.
+pub const MAX_RULES: usize = 16;
+/// Longest fault that is told of a device, in bytes.
+pub const MAX_FAULT: usize = 512;
+/// Most labels of a device.
+pub const MAX_LABELS: usize = 64;
 /// Most devices of a host.
 pub const MAX_DEVICES: usize = 256;
 

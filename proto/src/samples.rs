@@ -127,14 +127,9 @@ fn device_request() -> impl Strategy<Value = DeviceRequest> {
 }
 
 fn device() -> impl Strategy<Value = Device> {
-    let labels = prop::collection::btree_map(text(), text(), 0..3);
-    (label(), text(), labels, any::<bool>(), text()).prop_map(|(kind, model, labels, shared, fault)| Device {
-        kind,
-        model,
-        labels,
-        shared,
-        fault,
-    })
+    let labels = prop::collection::btree_map("[a-z]{1,4}", text(), 0..3);
+    (label(), "[A-Z][a-z0-9]{0,6}", labels, any::<bool>(), "[a-z/]{0,12}")
+        .prop_map(|(kind, model, labels, shared, fault)| Device { kind, model, labels, shared, fault })
 }
 
 fn given_device() -> impl Strategy<Value = GivenDevice> {

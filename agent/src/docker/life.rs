@@ -35,11 +35,14 @@ pub(super) struct Found {
     /// Docker's text of the last start.
     started: Option<String>,
     start_error: Option<String>,
+    /// What it was made with of devices.
+    devices: String,
 }
 
 impl Found {
-    fn new(mark: Mark, runtime_id: String) -> Self {
-        Self { seen: Seen { mark, runtime_id, phase: Phase::Created }, started: None, start_error: None }
+    fn new(mark: Mark, runtime_id: String, devices: String) -> Self {
+        let seen = Seen { mark, runtime_id, phase: Phase::Created };
+        Self { seen, started: None, start_error: None, devices }
     }
 }
 
@@ -50,12 +53,19 @@ impl DockerDriver {
         self.client.inspect(&name).await?.map(|found| ours(run, found)).transpose()
     }
 
-    /// Makes the container unless it is there, and starts it unless it runs.
+    /// Makes the container unless it is there, and starts it unless it runs. One that does not run and was made with other devices than the agent's file
+    /// now gives it is made anew: what it had may be somebody else's.
     pub(super) async fn bring_up(&self, run: &TaskRun) -> Result<Seen, DriverError> {
         // The semaphore is never closed; if it were, a start too many is the lesser evil.
         let _turn = self.starts.acquire().await.ok();
         let found = match self.find(run).await? {
-            Some(found) => found,
+            Some(found) if matches!(found.seen.phase, Phase::Running { .. }) => return Ok(found.seen),
+            Some(found) if found.devices == request::of_devices(run, &self.settings)?.text() => found,
+            Some(outdated) => {
+                info!(instance = %run.mark.instance, "its devices are others now: its container is made anew");
+                self.remove_container(&outdated.seen).await?;
+                self.make(run).await?
+            }
             None => self.make(run).await?,
         };
         if matches!(found.seen.phase, Phase::Running { .. }) {
@@ -81,7 +91,8 @@ impl DockerDriver {
                     for warning in made.warnings {
                         warn!(container = name, warning, "made, with a warning of Docker's");
                     }
-                    return Ok(Found::new(run.mark.clone(), made.id));
+                    let devices = request::of_devices(run, &self.settings)?.text();
+                    return Ok(Found::new(run.mark.clone(), made.id, devices));
                 }
                 Err(failure @ Failure::Silent(_)) => return Err(failure.of_act()),
                 Err(failure) => failure,
@@ -261,5 +272,6 @@ fn ours(run: &TaskRun, found: ContainerInspectResponse) -> Result<Found, DriverE
         seen: Seen { mark, runtime_id: id, phase: phase(&state) },
         start_error: start_error(&state).map(str::to_owned),
         started: state.started_at,
+        devices: labels.get(mark::DEVICES).cloned().unwrap_or_default(),
     })
 }

@@ -30,7 +30,7 @@ use supercloud_proto::{
 
 use super::{
     DockerSettings,
-    mark::{container_name, network_name, to_labels, volume_name},
+    mark::{DEVICES, container_name, network_name, to_labels, volume_name},
 };
 use crate::{
     devices::{Granted, granted},
@@ -91,9 +91,13 @@ pub(super) fn body(
 ) -> Result<ContainerCreateBody, DriverError> {
     let container = container(run)?;
     let bind = settings.bind;
-    let Granted { nodes, env } = granted(&settings.devices, &run.order.devices).map_err(|name| {
-        DriverError::Refused(format!("device {name} is not one of this agent's configuration"))
-    })?;
+    let of_devices = of_devices(run, settings)?;
+    let mut labels: HashMap<String, String> =
+        to_labels(&run.mark).into_iter().map(|(label, value)| (label.to_owned(), value)).collect();
+    if of_devices != Granted::default() {
+        labels.insert(DEVICES.to_owned(), of_devices.text());
+    }
+    let Granted { nodes, env } = of_devices;
     let holder = holder(run);
     let ports = if holder.is_none() { ports(&run.order, bind) } else { BTreeMap::new() };
     Ok(ContainerCreateBody {
@@ -103,7 +107,7 @@ pub(super) fn body(
         env: Some(environment(container, env)),
         user: container.user.clone(),
         hostname: holder.is_none().then(|| run.mark.instance.to_string()),
-        labels: Some(to_labels(&run.mark).into_iter().map(|(k, v)| (k.to_owned(), v)).collect()),
+        labels: Some(labels),
         exposed_ports: (!ports.is_empty()).then(|| ports.keys().cloned().collect()),
         // Used when Docker itself goes down; our own stop says its grace again.
         stop_timeout: i64::try_from(run.order.stop_grace.div_ceil(1000)).ok(),
@@ -136,6 +140,13 @@ fn ports(order: &Order, bind: IpAddr) -> BTreeMap<String, Vec<PortBinding>> {
         });
     }
     all
+}
+
+/// What the container gets of devices, as the agent's file has them now.
+pub(super) fn of_devices(run: &TaskRun, settings: &DockerSettings) -> Result<Granted, DriverError> {
+    granted(&settings.devices, &run.order.devices).map_err(|name| {
+        DriverError::Refused(format!("device {name} is not one of this agent's configuration"))
+    })
 }
 
 /// The spec's variables, with those of devices over them.

@@ -144,8 +144,8 @@ fn device_row(host: &v1::Host, of: &v1::Device) -> Shown {
         value: device(host, of),
         row: vec![
             of.name.clone(),
-            of.kind.clone(),
-            of.model.clone(),
+            dash(&of.kind),
+            dash(&of.model),
             given(host, of).to_string(),
             dash(&labels.join(",")),
             dash(&of.fault),
@@ -179,7 +179,14 @@ pub fn text(host: &v1::Host, instances: &[v1::Instance], wide: bool) -> String {
         ("registered", moment(host.registered_ms)),
     ]);
     let mut text = facts;
-    let devices: Vec<Shown> = inventory.devices.iter().map(|of| device_row(host, of)).collect();
+    let gone = host.device_use.iter().filter(|used| !inventory.devices.iter().any(|of| of.name == used.name));
+    let gone = gone.map(|used| v1::Device {
+        name: used.name.clone(),
+        fault: "no longer in the agent's file".to_owned(),
+        ..v1::Device::default()
+    });
+    let all: Vec<v1::Device> = inventory.devices.iter().cloned().chain(gone).collect();
+    let devices: Vec<Shown> = all.iter().map(|of| device_row(host, of)).collect();
     let instances: Vec<Shown> = instances.iter().map(instance::shown).collect();
     for (headings, rows) in [(&DEVICES, devices), (&instance::HEADINGS, instances)] {
         if !rows.is_empty() {

@@ -2,10 +2,13 @@
 
 use std::collections::BTreeMap;
 
-use super::{Device, DeviceRequest, GivenDevice, MAX_DEVICES, SHARE_EXPECTED, Share};
+use super::{
+    Device, DeviceRequest, GivenDevice, MAX_DEVICES, MAX_FAULT, MAX_LABELS, MODEL_EXPECTED, SHARE_EXPECTED,
+    Share, is_model,
+};
 use crate::{
     condition::Condition,
-    name::DeviceName,
+    name::{DeviceName, is_label},
     problem::{Faults, Problem, Problems, quoted},
     v1,
 };
@@ -86,6 +89,18 @@ pub fn devices_from_wire(messages: Vec<v1::Device>) -> Result<BTreeMap<DeviceNam
         let path = format!("[{i}].name");
         let known: Option<DeviceName> = faults.take(&path, name.parse());
         let kind = faults.take(&format!("[{i}].kind"), kind.parse());
+        let path_of = |field: &str| format!("[{i}].{field}");
+        if !is_model(&model) {
+            faults.push(Problem::new(path_of("model"), MODEL_EXPECTED, quoted(&model)));
+        }
+        if labels.len() > MAX_LABELS || !labels.keys().all(|label| is_label(label)) {
+            let expected = format!("at most {MAX_LABELS} labels with names of a-z, 0-9 and \"-\"");
+            faults.push(Problem::new(path_of("labels"), expected, format!("{} of them", labels.len())));
+        }
+        if fault.len() > MAX_FAULT || fault.chars().any(char::is_control) {
+            let expected = format!("at most {MAX_FAULT} bytes without control characters");
+            faults.push(Problem::new(path_of("fault"), expected, quoted(&fault)));
+        }
         let Some((known, kind)) = known.zip(kind) else { continue };
         if devices.insert(known, Device { kind, model, labels, shared, fault }).is_some() {
             faults.push(Problem::new(path, "each device once", format!("{} again", quoted(&name))));
@@ -110,6 +125,7 @@ mod tests {
         let device = |name: &str, kind: &str| v1::Device {
             name: name.into(),
             kind: kind.into(),
+            model: "T4".into(),
             ..Default::default()
         };
         let listed =
@@ -117,6 +133,15 @@ mod tests {
         let problems = devices_from_wire(listed).unwrap_err();
         let paths: Vec<&str> = problems.0.iter().map(|problem| problem.path.as_str()).collect();
         assert_eq!(paths, ["[1].name", "[2].name", "[3].kind"]);
+        let odd = v1::Device {
+            model: "T4\n".into(),
+            labels: [("A b".to_owned(), String::new())].into(),
+            fault: "\u{1b}[2J".into(),
+            ..device("x", "gpu")
+        };
+        let problems = devices_from_wire(vec![odd]).unwrap_err();
+        let paths: Vec<&str> = problems.0.iter().map(|problem| problem.path.as_str()).collect();
+        assert_eq!(paths, ["[0].model", "[0].labels", "[0].fault"]);
         let too_many = vec![device("gpu0", "gpu"); MAX_DEVICES + 1];
         assert_eq!(devices_from_wire(too_many).unwrap_err().0[0].expected, "at most 256");
         let given = v1::GivenDevice { name: "-".into(), kind: "gpu".into(), share_millis: 1_001 };

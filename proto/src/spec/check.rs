@@ -12,7 +12,7 @@ use super::{
     duration_text, parse::node::is_within, wire::ONLY_TASK,
 };
 use crate::{
-    amount::{Bytes, MilliCpu},
+    amount::{Amounts, Bytes, MilliCpu},
     condition::Attribute,
     device::{self, DeviceRequest, SHARE_EXPECTED},
     id::Millis,
@@ -66,6 +66,17 @@ struct Checker {
 }
 
 impl WorkloadSpec {
+    /// The least that an instance may ask for.
+    pub fn least_amounts(&self) -> Amounts {
+        let vms = self.tasks.iter().filter_map(|task| match &task.driver {
+            Driver::Vm(vm) => Some(vm),
+            Driver::Container(_) => None,
+        });
+        let memory = if vms.clone().next().is_some() { MIN_VM_MEMORY } else { MIN_CONTAINER_MEMORY };
+        let disks = vms.flat_map(|vm| &vm.disks).fold(0, |sum: u64, disk| sum.saturating_add(disk.size.0));
+        Amounts { cpu: MilliCpu(1), memory, disk: Bytes(disks) }
+    }
+
     /// Everything that is wrong with it; empty: nothing. Paths are those of the short form when there is one task named `main`.
     pub fn check(&self) -> Vec<Problem> {
         let short = matches!(self.tasks.as_slice(), [only] if only.name.as_str() == ONLY_TASK);
@@ -213,10 +224,10 @@ impl Checker {
     fn resources(&mut self, spec: &WorkloadSpec) {
         let resources = &spec.resources;
         let is_vm = spec.tasks.iter().any(|task| matches!(task.driver, Driver::Vm(_)));
-        let cpu = (1..=MAX_CPU.0).contains(&resources.cpu.0);
+        let least = spec.least_amounts();
+        let cpu = (least.cpu.0..=MAX_CPU.0).contains(&resources.cpu.0);
         self.expect(cpu, "cpu", format!("1m to {MAX_CPU} cores"), resources.cpu.to_string());
-        let least = if is_vm { MIN_VM_MEMORY } else { MIN_CONTAINER_MEMORY };
-        self.size("memory", resources.memory, least, MAX_MEMORY);
+        self.size("memory", resources.memory, least.memory, MAX_MEMORY);
         self.size("disk", resources.disk, Bytes(0), MAX_DISK);
         if let Some(pids) = resources.pids {
             let expected = format!("1 to {MAX_PIDS}");
@@ -231,13 +242,8 @@ impl Checker {
             self.expect(kinds.insert(&request.kind), &join(&field, "kind"), "each kind once", found());
             self.within(&field, |checker| checker.device(request));
         }
-        let disks = spec.tasks.iter().filter_map(|task| match &task.driver {
-            Driver::Vm(vm) => Some(vm.disks.iter()),
-            Driver::Container(_) => None,
-        });
-        let sum = Bytes(disks.flatten().fold(0, |sum: u64, disk| sum.saturating_add(disk.size.0)));
-        let expected = format!("at least {}, the sum of the disks", sum.exact());
-        self.expect(sum <= resources.disk, "disk", expected, resources.disk.exact());
+        let expected = format!("at least {}, the sum of the disks", least.disk.exact());
+        self.expect(least.disk <= resources.disk, "disk", expected, resources.disk.exact());
     }
 
     fn device(&mut self, request: &DeviceRequest) {
@@ -245,12 +251,12 @@ impl Checker {
         let expected = format!("1 to {}", device::MAX_COUNT);
         self.expect((1..=device::MAX_COUNT).contains(&count), "count", expected, count.to_string());
         self.expect(request.share.is_sound(), "share", SHARE_EXPECTED, request.share.to_string());
-        self.at_most("models", "models", request.models.len(), MAX_PLACE_ITEMS);
+        self.at_most("models", "models", request.models.len(), device::MAX_RULES);
         for (i, model) in request.models.iter().enumerate() {
             let sound = device::is_model(model);
             self.expect(sound, &format!("models[{i}]"), device::MODEL_EXPECTED, quoted(model));
         }
-        self.at_most("require", "conditions", request.require.len(), MAX_PLACE_ITEMS);
+        self.at_most("require", "conditions", request.require.len(), device::MAX_RULES);
         for (i, condition) in request.require.iter().enumerate() {
             let of_device = matches!(condition.attribute, Attribute::Label(_));
             let expected = "a condition on a label of the device, as \"label.memory >= 16\"";

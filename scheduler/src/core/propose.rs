@@ -119,7 +119,7 @@ fn encode(entry: &Entry) -> Result<Vec<u8>, ProposeError> {
     if bytes.len() > MAX_ENTRY_BYTES {
         return Err(ProposeError::TooLarge { limit: MAX_ENTRY_BYTES, found: bytes.len() });
     }
-    // Placements are many, and made of numbers that always read back.
+    // Placements are many, and made of numbers and checked names, which always read back.
     if !matches!(entry.command, Command::Place(_) | Command::PlaceMany(_)) {
         Entry::decode(&bytes).map_err(|error| ProposeError::Unreadable(error.to_string()))?;
     }

@@ -16,8 +16,10 @@ use crate::{
     },
 };
 
-/// Placements in one entry: a few hundred KiB, so that no entry holds up the log.
+/// Most placements in one entry: a few hundred KiB, so that no entry holds up the log.
 const MAX_CHUNK: usize = 5_000;
+/// Most bytes of what may be long in them: the names of devices.
+const MAX_CHUNK_BYTES: usize = 512 << 10;
 /// Wait after a pass that placed nothing, at least: many changes share the next one.
 const FRUITLESS_WAIT: Duration = Duration::from_millis(20);
 /// A fruitless pass is waited for so many times as long as it took: passes over what fits nowhere take a fifth of a core at most.
@@ -98,12 +100,29 @@ fn command(state_level: Level, placements: &[Placement]) -> Command {
     }
 }
 
+/// Placements in pieces of which each is good for an entry.
+fn chunks(mut placements: &[Placement]) -> Vec<&[Placement]> {
+    let mut chunks = Vec::new();
+    while !placements.is_empty() {
+        let mut bytes = 0;
+        let fits = |placement: &&Placement| {
+            bytes += placement.devices.iter().map(|name| name.as_str().len() + 2).sum::<usize>();
+            bytes <= MAX_CHUNK_BYTES
+        };
+        let length = placements.iter().take(MAX_CHUNK).take_while(fits).count().max(1);
+        let (chunk, rest) = placements.split_at(length);
+        chunks.push(chunk);
+        placements = rest;
+    }
+    chunks
+}
+
 /// Proposes placements, all chunks at once: each placement is checked by itself when it is applied, so that no chunk need wait for the one
 /// before. Returns once they are applied here.
 async fn propose(core: &Core, placements: Vec<Placement>) -> Proposed {
     let mut proposed = Proposed::Nothing;
     let level = core.view().level();
-    let chunks = placements.chunks(MAX_CHUNK).map(|chunk| core.propose_here(command(level, chunk)));
+    let chunks = chunks(&placements).into_iter().map(|chunk| core.propose_here(command(level, chunk)));
     for outcome in futures::future::join_all(chunks).await {
         let wait = match outcome {
             Ok(outcome) => {
@@ -131,5 +150,33 @@ async fn sleep_until(wake: Option<UnixMillis>) {
             tokio::time::sleep(Duration::from_millis(at.saturating_sub(unix_now())).min(MAX_SLEEP)).await
         }
         None => std::future::pending().await,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use supercloud_proto::id::{HostId, InstanceId};
+
+    use super::*;
+    use crate::state::model::Ports;
+
+    #[test]
+    fn chunks_are_bounded_in_number_and_in_bytes_and_lose_nothing() {
+        let placement = |number: u64, devices: usize| Placement {
+            instance: InstanceId { index: number, ordinal: 0 },
+            host: HostId(1),
+            ports: Ports::default(),
+            devices: vec!["a-device-with-a-name-that-is-rather-long-0123456789".parse().unwrap(); devices],
+        };
+        let sizes = |devices: usize| {
+            let all: Vec<Placement> = (0..12_000).map(|number| placement(number, devices)).collect();
+            let chunks = chunks(&all);
+            assert_eq!(chunks.concat(), all);
+            chunks.iter().map(|chunk| chunk.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(0), [5_000, 5_000, 2_000]);
+        let long = sizes(64);
+        assert!(long.iter().all(|length| (1..=160).contains(length)), "{long:?}");
+        assert_eq!(chunks(&[placement(1, 20_000)]).len(), 1, "one is never cut");
     }
 }

@@ -23,19 +23,38 @@ const STEPS: u128 = 4_096;
 /// Number of a borough. Numbers say nothing of an order.
 pub(super) type Number = usize;
 
+/// Processor and memory of all hosts. No host can make the sum say less than what the others have.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Whole {
+    cpu: u128,
+    memory: u128,
+}
+
+impl Whole {
+    pub(super) fn add(&mut self, amounts: Amounts) {
+        self.cpu += u128::from(amounts.cpu.0);
+        self.memory += u128::from(amounts.memory.0);
+    }
+
+    /// Takes out what was added.
+    pub(super) fn remove(&mut self, amounts: Amounts) {
+        self.cpu -= u128::from(amounts.cpu.0);
+        self.memory -= u128::from(amounts.memory.0);
+    }
+}
+
 /// What each borough has.
 #[derive(Default)]
 pub(super) struct Boroughs {
     numbers: HashMap<BoroughName, Number>,
     /// By number, with what its placed instances take.
     known: Vec<(BoroughName, Amounts)>,
-    /// What all hosts have.
-    whole: Amounts,
+    whole: Whole,
 }
 
 impl Boroughs {
     /// Takes what they have from a state whose hosts have so much in all.
-    pub(super) fn catch_up(&mut self, state: &State, whole: Amounts) {
+    pub(super) fn catch_up(&mut self, state: &State, whole: Whole) {
         self.whole = whole;
         self.known.iter_mut().for_each(|(_, taken)| *taken = Amounts::default());
         for (borough, taken) in state.taken_by_borough() {
@@ -62,16 +81,15 @@ impl Boroughs {
     /// How many whole steps of the estate a borough has.
     fn steps(&self, borough: Number) -> u64 {
         let (_, taken) = self.known[borough];
-        let steps =
-            |part: u64, whole: u64| (u128::from(part) * STEPS).checked_div(u128::from(whole)).unwrap_or(0);
-        let dominant = steps(taken.cpu.0, self.whole.cpu.0).max(steps(taken.memory.0, self.whole.memory.0));
+        let steps = |part: u64, whole: u128| (u128::from(part) * STEPS).checked_div(whole).unwrap_or(0);
+        let dominant = steps(taken.cpu.0, self.whole.cpu).max(steps(taken.memory.0, self.whole.memory));
         u64::try_from(dominant).unwrap_or(u64::MAX)
     }
 
     /// Processor and memory of which a borough must have less to have no more than so many whole steps.
     fn bounds(&self, steps: u64) -> [u64; 2] {
-        [self.whole.cpu.0, self.whole.memory.0].map(|whole| {
-            let bound = (u128::from(whole) * (u128::from(steps) + 1)).div_ceil(STEPS);
+        [self.whole.cpu, self.whole.memory].map(|whole| {
+            let bound = whole.saturating_mul(u128::from(steps) + 1).div_ceil(STEPS);
             u64::try_from(bound).unwrap_or(u64::MAX)
         })
     }

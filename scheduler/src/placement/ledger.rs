@@ -12,6 +12,7 @@ use std::sync::Arc;
 use supercloud_proto::{amount::Amounts, id::HostId};
 
 use super::{
+    fair::Whole,
     outlook::Outlook,
     spread::{Domains, Whereabouts},
 };
@@ -36,8 +37,8 @@ pub(super) struct Ledger {
     outlook: Outlook,
     seats: Vec<Seat>,
     domains: Domains,
-    /// What all hosts have to give away.
-    whole: Amounts,
+    /// Processor and memory that all hosts have to give away.
+    whole: Whole,
     vacant: usize,
     changes: Vec<Change>,
     /// Number of the first of `changes`.
@@ -103,7 +104,8 @@ impl Ledger {
         let mut domains = Domains::default();
         let seats: Vec<Seat> =
             state.hosts().values().map(|host| Seat::of(state, host, &mut domains)).collect();
-        let whole = seats.iter().fold(Amounts::default(), |sum, seat| sum.saturating_add(seat.allocatable));
+        let mut whole = Whole::default();
+        seats.iter().for_each(|seat| whole.add(seat.allocatable));
         let (changes, given) = (Vec::new(), Vec::new());
         let outlook = Outlook::of(state);
         Self {
@@ -177,7 +179,7 @@ impl Ledger {
         if let Some(host) = self.state.host(host) {
             let seat = Seat::of(&self.state, host, &mut self.domains);
             self.changes.push(Change { slot: self.seats.len(), is_of_record: true });
-            self.whole = self.whole.saturating_add(seat.allocatable);
+            self.whole.add(seat.allocatable);
             self.seats.push(seat);
         }
     }
@@ -188,7 +190,7 @@ impl Ledger {
         let Some(host) = self.state.host(seat.id) else {
             if std::mem::replace(&mut seat.taken, false) {
                 self.vacant += 1;
-                self.whole = self.whole.saturating_sub(seat.allocatable);
+                self.whole.remove(seat.allocatable);
             }
             self.changes.push(Change { slot, is_of_record: true });
             return false;
@@ -203,12 +205,12 @@ impl Ledger {
             return gave_back(&before, &seat.used);
         }
         if seat.taken {
-            self.whole = self.whole.saturating_sub(seat.allocatable);
+            self.whole.remove(seat.allocatable);
         } else {
             self.vacant -= 1;
         }
         *seat = Seat::of(&self.state, host, &mut self.domains);
-        self.whole = self.whole.saturating_add(seat.allocatable);
+        self.whole.add(seat.allocatable);
         self.changes.push(Change { slot, is_of_record: true });
         true
     }
@@ -218,8 +220,8 @@ impl Ledger {
         &self.state
     }
 
-    /// What all hosts have to give away.
-    pub(super) fn whole(&self) -> Amounts {
+    /// Processor and memory that all hosts have to give away.
+    pub(super) fn whole(&self) -> Whole {
         self.whole
     }
 

@@ -5,8 +5,9 @@
 //! device is lost for a request or it is not; here it is worth half that, and half as much of it as processors are left for. So a host runs short of both at the same
 //! time, and a host without enough processors for its devices is worth less before the first request fails.
 //!
-//! The mix is that of the instances there are, placed or waiting ([`State::device_demands`]): it is learnt, and needs no settings. Counts are rounded down to
-//! powers of two, so that the mix changes seldom and what was ranked by it can stay; and of many sorts of requests only the most frequent ones count.
+//! The mix is that of the instances there are ([`State::device_demands`]): it is learnt, and needs no settings. Of a sort of requests as many that wait
+//! count as are placed, or one, so that nobody's wish that cannot be granted outweighs what runs. Counts are rounded down to powers of two, and sorts that are
+//! rare beside the most frequent one do not count: so the mix changes seldom, and what was ranked by it can stay.
 
 use std::cmp::Reverse;
 
@@ -17,10 +18,12 @@ use supercloud_proto::{
     spec::WorkloadSpec,
 };
 
-use crate::state::{DeviceDemand, State, fits::Candidate};
+use crate::state::{DemandCounts, DeviceDemand, State, fits::Candidate};
 
 /// Sorts of requests that count. Each costs some ten nanoseconds a host.
 const MAX_TYPICAL: usize = 64;
+/// A sort counts from this part of the most frequent one's weight on.
+const RARE: i64 = 64;
 /// Parts of a thousandth of a device in which losses are told.
 pub(super) const PARTS: i64 = 1_000;
 
@@ -65,10 +68,15 @@ pub(super) struct Choice {
 impl Outlook {
     /// The mix of a state.
     pub(super) fn of(state: &State) -> Self {
-        let weight = |count: u64| 1_i64 << count.ilog2().min(32);
-        let demands = state.device_demands().iter().filter(|(_, count)| **count > 0);
+        let weight = |counts: &DemandCounts| {
+            let count = counts.placed + counts.waiting.min(counts.placed.max(1));
+            count.checked_ilog2().map_or(0, |power| 1_i64 << power.min(32))
+        };
         let mut typical: Vec<(Reverse<i64>, &DeviceDemand)> =
-            demands.map(|(demand, count)| (Reverse(weight(*count)), demand)).collect();
+            state.device_demands().iter().map(|(demand, counts)| (Reverse(weight(counts)), demand)).collect();
+        let most = typical.iter().map(|(Reverse(weight), _)| *weight).max().unwrap_or(0);
+        let least = (most / RARE).max(1);
+        typical.retain(|(Reverse(weight), _)| *weight >= least);
         if typical.len() > MAX_TYPICAL {
             typical.select_nth_unstable(MAX_TYPICAL);
             typical.truncate(MAX_TYPICAL);
@@ -121,10 +129,11 @@ impl Outlook {
         }
         fitting.sort_by_key(|place| (room.devices[*place].sort, room.devices[*place].share));
         let mut best: Option<(i64, Vec<usize>)> = None;
-        let mut last = None;
         for from in 0..=fitting.len() - count {
-            let first = room.devices[fitting[from]];
-            if last.replace((first.sort, first.share)) == Some((first.sort, first.share)) {
+            let alike =
+                |place: usize| (room.devices[fitting[place]].sort, room.devices[fitting[place]].share);
+            // What leaves at one end and what comes in at the other are alike: so are what is taken and what is left.
+            if from > 0 && alike(from - 1) == alike(from + count - 1) {
                 continue;
             }
             let taken = fitting[from..from + count].to_vec();

@@ -88,7 +88,15 @@ pub fn plan(
     trial.let_go(stops.iter().flatten());
     trial.place_all();
     let told = specs.iter().zip(changes).zip(stops);
-    Ok(told.filter_map(|((spec, change), stops)| trial.tell(state, spec, change, &stops)).collect())
+    let mut plans: Vec<WorkloadPlan> =
+        told.filter_map(|((spec, change), stops)| trial.tell(state, spec, change, &stops)).collect();
+    // What helps the first may help the others too, and looking for it takes time.
+    if let Some((key, because)) =
+        plans.iter_mut().find_map(|plan| Some((&plan.workload, plan.unplaced_because.as_mut()?)))
+    {
+        because.changes = trial.changes(key);
+    }
+    Ok(plans)
 }
 
 /// The instances on a host that run in one state and not in the other.
@@ -128,10 +136,11 @@ impl Trial {
         }
     }
 
-    /// Why an instance of this spec finds no host.
-    fn because(&self, spec: &WorkloadSpec, instance: Option<&Arc<Instance>>) -> Explanation {
-        let changes = instance.map(|instance| explain::changes(&self.state, instance, self.now));
-        Explanation { changes: changes.unwrap_or_default(), ..explain::spec(&self.state, spec) }
+    /// What would make the first instance of a workload fit that waits for no time.
+    fn changes(&self, key: &WorkloadKey) -> Vec<explain::Suggestion> {
+        let mut waiting =
+            self.state.instances_of(key).filter(|one| one.is_pending() && one.not_before() <= self.now);
+        waiting.next().map_or_else(Vec::new, |instance| explain::changes(&self.state, instance, self.now))
     }
 
     /// What has become of one workload. A spec that comes twice is told twice, as it stands in the end.
@@ -173,8 +182,7 @@ impl Trial {
             stops: stops.iter().map(|instance| instance.id).collect(),
             waiting,
             unplaced,
-            unplaced_because: (unplaced > 0)
-                .then(|| self.because(&current.spec, pending().find(|one| !waits(one)))),
+            unplaced_because: (unplaced > 0).then(|| explain::spec(&self.state, &current.spec)),
             workload,
         })
     }

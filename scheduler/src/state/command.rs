@@ -150,7 +150,6 @@ impl Command {
             | Self::JudgeHosts(_)
             | Self::SetSchedulable { .. }
             | Self::RemoveHost { .. }
-            | Self::Place(_)
             | Self::Replace { .. }
             | Self::Report { .. }
             | Self::CreateToken { .. }
@@ -159,7 +158,9 @@ impl Command {
                 needs_of(&spec.place).max(needs_of_devices(spec.resources.devices.len()))
             }
             Self::RegisterHost { inventory, .. } => level::of_inventory(inventory),
-            Self::CompareStates | Self::PlaceMany(_) | Self::ReportMany(_) => level::SECOND,
+            Self::Place(placements) => needs_of_placements(placements),
+            Self::PlaceMany(placements) => needs_of_placements(placements).max(level::SECOND),
+            Self::CompareStates | Self::ReportMany(_) => level::SECOND,
             // It is what says so: whoever proposes it has asked every member.
             Self::RaiseLevel { level } => *level,
         }
@@ -169,6 +170,10 @@ impl Command {
 /// The level at which every member knows devices, where there are any.
 fn needs_of_devices(devices: usize) -> Level {
     if devices == 0 { level::FIRST } else { level::THIRD }
+}
+
+fn needs_of_placements(placements: &[Placement]) -> Level {
+    needs_of_devices(placements.iter().map(|placement| placement.devices.len()).sum())
 }
 
 /// The level at which every member knows all rules of a place.

@@ -34,6 +34,15 @@ pub struct DeviceDemand {
     pub request: DeviceRequest,
 }
 
+/// How many instances ask for the same.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct DemandCounts {
+    /// Those that have it.
+    pub placed: u64,
+    /// Those that wait for it.
+    pub waiting: u64,
+}
+
 /// What instances of a spec ask for of devices.
 pub fn device_demands(spec: &WorkloadSpec) -> impl Iterator<Item = DeviceDemand> {
     let Amounts { cpu, memory, .. } = demand(spec);

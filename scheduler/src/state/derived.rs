@@ -11,12 +11,13 @@ use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use supercloud_proto::{
     amount::Amounts,
     id::{HostId, InstanceId},
+    instance::InstanceState,
     name::{BoroughName, HostName, WorkloadKey},
     spec::Protocol,
 };
 
 use super::{
-    demand::{DeviceDemand, device_demands},
+    demand::{DemandCounts, DeviceDemand, device_demands},
     model::{DevicesUse, Host, Instance, Placed},
     sorted::Sorted,
 };
@@ -59,6 +60,8 @@ pub(super) struct Standing {
     pending: bool,
     placed: bool,
     takes: bool,
+    /// It counts for its borough: what was lost with its host runs no more, and its successor counts.
+    is_charged: bool,
     leaving: bool,
 }
 
@@ -68,6 +71,7 @@ impl Standing {
             pending: instance.is_pending(),
             placed: instance.placed.is_some(),
             takes: instance.takes().is_some(),
+            is_charged: instance.takes().is_some() && instance.state != InstanceState::Lost,
             leaving: instance.placed.is_some() && !instance.is_to_stay(),
         }
     }
@@ -83,7 +87,7 @@ pub struct Derived {
     /// What the instances of each borough take of their hosts.
     taken: OrdMap<BoroughName, Amounts>,
     /// How many instances ask for devices so.
-    device_demands: OrdMap<DeviceDemand, u64>,
+    device_demands: OrdMap<DeviceDemand, DemandCounts>,
     unused: Arc<HostUse>,
 }
 
@@ -94,15 +98,13 @@ impl Derived {
             Some(ids) => drop(ids.insert(instance.id)),
             None => drop(self.of_workload.insert(instance.workload().clone(), OrdSet::unit(instance.id))),
         }
-        for demand in device_demands(instance.spec()) {
-            *self.device_demands.entry(demand).or_default() += 1;
-        }
         self.moved(Standing::default(), instance);
     }
 
     /// Takes into account how an instance changed. Its workload never does, and once placed it stays where it is until it is gone.
     pub(super) fn moved(&mut self, before: Standing, instance: &Instance) {
         let now = Standing::of(instance);
+        self.count_demands(before, now, instance);
         if before.pending != now.pending {
             let place = (Reverse(instance.spec().priority), instance.id);
             if now.pending {
@@ -120,25 +122,22 @@ impl Derived {
             used.instances.insert(instance.id);
         }
         match (before.takes, now.takes) {
-            (false, true) => {
-                used.give(instance, placed);
-                let taken = self.taken.entry(instance.workload().borough.clone()).or_default();
-                *taken = taken.saturating_add(placed.taken);
-            }
-            (true, false) => {
-                used.take_back(instance, placed);
-                give_back(&mut self.taken, instance, placed);
-            }
+            (false, true) => used.give(instance, placed),
+            (true, false) => used.take_back(instance, placed),
             _ => {}
         }
         used.leaving = used.leaving + u32::from(now.leaving) - u32::from(before.leaving);
+        match (before.is_charged, now.is_charged) {
+            (false, true) => self.charge(instance, placed),
+            (true, false) => self.give_back(instance, placed),
+            _ => {}
+        }
     }
 
     /// Takes out an instance as it last was.
     pub(super) fn remove(&mut self, instance: &Instance) {
-        for demand in device_demands(instance.spec()) {
-            self.forget_demand(&demand);
-        }
+        let standing = Standing::of(instance);
+        self.count_demands(standing, Standing::default(), instance);
         if let Some(ids) = self.of_workload.get_mut(instance.workload()) {
             ids.remove(&instance.id);
             if ids.is_empty() {
@@ -152,21 +151,46 @@ impl Derived {
         let Some(used) = self.uses.get_mut(&placed.host) else { return };
         let used = Arc::make_mut(used);
         used.instances.remove(&instance.id);
-        used.leaving -= u32::from(Standing::of(instance).leaving);
+        used.leaving -= u32::from(standing.leaving);
         if instance.takes().is_some() {
             used.take_back(instance, placed);
-            give_back(&mut self.taken, instance, placed);
         }
         if used.instances.is_empty() {
             self.uses.remove(&placed.host);
         }
+        if standing.is_charged {
+            self.give_back(instance, placed);
+        }
     }
 
-    fn forget_demand(&mut self, demand: &DeviceDemand) {
-        let Some(count) = self.device_demands.get_mut(demand) else { return };
-        *count -= 1;
-        if *count == 0 {
-            self.device_demands.remove(demand);
+    fn charge(&mut self, instance: &Instance, placed: &Placed) {
+        let taken = self.taken.entry(instance.workload().borough.clone()).or_default();
+        *taken = taken.saturating_add(placed.taken);
+    }
+
+    /// Takes back what an instance took of its borough's account.
+    fn give_back(&mut self, instance: &Instance, placed: &Placed) {
+        let borough = &instance.workload().borough;
+        let Some(taken) = self.taken.get_mut(borough) else { return };
+        *taken = taken.saturating_sub(placed.taken);
+        if *taken == Amounts::default() {
+            self.taken.remove(borough);
+        }
+    }
+
+    fn count_demands(&mut self, before: Standing, now: Standing, instance: &Instance) {
+        if (before.takes, before.pending) == (now.takes, now.pending) {
+            return;
+        }
+        for demand in device_demands(instance.spec()) {
+            let mut counts = self.device_demands.get(&demand).copied().unwrap_or_default();
+            counts.placed = counts.placed + u64::from(now.takes) - u64::from(before.takes);
+            counts.waiting = counts.waiting + u64::from(now.pending) - u64::from(before.pending);
+            if counts == DemandCounts::default() {
+                self.device_demands.remove(&demand);
+            } else {
+                self.device_demands.insert(demand, counts);
+            }
         }
     }
 
@@ -232,7 +256,7 @@ impl Derived {
         &self.taken
     }
 
-    pub(super) fn device_demands(&self) -> &OrdMap<DeviceDemand, u64> {
+    pub(super) fn device_demands(&self) -> &OrdMap<DeviceDemand, DemandCounts> {
         &self.device_demands
     }
 
@@ -260,16 +284,6 @@ pub(super) fn key_of<K: Copy, V>(difference: DiffItem<'_, '_, K, V>) -> K {
     match difference {
         DiffItem::Add(key, _) | DiffItem::Remove(key, _) => *key,
         DiffItem::Update { new: (key, _), .. } => *key,
-    }
-}
-
-/// Takes back what an instance took of its borough's account.
-fn give_back(taken: &mut OrdMap<BoroughName, Amounts>, instance: &Instance, placed: &Placed) {
-    let borough = &instance.workload().borough;
-    let Some(all) = taken.get_mut(borough) else { return };
-    *all = all.saturating_sub(placed.taken);
-    if *all == Amounts::default() {
-        taken.remove(borough);
     }
 }
 

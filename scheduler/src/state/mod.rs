@@ -32,7 +32,7 @@ pub mod sorted;
 pub mod tests;
 
 pub use command::{Change, Command, Done, Entry, HostReports, HostVerdict, Outcome, Placement, Rejection};
-pub use demand::DeviceDemand;
+pub use demand::{DemandCounts, DeviceDemand};
 pub use derived::{Derived, HostUse, Waiting};
 pub use model::{
     Background, Borough, Event, EventKind, Grant, Host, Instance, Placed, Ports, RevisionRecord, Run,
@@ -179,13 +179,13 @@ impl State {
         self.derived.pending_since(&before.derived)
     }
 
-    /// What the placed instances of each borough take of their hosts, where it is anything.
+    /// What the placed instances of each borough take of their hosts, where it is anything. What was lost with its host does not count.
     pub fn taken_by_borough(&self) -> &OrdMap<BoroughName, Amounts> {
         self.derived.taken()
     }
 
     /// What instances ask for of devices, and how many ask for the same.
-    pub fn device_demands(&self) -> &OrdMap<DeviceDemand, u64> {
+    pub fn device_demands(&self) -> &OrdMap<DeviceDemand, DemandCounts> {
         self.derived.device_demands()
     }
 

@@ -4,6 +4,7 @@ use supercloud_proto::{
     id::{HostId, LogIndex},
     instance::PortBinding,
     order::Order,
+    spec::Resources,
 };
 
 use super::{State, model::Instance};
@@ -34,7 +35,8 @@ impl State {
             reason: instance.desired_reason().to_owned(),
             kind: spec.kind,
             tasks: spec.tasks.clone(),
-            resources: spec.resources.clone(),
+            // Which devices it has is said below; what was asked for is not the agent's to read.
+            resources: Resources { devices: Vec::new(), ..spec.resources.clone() },
             ports: self.bindings(instance),
             restart: spec.restart,
             stop_grace: spec.stop_grace,

@@ -101,7 +101,21 @@ fn one_container_has_it_all() {
     let body = body(&run(vec![("web", Driver::Container(web()))], 0), &settings(), true).unwrap();
     assert_eq!(body.entrypoint, Some(vec!["/bin/serve".to_owned(), "-v".to_owned()]));
     assert_eq!(body.cmd, None);
-    assert_eq!(body.env, Some(["A=1", "B=2=2", "VISIBLE_GPUS="].map(str::to_owned).to_vec()));
+    assert_eq!(
+        body.env,
+        Some(
+            [
+                "A=1",
+                "AMD_VISIBLE_DEVICES=",
+                "B=2=2",
+                "HABANA_VISIBLE_DEVICES=",
+                "NVIDIA_VISIBLE_DEVICES=",
+                "VISIBLE_GPUS="
+            ]
+            .map(str::to_owned)
+            .to_vec()
+        )
+    );
     assert_eq!(body.user.as_deref(), Some("1000:1000"));
     assert_eq!(body.hostname.as_deref(), Some("i-1-0"));
     assert_eq!(body.stop_timeout, Some(2));
@@ -173,10 +187,15 @@ fn a_container_gets_the_devices_of_its_order_and_no_others() {
         cgroup_permissions: Some("rw".to_owned()),
     };
     assert_eq!(some.host_config.unwrap().devices, Some(vec![node]));
-    assert_eq!(some.env.unwrap(), ["SUPERCLOUD_DEVICES=gpu1=0.5", "VISIBLE_GPUS=/dev/gpu1"]);
+    let own = |env: Option<Vec<String>>| -> Vec<String> {
+        env.unwrap().into_iter().filter(|one| !one.ends_with("VISIBLE_DEVICES=")).collect()
+    };
+    assert_eq!(own(some.env), ["SUPERCLOUD_DEVICES=gpu1=0.5", "VISIBLE_GPUS=/dev/gpu1"]);
+    let label = &some.labels.unwrap()["supercloud.devices"];
+    assert!(label.starts_with("/dev/gpu1 ") && label.ends_with("VISIBLE_GPUS=/dev/gpu1"), "{label}");
     let none = body_with(Vec::new()).unwrap();
     assert_eq!(none.host_config.unwrap().devices, None);
-    assert_eq!(none.env.unwrap(), ["VISIBLE_GPUS="], "what the spec says of it does not hold");
+    assert_eq!(own(none.env), ["VISIBLE_GPUS="], "what the spec says of it does not hold");
     let Err(DriverError::Refused(reason)) = body_with(vec![given("gpu7", 1_000)]) else {
         panic!("it was taken")
     };

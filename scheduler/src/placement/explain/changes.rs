@@ -1,8 +1,8 @@
-//! What would make an instance fit that fits nowhere: small changes of its spec or of the estate, each tried on a copy of the state by the real apply and a
-//! real pass. What was not seen to work is not told.
+//! What would make an instance fit that fits nowhere: small changes of its spec or of the estate, each tried on a copy of the state by what a pass does to
+//! give one instance a host. What was not seen to work is not told.
 //!
-//! Decisions. *One change at a time*: what needs two is for the reasons of the filters to tell. *The instance goes first in the trial*, with the highest
-//! priority, so that a change is told even where others wait for the same room. *Nobody is named whose work would have to go*, since explanations go
+//! Decisions. *One change at a time*: what needs two is for the reasons of the filters to tell. *The instance goes first in the trial*, so that a change is
+//! told even where others wait for the same room, and a trial costs a look at all hosts and not at all that waits. *Nobody is named whose work would have to go*, since explanations go
 //! to tenants: it is told how much has to be freed, and the trial frees it by the least urgent work, the youngest first.
 
 use std::{cmp::Reverse, sync::Arc};
@@ -13,21 +13,23 @@ use supercloud_proto::{
     host::{HostState, Inventory},
     id::UnixMillis,
     name::{HostName, PortName},
-    spec::{Driver, MAX_PRIORITY, WorkloadSpec},
+    spec::{Driver, WorkloadSpec},
 };
 
 use crate::{
     placement::{
         ledger::{Ledger, Slot},
+        shapes::Shapes,
         trial::Trial,
     },
     state::{
-        Command, Host, HostUse, Instance, State,
+        Command, Host, HostUse, Instance, RevisionRecord, State,
+        apply::hosts::verdict_of,
         fits::{Candidate, Misfit, Reason, Request},
     },
 };
 
-/// Most changes that are tried: each is a pass.
+/// Most changes that are tried: each is a look at all hosts.
 const MAX_TRIALS: usize = 16;
 /// Least memory that is suggested, and what suggestions of memory are rounded down to.
 const MEMORY_STEP: u64 = 1 << 20;
@@ -45,8 +47,8 @@ pub struct Suggestion {
     pub host: Option<HostName>,
 }
 
-/// What would make this instance fit; nothing where it has a host, fits somewhere already, or no single change helps. It takes a pass for each change
-/// that is tried: on a large estate keep it off the threads that answer others.
+/// What would make this instance fit; nothing where it has a host, fits somewhere already, or no single change helps. It looks at all hosts for each
+/// change that is tried: on a large estate keep it off the threads that answer others.
 pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Suggestion> {
     let ledger = Ledger::new(state);
     let request = Request::of(instance);
@@ -59,8 +61,8 @@ pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Sugge
     }
     let sought = Sought { state, instance, now, ledger: &ledger, request, found };
     let ideas =
-        sought.resized().into_iter().chain(sought.relaxed()).chain(sought.tolerated()).chain(sought.opened());
-    let ideas = ideas.chain(sought.freed()).chain(sought.added());
+        sought.resized().into_iter().chain(sought.opened()).chain(sought.freed()).chain(sought.added());
+    let ideas = ideas.chain(sought.tolerated()).chain(sought.relaxed());
     ideas.take(MAX_TRIALS).filter(|idea| sought.works(idea)).map(|idea| idea.told).collect()
 }
 
@@ -91,29 +93,21 @@ struct Sought<'s> {
 }
 
 impl Sought<'_> {
-    /// Whether the instance, or another one of its workload that waits, is placed once this is so.
+    /// Whether a pass gives the instance a host once this is so, were it the first to get one.
     fn works(&self, idea: &Idea) -> bool {
         let mut trial = Trial::of(self.state, self.now);
-        let spec = idea.spec.clone().unwrap_or_else(|| self.instance.spec().clone());
-        let count = self.state.workload(self.instance.workload()).map_or(1, |workload| workload.wanted());
-        // A spec that differs in its priority alone is a new revision, and what waits is of it at once.
-        let spec = Box::new(WorkloadSpec { priority: MAX_PRIORITY, count, ..spec });
-        if trial.apply(Command::ApplyWorkload { spec, expect_revision: None }).is_err() {
-            return false;
-        }
         match &idea.estate {
             Estate::Nothing => {}
             Estate::Open(host) => {
-                let command = Command::SetSchedulable { name: host.clone(), schedulable: true };
-                drop(trial.apply(command));
+                drop(trial.apply(Command::SetSchedulable { name: host.clone(), schedulable: true }));
             }
             Estate::Free(instances) => trial.let_go(instances.iter()),
             Estate::Add(inventory) => add_host(&mut trial, inventory),
         }
-        trial.place_some();
-        let had_host = |id| self.state.instance(id).is_some_and(|before| before.placed.is_some());
-        let placed = |instance: &&Arc<Instance>| instance.takes().is_some() && !had_host(instance.id);
-        trial.state.instances_of(self.instance.workload()).any(|instance| placed(&instance))
+        let own = &self.instance.record;
+        let spec = idea.spec.clone().map_or_else(|| own.spec.clone(), Arc::new);
+        let record = Arc::new(RevisionRecord { spec, ..RevisionRecord::clone(own) });
+        Shapes::default().place(&mut Ledger::new(&trial.state), &record, self.instance.id).is_some()
     }
 
     fn host(&self, slot: Slot) -> &Host {
@@ -156,10 +150,8 @@ impl Sought<'_> {
             }),
             disk: Bytes(asked.disk.0.saturating_sub(missing.disk.0)),
         };
-        let remains = |_, missing| {
-            let less = less(missing);
-            less.cpu.0 > 0 && less.memory.0 > 0
-        };
+        let least = self.instance.spec().least_amounts();
+        let remains = |_, missing| least.within(less(missing));
         let mut ideas = Vec::new();
         if let Some((slot, missing)) = self.nearest_short(remains) {
             let (less, mut spec) = (less(missing), self.instance.spec().clone());
@@ -181,9 +173,11 @@ impl Sought<'_> {
     /// Asking for fewer of a kind of devices, or for a smaller part: the most that some host has.
     fn fewer_devices(&self, place: usize) -> Option<Idea> {
         let request = self.instance.spec().resources.devices.get(place)?;
+        let only_devices =
+            |(_, misfits): &&(Slot, Vec<Misfit>)| misfits.iter().all(|misfit| misfit.filter == "devices");
+        let slots: Vec<Slot> = self.found.iter().filter(only_devices).map(|(slot, _)| *slot).collect();
         let count = |request: &DeviceRequest| {
-            let counts =
-                self.ledger.slots().map(|slot| self.ledger.candidate(slot).devices_for(request).count());
+            let counts = slots.iter().map(|slot| self.ledger.candidate(*slot).devices_for(request).count());
             counts.max().unwrap_or(0) as u32
         };
         let smaller = |share| DeviceRequest { share: Share(share), ..request.clone() };
@@ -313,7 +307,7 @@ impl Sought<'_> {
             let mut host = candidate.host.clone();
             (host.state, host.schedulable) = (HostState::Ready, true);
             let empty = Candidate { host: &host, used: &nothing, has_sibling: Some(false), ..candidate };
-            empty.fits(&self.request).is_ok()
+            verdict_of(&host.inventory).0 == HostState::Ready && empty.fits(&self.request).is_ok()
         };
         let size = |slot: &Slot| {
             let of = self.ledger.candidate(*slot);

@@ -46,13 +46,15 @@ fn any_devices(candidate: &Candidate<'_>, spec: &WorkloadSpec) -> Vec<Reason> {
         }
         let suiting = candidate.host.inventory.devices.values().filter(|device| request.suits(device));
         let (well, faulty): (Vec<&Device>, Vec<&Device>) = suiting.partition(|device| device.is_well());
-        Some(match faulty.first() {
-            Some(device) if well.len() < request.count as usize => {
-                Reason::DeviceFaulty { request: request.clone(), because: device.fault.clone() }
+        let (request, count) = (request.clone(), request.count as usize);
+        Some(match (well.len() + faulty.len(), faulty.first()) {
+            (0, _) if has_whole(candidate, &request) => Reason::DeviceWhole(request),
+            (0, _) => Reason::NoDevice(request),
+            (there, _) if there < count => Reason::DevicesThere { request, there: there as u32 },
+            (_, Some(device)) if well.len() < count => {
+                Reason::DeviceFaulty { request, because: device.fault.clone() }
             }
-            None if well.is_empty() && has_whole(candidate, request) => Reason::DeviceWhole(request.clone()),
-            None if well.is_empty() => Reason::NoDevice(request.clone()),
-            _ => Reason::FewDevices { request: request.clone(), free },
+            _ => Reason::FewDevices { request, free },
         })
     };
     spec.resources.devices.iter().filter_map(reason).collect()

@@ -84,6 +84,13 @@ pub enum Reason {
     NoDevice(DeviceRequest),
     /// It has such devices, and gives them away whole or not at all.
     DeviceWhole(DeviceRequest),
+    /// It has fewer such devices than are asked for, whatever is free of them.
+    DevicesThere {
+        /// What is asked for.
+        request: DeviceRequest,
+        /// How many it has.
+        there: u32,
+    },
     /// It has such devices, and they cannot be used.
     DeviceFaulty {
         /// What is asked for.
@@ -159,6 +166,7 @@ impl Reason {
             Self::Short { free, .. } | Self::FewPorts { free, .. } | Self::FewDevices { free, .. } => {
                 *free = 0
             }
+            Self::DevicesThere { there, .. } => *there = 0,
             Self::Closed
             | Self::NoDriver(_)
             | Self::Tainted(_)
@@ -184,6 +192,7 @@ impl Reason {
             Self::FewPorts { protocol, needed, .. } => {
                 format!("ports: needs {needed} {}, at most {free} free", protocol_word(*protocol))
             }
+            Self::DevicesThere { request, .. } => format!("devices: needs {request}, has fewer"),
             Self::FewDevices { request, .. } => format!("devices: needs {request}, at most {free} free"),
             other => other.to_string(),
         }
@@ -274,6 +283,7 @@ impl fmt::Display for Reason {
             Self::DeviceWhole(request) => {
                 write!(f, "devices: needs {request}, gives them away only whole")
             }
+            Self::DevicesThere { request, there } => write!(f, "devices: needs {request}, has {there}"),
             Self::DeviceFaulty { request, because } => {
                 write_because(f, format_args!("devices: needs {request}, which cannot be used"), because)
             }
