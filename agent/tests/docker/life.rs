@@ -1,13 +1,23 @@
 //! Started, adopted, ended, stopped, removed; and what is not ours is left alone.
 
-use std::{collections::HashMap, time::Duration};
+use std::{
+    collections::{BTreeMap, HashMap},
+    time::Duration,
+};
 
 use bollard::{
     models::{ContainerCreateBody, VolumeCreateRequest},
     query_parameters::{CreateContainerOptions, RemoveVolumeOptions},
 };
-use supercloud_agent::driver::{Driver, DriverError, Mark, Phase, TaskRun};
-use supercloud_proto::spec::{Driver as Spec, Mount};
+use supercloud_agent::{
+    devices::DeviceSettings,
+    docker::{DockerDriver, DockerSettings},
+    driver::{Driver, DriverError, Mark, Phase, TaskRun},
+};
+use supercloud_proto::{
+    device::{GivenDevice, Share},
+    spec::{Driver as Spec, Mount},
+};
 use tokio::time::{Instant, timeout};
 
 use crate::rig::{Done, FOREIGN, IMAGE, Rig, container, named, shell, with};
@@ -52,6 +62,51 @@ async fn an_agent_that_lost_its_memory_adopts_by_a_later_order() -> Done {
     let adopted = Rig::driver(crate::rig::SOCKET.as_ref(), &rig.owner).start(&later).await?;
     assert_eq!(adopted.runtime_id, first.runtime_id);
     assert_eq!(adopted.mark.order_index, 50, "the mark says what made it");
+    Ok(())
+}
+
+/// A driver of the same owner on a host whose one device has this node.
+fn with_device(rig: &Rig, node: &str) -> DockerDriver {
+    let device = DeviceSettings {
+        kind: named("gpu"),
+        model: "T4".to_owned(),
+        labels: BTreeMap::new(),
+        shared: false,
+        nodes: vec![node.into()],
+        env: BTreeMap::new(),
+    };
+    let settings = DockerSettings { devices: [(named("gpu0"), device)].into(), ..DockerSettings::default() };
+    DockerDriver::connect(crate::rig::SOCKET.as_ref(), rig.owner.clone(), settings)
+}
+
+#[tokio::test]
+async fn who_does_not_run_is_made_anew_when_its_device_is_another() -> Done {
+    let rig = Rig::new().await?;
+    let run = with(rig.run(&[]), |order| {
+        order.devices = vec![GivenDevice { name: named("gpu0"), kind: named("gpu"), share: Share::WHOLE }];
+    });
+    let before = with_device(&rig, "/dev/null");
+    let first = before.start(&run).await?;
+    rig.kill(&first).await?;
+    rig.await_end(&run.mark.task).await?;
+    assert_eq!(before.start(&run).await?.runtime_id, first.runtime_id, "the same device: the same container");
+
+    let after = with_device(&rig, "/dev/zero");
+    assert_eq!(after.start(&run).await?.runtime_id, first.runtime_id, "what runs is left alone");
+    rig.kill(&first).await?;
+    rig.await_end(&run.mark.task).await?;
+    let second = after.start(&run).await?;
+    assert_ne!(second.runtime_id, first.runtime_id);
+    assert_eq!(rig.only().await?, second);
+    let host = rig.docker.inspect_container(&second.runtime_id, None).await?.host_config.unwrap_or_default();
+    let nodes: Vec<_> =
+        host.devices.unwrap_or_default().into_iter().filter_map(|node| node.path_on_host).collect();
+    assert_eq!(nodes, ["/dev/zero"]);
+
+    rig.kill(&second).await?;
+    rig.await_end(&run.mark.task).await?;
+    let Err(DriverError::Refused(reason)) = rig.driver.start(&run).await else { panic!("it has no device") };
+    assert!(reason.contains("gpu0"), "{reason}");
     Ok(())
 }
 

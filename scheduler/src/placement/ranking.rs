@@ -2,7 +2,7 @@
 //! time, and read from the least crowded group on. It does not know what makes a rank.
 //!
 //! Many workloads share it. What one of them has to pass over, since it has instances there, is *set aside* while it is that workload's turn
-//! and put back after it: so a workload of a thousand passes over each of its hosts once, and not once for each that is still to come. The
+//! and put back after it: so a workload of a thousand passes over each of its hosts once a turn, and not once for each that is still to come. The
 //! groups stand in an order of their own for that turn, in which only the group that was taken from changes its place.
 
 use std::{

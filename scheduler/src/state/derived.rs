@@ -179,7 +179,8 @@ impl Derived {
     }
 
     fn count_demands(&mut self, before: Standing, now: Standing, instance: &Instance) {
-        if (before.takes, before.pending) == (now.takes, now.pending) {
+        let is_same = (before.takes, before.pending) == (now.takes, now.pending);
+        if is_same || instance.spec().resources.devices.is_empty() {
             return;
         }
         for demand in device_demands(instance.spec()) {

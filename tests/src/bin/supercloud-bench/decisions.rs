@@ -4,6 +4,8 @@
 //! The estate: hosts of one kind, seven tenths full of workloads of a thousand that ask for what real requests ask for (`wants`). Then, each on that
 //! estate by itself:
 //! - `decisions_w1000`, `decisions_spread`, `decisions_apart`: workloads of 1,000, plain, spread over sites and racks, and no two on a host;
+//! - `decisions_boroughs`: workloads of 1,000 of 33 boroughs, which take turns;
+//! - `decisions_churn`: a workload of 1,000 ends and another one comes, time and again;
 //! - `decisions_w1`: workloads of 1;
 //! - `decision_p50_us` and on: another workload of one comes, and a pass is run for it alone, with all that it costs to learn what changed since the
 //!   last;
@@ -13,17 +15,19 @@
 //! Keys are of 10,000 hosts with 1,001,000 instances; of 1,000 and 100,000 hosts, with 100,000 and 980,000, they end in `_1k` and `_100k`.
 //! `decision_cost_ratio_100k` is the larger of what `decisions_w1000` and `decisions_w1` cost more with 100,000 hosts than with 10,000.
 
-use std::time::Duration;
+use std::{cell::Cell, collections::BTreeMap, time::Duration};
 
 use supercloud_proto::{
     amount::MilliCpu,
     host::HostState,
     id::HostId,
+    instance::{InstanceReport, InstanceState},
+    name::BoroughName,
     spec::{SpreadOver, WorkloadSpec},
 };
 use supercloud_scheduler::{
     placement::{Engine, Limits},
-    state::{Command, Entry, HostVerdict, State},
+    state::{Command, Entry, HostReports, HostVerdict, State},
 };
 use supercloud_tests::{Outcome, wrong};
 
@@ -46,6 +50,10 @@ const EACH: u32 = 1_000;
 const SERIES_SHARE: u64 = 20;
 /// Workloads of one.
 const SINGLES: u32 = 20_000;
+/// Boroughs that wait at once.
+const BOROUGHS: usize = 33;
+/// Workloads that end and come.
+const ROUNDS: u32 = 20;
 /// Workloads of one that are placed before each series, so that an engine knows all that is asked for.
 const WARM_UP: u32 = 200;
 /// Decisions that are timed one by one.
@@ -74,6 +82,13 @@ fn measure((hosts, full, suffix): (u32, u64, &str), report: &mut Report) -> Outc
     let over = |spec: &mut WorkloadSpec| spec.place.spread = vec![SpreadOver::Site, SpreadOver::Rack];
     note("decisions_spread", estate.crowds(over)?);
     note("decisions_apart", estate.crowds(|spec| spec.place.distinct_hosts = true)?);
+    let turn = Cell::new(0);
+    let of_boroughs = |spec: &mut WorkloadSpec| {
+        let number = turn.replace((turn.get() + 1) % BOROUGHS);
+        spec.borough = estate.boroughs[number].clone();
+    };
+    note("decisions_boroughs", estate.crowds(of_boroughs)?);
+    note("decisions_churn", estate.churn()?);
     let singles = estate.singles()?;
     note("decisions_w1", singles);
     let timed = estate.one_by_one()?;
@@ -95,12 +110,19 @@ struct Estate {
     full: u64,
     wants: Wants,
     workloads: u32,
+    boroughs: Vec<BoroughName>,
 }
 
 impl Estate {
     fn new(hosts: u32, full: u64) -> Outcome<Self> {
         let wants = Wants::new(hosts.into())?;
-        let mut estate = Self { state: State::default(), hosts, full, wants, workloads: 0 };
+        let names = (0..BOROUGHS).map(|number| format!("borough-{number:02}").parse());
+        let boroughs = names.collect::<Result<Vec<BoroughName>, _>>()?;
+        let mut estate = Self { state: State::default(), hosts, full, wants, workloads: 0, boroughs };
+        for name in estate.boroughs.clone() {
+            let title = name.to_string();
+            estate.apply(Command::CreateBorough { name, title })?;
+        }
         estate.apply(Command::CreateBorough { name: "camden".parse()?, title: "Camden".to_owned() })?;
         for number in 1..=hosts {
             let mut inventory = inventory(number)?;
@@ -184,6 +206,42 @@ impl Estate {
             estate.hand_in(each, &change)?;
         }
         rate(estate.place(&mut engine)?)
+    }
+
+    /// Decisions a second while as much ends as comes.
+    fn churn(&self) -> Outcome<f64> {
+        let (mut estate, mut engine) = self.begin()?;
+        let (mut placed, mut took) = (0, Duration::ZERO);
+        for number in 1..=ROUNDS {
+            estate.end(number)?;
+            estate.hand_in(EACH, |_| ())?;
+            let (more, time) = estate.place(&mut engine)?;
+            placed += more;
+            took += time;
+        }
+        rate((placed, took))
+    }
+
+    /// Stops a workload, and lets its hosts say that it is gone.
+    fn end(&mut self, number: u32) -> Outcome {
+        let key = spec(number, 1)?.key();
+        let mut reports: BTreeMap<HostId, Vec<InstanceReport>> = BTreeMap::new();
+        for instance in self.state.instances_of(&key) {
+            let Some(host) = instance.host() else { continue };
+            reports.entry(host).or_default().push(InstanceReport {
+                instance: instance.id,
+                sequence: instance.report_sequence + 1,
+                order_index: instance.order_index,
+                state: InstanceState::Stopped,
+                reason: String::new(),
+                tasks: Vec::new(),
+                time: NOW,
+                unordered: false,
+            });
+        }
+        self.apply(Command::StopWorkload { key, purge: false })?;
+        let reports = reports.into_iter().map(|(host, reports)| HostReports { host, reports });
+        self.apply(Command::ReportMany(reports.collect()))
     }
 
     /// Decisions a second for workloads of 1.
