@@ -14,7 +14,7 @@ use supercloud_proto::{
     name::{HostName, RackName, SiteName, is_label},
     pki::{address::ServerAddress, client::MAX_SERVERS},
     problem::{Problem, Problems},
-    taint::is_value,
+    taint::check_taints,
 };
 
 use crate::{devices::Devices, docker::Pool, libvirt::Acceleration};
@@ -332,16 +332,7 @@ fn labels(table: &mut Table, problems: &mut Vec<Problem>) -> BTreeMap<String, St
 fn taints(root: &mut Table, problems: &mut Vec<Problem>) -> BTreeMap<String, String> {
     let Some(table) = root.table("taints", problems) else { return BTreeMap::new() };
     let taints: BTreeMap<String, String> = table.into_texts(problems).into_iter().collect();
-    for (name, value) in &taints {
-        if !is_label(name) {
-            let expected = "a taint's name of a-z, 0-9 and \"-\"";
-            problems.push(Problem::new("taints", expected, format!("{name:?}")));
-        }
-        if !value.is_empty() && !is_value(value) {
-            let expected = "nothing, or letters, digits, \"-\", \"_\", \".\", \"/\" and \"+\"";
-            problems.push(Problem::new(format!("taints.{name}"), expected, format!("{value:?}")));
-        }
-    }
+    problems.extend(check_taints(&taints).into_iter().map(|problem| problem.within("taints")));
     taints
 }
 

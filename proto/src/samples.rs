@@ -332,7 +332,7 @@ pub(crate) fn inventory() -> impl Strategy<Value = Inventory> {
         (1..u16::MAX, any::<u16>()).prop_map(|(first, last)| PortRange { first, last: last.max(first) });
     let labels = prop::collection::btree_map(text(), text(), 0..3);
     let devices = prop::collection::btree_map(label(), device(), 0..3);
-    let taints = prop::collection::btree_map(text(), text(), 0..3);
+    let taints = prop::collection::btree_map("[a-z]{1,4}", "[a-z0-9.]{0,4}", 0..3);
     let found = (drivers, devices, taints);
     (label(), option::of(label()), amounts(), amounts(), words, labels, ports, found).prop_map(
         |(site, rack, capacity, reserved, words, labels, ports, (drivers, devices, taints))| Inventory {

@@ -10,6 +10,9 @@ use crate::{
 /// What a toleration looks like.
 pub const TOLERATION_EXPECTED: &str = "the name of a taint as \"gpu\", or with its value as \"team=parks\"";
 
+/// Most taints of a host.
+pub const MAX_TAINTS: usize = 64;
+
 /// A taint that a workload puts up with.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Toleration {
@@ -64,8 +67,26 @@ pub fn untolerated<'t>(
     taints.iter().filter(move |(name, value)| !tolerations.iter().any(|one| one.covers(name, value)))
 }
 
+/// What is wrong with the taints of a host; paths are names of taints.
+pub fn check_taints(taints: &BTreeMap<String, String>) -> Vec<Problem> {
+    let mut problems = Vec::new();
+    if taints.len() > MAX_TAINTS {
+        problems.push(Problem::new("", format!("at most {MAX_TAINTS} taints"), taints.len().to_string()));
+    }
+    for (name, value) in taints {
+        if !is_label(name) {
+            let expected = "a taint's name of a-z, 0-9 and \"-\"";
+            problems.push(Problem::new("", expected, quoted(name)));
+        } else if !value.is_empty() && !is_value(value) {
+            let expected = "nothing, or letters, digits, \"-\", \"_\", \".\", \"/\" and \"+\"";
+            problems.push(Problem::new(name, expected, quoted(value)));
+        }
+    }
+    problems
+}
+
 /// Whether a text can be a taint's value: what conditions can be compared with.
-pub fn is_value(text: &str) -> bool {
+fn is_value(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./+".contains(&b))
 }
 

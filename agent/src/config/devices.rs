@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use supercloud_proto::{
-    device::{MAX_DEVICES, MODEL_EXPECTED, is_model},
+    device::{MAX_DEVICES, MAX_LABELS, MODEL_EXPECTED, is_model},
     name::{DeviceKind, DeviceName},
     problem::{Problem, quoted},
 };
@@ -44,6 +44,10 @@ fn device(mut table: Table, problems: &mut Vec<Problem>) -> Option<(DeviceName, 
         problems.push(Problem::new(table.at("model"), MODEL_EXPECTED, quoted(model)));
     }
     let labels = labels(&mut table, problems);
+    if labels.len() > MAX_LABELS {
+        let expected = format!("at most {MAX_LABELS} labels");
+        problems.push(Problem::new(table.at("labels"), expected, labels.len().to_string()));
+    }
     let shared = table.flag("shared", problems).unwrap_or(false);
     let nodes = nodes(&mut table, problems);
     let env = table.table("env", problems).map(|env| env.into_texts(problems)).unwrap_or_default();

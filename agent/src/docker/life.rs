@@ -54,13 +54,18 @@ impl DockerDriver {
     }
 
     /// Makes the container unless it is there, and starts it unless it runs. One that does not run and was made with other devices than the agent's file
-    /// now gives it is made anew: what it had may be somebody else's.
+    /// now gives it is made anew: what it had may be somebody else's. Containers that share a network cannot be made anew one by one: they are refused.
     pub(super) async fn bring_up(&self, run: &TaskRun) -> Result<Seen, DriverError> {
         // The semaphore is never closed; if it were, a start too many is the lesser evil.
         let _turn = self.starts.acquire().await.ok();
         let found = match self.find(run).await? {
             Some(found) if matches!(found.seen.phase, Phase::Running { .. }) => return Ok(found.seen),
             Some(found) if found.devices == request::of_devices(run, &self.settings)?.text() => found,
+            Some(_) if request::containers(&run.order).count() > 1 => {
+                return Err(DriverError::Refused(
+                    "its devices are others now than those it was made with".to_owned(),
+                ));
+            }
             Some(outdated) => {
                 info!(instance = %run.mark.instance, "its devices are others now: its container is made anew");
                 self.remove_container(&outdated.seen).await?;

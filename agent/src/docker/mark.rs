@@ -18,7 +18,7 @@ pub(super) const REVISION: &str = "supercloud.revision";
 pub(super) const TASK: &str = "supercloud.task";
 pub(super) const ORDER_INDEX: &str = "supercloud.order-index";
 pub(super) const VOLUME: &str = "supercloud.volume";
-/// What a container was made with of devices; not there where that is nothing.
+/// What a container was made with of devices; empty, or in those of older versions not there, where that is nothing.
 pub(super) const DEVICES: &str = "supercloud.devices";
 
 /// Digits of the cluster's id that a name bears: enough for people; the label holds them all.

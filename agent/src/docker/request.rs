@@ -94,9 +94,8 @@ pub(super) fn body(
     let of_devices = of_devices(run, settings)?;
     let mut labels: HashMap<String, String> =
         to_labels(&run.mark).into_iter().map(|(label, value)| (label.to_owned(), value)).collect();
-    if of_devices != Granted::default() {
-        labels.insert(DEVICES.to_owned(), of_devices.text());
-    }
+    // Also where it is nothing: what the image says of it does not hold.
+    labels.insert(DEVICES.to_owned(), of_devices.text());
     let Granted { nodes, env } = of_devices;
     let holder = holder(run);
     let ports = if holder.is_none() { ports(&run.order, bind) } else { BTreeMap::new() };

@@ -7,6 +7,7 @@ use crate::{
     device::{devices_from_wire, devices_to_wire},
     problem::{Faults, Problem, Problems, quoted},
     spec::DriverKind,
+    taint::check_taints,
     v1,
     wire::{port, wire_enum},
 };
@@ -53,6 +54,8 @@ impl TryFrom<v1::Inventory> for Inventory {
         let ports = port_range(&mut faults, message.port_first, message.port_last);
         let drivers = faults.take("drivers", drivers_from_wire(message.drivers));
         let devices = faults.take("devices", devices_from_wire(message.devices));
+        let wrong = check_taints(&message.taints).into_iter().map(|problem| problem.within("taints"));
+        wrong.for_each(|problem| faults.push(problem));
         let whole = || {
             Some(Self {
                 site: site?,
@@ -145,11 +148,15 @@ mod tests {
             port_first: 9,
             port_last: 70_000,
             drivers: vec![driver("docker"), driver("podman"), driver("docker")],
+            taints: [("gpu".to_owned(), "a b".to_owned()), ("T".to_owned(), String::new())].into(),
             ..Default::default()
         };
         let problems = Inventory::try_from(message).unwrap_err();
         let paths: Vec<&str> = problems.0.iter().map(|problem| problem.path.as_str()).collect();
-        assert_eq!(paths, ["site", "capacity", "port_last", "drivers[1].name", "drivers[2].name"]);
+        assert_eq!(
+            paths,
+            ["site", "capacity", "port_last", "drivers[1].name", "drivers[2].name", "taints", "taints.gpu"]
+        );
     }
 
     #[test]

@@ -175,7 +175,15 @@ impl Sought<'_> {
         let request = self.instance.spec().resources.devices.get(place)?;
         let only_devices =
             |(_, misfits): &&(Slot, Vec<Misfit>)| misfits.iter().all(|misfit| misfit.filter == "devices");
-        let slots: Vec<Slot> = self.found.iter().filter(only_devices).map(|(slot, _)| *slot).collect();
+        // Hosts that have all of the other kinds that are asked for.
+        let has_others = |slot: &Slot| {
+            let mut others =
+                self.instance.spec().resources.devices.iter().filter(|other| other.kind != request.kind);
+            others
+                .all(|other| self.ledger.candidate(*slot).devices_for(other).count() >= other.count as usize)
+        };
+        let short = self.found.iter().filter(only_devices).map(|(slot, _)| *slot);
+        let slots: Vec<Slot> = short.filter(has_others).collect();
         let count = |request: &DeviceRequest| {
             let counts = slots.iter().map(|slot| self.ledger.candidate(*slot).devices_for(request).count());
             counts.max().unwrap_or(0) as u32
