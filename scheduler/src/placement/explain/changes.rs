@@ -2,8 +2,8 @@
 //! give one instance a host. What was not seen to work is not told.
 //!
 //! Decisions. *One change at a time*: what needs two is for the reasons of the filters to tell. *The instance goes first in the trial*, so that a change is
-//! told even where others wait for the same room, and a trial costs a look at all hosts and not at all that waits. *Nobody is named whose work would have to go*, since explanations go
-//! to tenants: it is told how much has to be freed, and the trial frees it by the least urgent work, the youngest first.
+//! told even where others wait for the same room, and a trial costs a look at all hosts and not at all that waits. *Nobody is named whose work would
+//! have to go*, since explanations go to tenants: it is told how much has to be freed, and the trial frees it by the least urgent work, the youngest first.
 
 use std::{cmp::Reverse, sync::Arc};
 
@@ -31,9 +31,9 @@ use crate::{
 
 /// Most changes that are tried: each is a look at all hosts.
 const MAX_TRIALS: usize = 16;
-/// Least memory that is suggested, and what suggestions of memory are rounded down to.
+/// What suggestions of memory are rounded to.
 const MEMORY_STEP: u64 = 1 << 20;
-/// Name of a host that is added in a trial; were it taken, the trial would change that host and not add one, and so it is looked for.
+/// A host that is added in a trial has the first name after this that nobody has.
 const NEW_HOST: &str = "new-host";
 
 /// A change that would make an instance fit.
