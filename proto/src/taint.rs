@@ -3,6 +3,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use crate::{
+    condition::is_value,
     name::is_label,
     problem::{Problem, quoted},
 };
@@ -83,11 +84,6 @@ pub fn check_taints(taints: &BTreeMap<String, String>) -> Vec<Problem> {
         }
     }
     problems
-}
-
-/// Whether a text can be a taint's value: what conditions can be compared with.
-fn is_value(text: &str) -> bool {
-    !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_./+".contains(&b))
 }
 
 #[cfg(test)]

@@ -1,15 +1,12 @@
 //! A copy of the state to try things on: they are applied by the real `State::apply`, and a real pass places what then waits. The state itself is not
 //! touched; a copy of it costs nothing.
 
-use std::{collections::BTreeMap, sync::Arc};
+use std::sync::Arc;
 
-use supercloud_proto::{
-    id::{HostId, UnixMillis},
-    instance::{InstanceReport, InstanceState},
-};
+use supercloud_proto::id::UnixMillis;
 
 use super::pass::{Limits, pass};
-use crate::state::{Command, Done, Entry, Instance, Rejection, State};
+use crate::state::{Command, Done, Entry, HostReports, Instance, Rejection, State};
 
 /// Who applies in a copy of the state.
 const BY: &str = "trial";
@@ -32,35 +29,20 @@ impl Trial {
 
     /// Lets the hosts of these instances say that they are gone.
     pub(super) fn let_go<'a>(&mut self, instances: impl Iterator<Item = &'a Arc<Instance>>) {
-        let mut reports: BTreeMap<HostId, Vec<InstanceReport>> = BTreeMap::new();
-        for instance in instances {
-            let Some(host) = instance.host() else { continue };
-            reports.entry(host).or_default().push(InstanceReport {
-                instance: instance.id,
-                sequence: instance.report_sequence + 1,
-                order_index: instance.order_index,
-                state: InstanceState::Stopped,
-                reason: String::new(),
-                tasks: Vec::new(),
-                time: self.now,
-                unordered: false,
-            });
-        }
-        for (host, reports) in reports {
+        for HostReports { host, reports } in HostReports::of_stopped(instances, self.now) {
             // Only a host that does not exist is rejected, and then nothing of it was taken either.
             let _done = self.apply(Command::Report { host, reports });
         }
     }
 
-    /// Runs a pass; says whether there is more to do.
-    pub(super) fn place_some(&mut self) -> bool {
-        let plan = pass(&self.state, self.now, Limits::default());
-        let held = self.apply(Command::Place(plan.placements));
-        plan.more && !matches!(held, Err(_) | Ok(Done::Instances(0)))
-    }
-
     /// Runs passes until one has no more to do. Each but the last places something, so there are only so many.
     pub(super) fn place_all(&mut self) {
-        while self.place_some() {}
+        loop {
+            let plan = pass(&self.state, self.now, Limits::default());
+            let held = self.apply(Command::Place(plan.placements));
+            if !plan.more || matches!(held, Err(_) | Ok(Done::Instances(0))) {
+                return;
+            }
+        }
     }
 }

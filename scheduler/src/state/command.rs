@@ -4,11 +4,13 @@
 //! To add a command: a message in `log.proto`, a variant here with the level that it needs (see `level`), its coding in `codec`, its rule in
 //! `apply`, and a case in the tests of both. A new field that older versions must not overlook needs a level too.
 
+use std::{collections::BTreeMap, sync::Arc};
+
 use supercloud_proto::{
     condition::{Attribute, Condition, Test},
     host::{HostState, Inventory},
     id::{HostId, InstanceId, LogIndex, Revision, UnixMillis},
-    instance::InstanceReport,
+    instance::{InstanceReport, InstanceState},
     name::{BoroughName, DeviceName, HostName, WorkloadKey},
     problem::Problem,
     spec::{Place, WorkloadSpec},
@@ -16,7 +18,7 @@ use supercloud_proto::{
 
 use super::{
     level::{self, Level},
-    model::{Grant, Ports},
+    model::{Grant, Instance, Ports},
 };
 
 /// One entry of the log.
@@ -212,6 +214,27 @@ pub struct HostReports {
     pub reports: Vec<InstanceReport>,
 }
 
+impl HostReports {
+    /// What the hosts of these instances say when they are stopped and gone.
+    pub fn of_stopped<'a>(instances: impl Iterator<Item = &'a Arc<Instance>>, time: UnixMillis) -> Vec<Self> {
+        let mut reports: BTreeMap<HostId, Vec<InstanceReport>> = BTreeMap::new();
+        for instance in instances {
+            let Some(host) = instance.host() else { continue };
+            reports.entry(host).or_default().push(InstanceReport {
+                instance: instance.id,
+                sequence: instance.report_sequence + 1,
+                order_index: instance.order_index,
+                state: InstanceState::Stopped,
+                reason: String::new(),
+                tasks: Vec::new(),
+                time,
+                unordered: false,
+            });
+        }
+        reports.into_iter().map(|(host, reports)| Self { host, reports }).collect()
+    }
+}
+
 /// A verdict about a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HostVerdict {
@@ -303,8 +326,6 @@ pub enum Rejection {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::BTreeMap;
-
     use supercloud_proto::{
         device::{Device, DeviceRequest, Share},
         spec::Prefer,

@@ -15,25 +15,24 @@
 //! Keys are of 10,000 hosts with 1,001,000 instances; of 1,000 and 100,000 hosts, with 100,000 and 980,000, they end in `_1k` and `_100k`.
 //! `decision_cost_ratio_100k` is the larger of what `decisions_w1000` and `decisions_w1` cost more with 100,000 hosts than with 10,000.
 
-use std::{cell::Cell, collections::BTreeMap, time::Duration};
+use std::{cell::Cell, time::Duration};
 
 use supercloud_proto::{
     amount::MilliCpu,
     host::HostState,
     id::HostId,
-    instance::{InstanceReport, InstanceState},
     name::BoroughName,
     spec::{SpreadOver, WorkloadSpec},
 };
 use supercloud_scheduler::{
     placement::{Engine, Limits},
-    state::{Command, Entry, HostReports, HostVerdict, State},
+    state::{Command, HostReports, HostVerdict, State},
 };
 use supercloud_tests::{Outcome, wrong};
 
 use crate::{
     Options,
-    records::{NOW, PLACEMENTS_OF_AN_ENTRY, inventory, spec},
+    records::{self, NOW, PLACEMENTS_OF_AN_ENTRY, inventory, register, spec},
     report::Report,
     sample::{Sample, micros, millis},
     usage::{own_rss_mib, spent},
@@ -127,11 +126,7 @@ impl Estate {
         for number in 1..=hosts {
             let mut inventory = inventory(number)?;
             (inventory.capacity.cpu, inventory.capacity.memory) = Wants::of_many(full);
-            estate.apply(Command::RegisterHost {
-                name: format!("host-{number:06}").parse()?,
-                inventory: Box::new(inventory),
-                incarnation: format!("installation-{number:06}"),
-            })?;
+            register(&mut estate.state, number, inventory)?;
         }
         Ok(estate)
     }
@@ -142,9 +137,7 @@ impl Estate {
     }
 
     fn apply(&mut self, command: Command) -> Outcome {
-        let entry = Entry { time: NOW, by: "bench".to_owned(), request_id: String::new(), command };
-        let applied = self.state.apply(self.state.applied() + 1, &entry);
-        applied.outcome.result.map(drop).map_err(|rejection| format!("refused: {rejection}").into())
+        records::apply(&mut self.state, command)
     }
 
     /// Hands in another workload, with what some real request asks for.
@@ -225,23 +218,9 @@ impl Estate {
     /// Stops a workload, and lets its hosts say that it is gone.
     fn end(&mut self, number: u32) -> Outcome {
         let key = spec(number, 1)?.key();
-        let mut reports: BTreeMap<HostId, Vec<InstanceReport>> = BTreeMap::new();
-        for instance in self.state.instances_of(&key) {
-            let Some(host) = instance.host() else { continue };
-            reports.entry(host).or_default().push(InstanceReport {
-                instance: instance.id,
-                sequence: instance.report_sequence + 1,
-                order_index: instance.order_index,
-                state: InstanceState::Stopped,
-                reason: String::new(),
-                tasks: Vec::new(),
-                time: NOW,
-                unordered: false,
-            });
-        }
+        let reports = HostReports::of_stopped(self.state.instances_of(&key), NOW);
         self.apply(Command::StopWorkload { key, purge: false })?;
-        let reports = reports.into_iter().map(|(host, reports)| HostReports { host, reports });
-        self.apply(Command::ReportMany(reports.collect()))
+        self.apply(Command::ReportMany(reports))
     }
 
     /// Decisions a second for workloads of 1.

@@ -1,10 +1,10 @@
 //! How well requests are packed, on the lists of `openb` (see `lists`), beside other policies: processor and memory by compaction, GPUs as the paper of
 //! FGD measures. Ours is the engine that the leader runs, on a state of real commands.
 
-use supercloud_scheduler::state::{Command, Entry, State};
+use supercloud_scheduler::state::{Command, State};
 use supercloud_tests::Outcome;
 
-use crate::{Options, records::NOW, report::Report};
+use crate::{Options, records::apply, report::Report};
 
 mod compaction;
 mod gpus;
@@ -33,10 +33,4 @@ fn begin() -> Outcome<State> {
     let mut state = State::default();
     apply(&mut state, Command::CreateBorough { name: "camden".parse()?, title: "Camden".to_owned() })?;
     Ok(state)
-}
-
-fn apply(state: &mut State, command: Command) -> Outcome {
-    let entry = Entry { time: NOW, by: "bench".to_owned(), request_id: String::new(), command };
-    let applied = state.apply(state.applied() + 1, &entry);
-    applied.outcome.result.map(drop).map_err(|rejection| format!("refused: {rejection}").into())
 }

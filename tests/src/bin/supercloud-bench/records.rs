@@ -12,6 +12,7 @@ use supercloud_proto::{
         WorkloadSpec,
     },
 };
+use supercloud_scheduler::state::{Command, Entry, State};
 use supercloud_tests::Outcome;
 
 /// When all of it is said to have happened.
@@ -19,6 +20,20 @@ pub(crate) const NOW: u64 = 1_764_000_000_000;
 
 /// Placements of one entry, as the leader cuts them.
 pub(crate) const PLACEMENTS_OF_AN_ENTRY: usize = 5_000;
+
+/// Applies a command as the next entry; an error when it is refused.
+pub(crate) fn apply(state: &mut State, command: Command) -> Outcome {
+    let entry = Entry { time: NOW, by: "bench".to_owned(), request_id: String::new(), command };
+    let applied = state.apply(state.applied() + 1, &entry);
+    applied.outcome.result.map(drop).map_err(|rejection| format!("refused: {rejection}").into())
+}
+
+/// Registers a host under its number.
+pub(crate) fn register(state: &mut State, number: u32, inventory: Inventory) -> Outcome {
+    let name = format!("host-{number:06}").parse()?;
+    let incarnation = format!("installation-{number:06}");
+    apply(state, Command::RegisterHost { name, inventory: Box::new(inventory), incarnation })
+}
 
 /// A host of 64 cores and 256 GiB in one of two sites, 40 to a rack.
 pub(crate) fn inventory(number: u32) -> Outcome<Inventory> {

@@ -14,10 +14,10 @@ use supercloud_scheduler::{
 };
 use supercloud_tests::{Outcome, wrong};
 
-use super::{apply, begin, lists, seeds};
+use super::{begin, lists, seeds};
 use crate::{
     Options,
-    records::{NOW, inventory, spec},
+    records::{NOW, apply, inventory, register, spec},
     report::Report,
 };
 
@@ -120,14 +120,7 @@ impl Cell {
             for (number, host) in (1..).zip(&cell.hosts[..hosts]) {
                 let mut inventory = inventory(number)?;
                 (inventory.capacity.cpu, inventory.capacity.memory) = (host.cpu, host.memory);
-                apply(
-                    &mut state,
-                    Command::RegisterHost {
-                        name: format!("host-{number:06}").parse()?,
-                        inventory: Box::new(inventory),
-                        incarnation: format!("installation-{number:06}"),
-                    },
-                )?;
+                register(&mut state, number, inventory)?;
             }
             let plan = Engine::new(&state).pass(&state, NOW, Limits::default());
             Ok(plan.placements.len() == cell.requests.len())

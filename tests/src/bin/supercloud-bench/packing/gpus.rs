@@ -11,14 +11,14 @@ use supercloud_scheduler::{
 use supercloud_tests::Outcome;
 
 use super::{
-    apply, begin,
+    begin,
     lists::{self, Host, Request},
     rivals::{POLICIES, Rival},
     seeds,
 };
 use crate::{
     Options,
-    records::{NOW, inventory, spec},
+    records::{self, NOW, apply, inventory, spec},
     report::Report,
 };
 
@@ -144,9 +144,7 @@ fn register(state: &mut State, number: u32, host: &Host) -> Outcome {
         };
         inventory.devices.insert(format!("gpu{gpu}").parse()?, device);
     }
-    let name = format!("host-{number:06}").parse()?;
-    let incarnation = format!("installation-{number:06}");
-    apply(state, Command::RegisterHost { name, inventory: Box::new(inventory), incarnation })
+    records::register(state, number, inventory)
 }
 
 fn device_requests(request: &Request) -> Outcome<Vec<DeviceRequest>> {
