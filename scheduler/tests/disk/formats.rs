@@ -7,6 +7,8 @@ use std::{
 };
 
 use supercloud_proto::{
+    device::Device,
+    host::Inventory,
     id::{HostId, InstanceId},
     instance::{Desired, InstanceReport, InstanceState},
     name::WorkloadKey,
@@ -21,7 +23,7 @@ use supercloud_scheduler::{
     home::Home,
     peers::PeerTrust,
     raft::{NodeId, SnapshotPolicy},
-    state::{Command, Done, Grant, State},
+    state::{Command, Done, Grant, State, level::KNOWN},
 };
 
 use crate::support::{Outcome, connect, dev_node, hello, until};
@@ -72,6 +74,17 @@ kind: service
 count: 2
 container: { image: 'registry.example/large:1' }
 resources: { cpu: 900, memory: 16MiB }
+---
+workload: rendering
+borough: hackney
+kind: service
+count: 2
+container: { image: 'registry.example/rendering:1' }
+resources:
+  cpu: 100m
+  memory: 16MiB
+  devices: [ { kind: gpu, share: 0.5, models: [ T4 ], require: [ 'label.memory >= 8' ] } ]
+place: { tolerate: [ gpu ], require: [ 'arch not in [riscv64]' ] }
 ";
 
 fn fixtures() -> PathBuf {
@@ -104,8 +117,9 @@ fn told(state: &State) -> String {
         let host =
             placed.map_or("nowhere".to_owned(), |placed| format!("on {} {:?}", placed.host, placed.ports));
         let (state, desired) = (instance.state.as_str(), instance.desired);
+        let devices: String = instance.devices().map(|(device, _)| format!(" with {device}")).collect();
         format!(
-            "instance {} of {} {host}: {state}, {desired:?}, order {}",
+            "instance {} of {} {host}: {state}, {desired:?}, order {}{devices}",
             instance.id,
             instance.workload(),
             instance.order_index
@@ -157,6 +171,18 @@ async fn register(core: &Core, name: &str) -> Outcome<HostId> {
     }
 }
 
+/// A host with a device, kept for those who need it.
+async fn register_with_device(core: &Core) -> Outcome {
+    let mut inventory: Inventory = hello("h4", "h4").inventory.ok_or("no inventory")?.try_into()?;
+    let (kind, model, labels) = ("gpu".parse()?, "T4".to_owned(), [("memory".to_owned(), "16".to_owned())]);
+    let device = Device { kind, model, labels: labels.into(), shared: true, fault: String::new() };
+    inventory.devices.insert("gpu0".parse()?, device);
+    inventory.taints.insert("gpu".to_owned(), String::new());
+    let (name, inventory, incarnation) = ("h4".parse()?, Box::new(inventory), "h4".to_owned());
+    must(core, Command::RegisterHost { name, inventory, incarnation }).await?;
+    Ok(())
+}
+
 async fn report(core: &Core, instance: InstanceId, state: InstanceState, sequence: u64) -> Outcome {
     let view = core.view();
     let found = view.instance(instance).ok_or("no such instance")?;
@@ -196,6 +222,7 @@ async fn all_placed(core: &Core, workload: &str, count: usize) -> Outcome<Vec<In
 
 /// Fills a node with one of everything: before its newest snapshot, and in the log after it.
 async fn fill(core: &Core) -> Outcome {
+    until("the level is raised", || async { Ok((core.view().level() == KNOWN).then_some(())) }).await?;
     borough(core, "camden").await?;
     borough(core, "hackney").await?;
     let mut specs = parse(FIRST)?;
@@ -205,6 +232,8 @@ async fn fill(core: &Core) -> Outcome {
     for name in ["h1", "h2", "h3"] {
         register(core, name).await?;
     }
+    register_with_device(core).await?;
+    all_placed(core, "hackney/rendering", 2).await?;
     let portal = all_placed(core, "camden/portal", 3).await?;
     for (instance, sequence) in portal.iter().zip(1..) {
         report(core, *instance, InstanceState::Running, sequence).await?;
