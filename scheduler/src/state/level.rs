@@ -13,6 +13,7 @@
 //! | 1 | 0.1.0 | everything there was at first |
 //! | 2 | 0.1.0 | `RaiseLevel`, `CompareStates`, `PlaceMany`, `ReportMany` |
 //! | 3 | 0.1.0 | conditions with `<`, `<=`, `>=`, `>` and `not in`, and on `docker` and `libvirt`; devices; taints |
+| 4 | 0.1.0 | `SetBorough`: quota, guarantee and weight of a borough; `place.apart` and `place.together` |
 
 use supercloud_proto::host::Inventory;
 
@@ -22,11 +23,13 @@ pub type Level = u32;
 /// Level of a cluster that was never raised, and of nodes that tell none.
 pub const FIRST: Level = 1;
 /// What this version knows.
-pub const KNOWN: Level = 3;
+pub const KNOWN: Level = 4;
 /// Since which there are levels.
 pub const SECOND: Level = 2;
 /// Since which conditions compare versions, and hosts have devices and taints.
 pub const THIRD: Level = 3;
+/// Since which boroughs have quotas, and workloads keep apart and together.
+pub const FOURTH: Level = 4;
 
 /// The level at which every member knows all that a host is.
 pub fn of_inventory(inventory: &Inventory) -> Level {
