@@ -128,6 +128,14 @@ pub struct WorkloadKey {
     pub workload: WorkloadName,
 }
 
+impl WorkloadKey {
+    /// Another workload of the same borough.
+    #[must_use]
+    pub fn beside(&self, workload: &WorkloadName) -> Self {
+        Self { borough: self.borough.clone(), workload: workload.clone() }
+    }
+}
+
 impl fmt::Display for WorkloadKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}/{}", self.borough, self.workload)

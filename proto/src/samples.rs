@@ -150,14 +150,17 @@ fn place() -> impl Strategy<Value = Place> {
     let prefer = (condition(), any::<i32>()).prop_map(|(when, weight)| Prefer { when, weight });
     let spread = prop::sample::select(SpreadOver::ALL.to_vec());
     let rules = (vec(label(), 0..3), vec(condition(), 0..3), vec(prefer, 0..2), vec(spread, 0..3));
-    (rules, any::<bool>(), vec(toleration(), 0..3)).prop_map(
-        |((sites, require, prefer, spread), distinct_hosts, tolerate)| Place {
+    let others = (vec(label(), 0..3), vec(label(), 0..2));
+    (rules, any::<bool>(), vec(toleration(), 0..3), others).prop_map(
+        |((sites, require, prefer, spread), distinct_hosts, tolerate, (apart, together))| Place {
             sites,
             require,
             prefer,
             spread,
             distinct_hosts,
             tolerate,
+            apart,
+            together,
         },
     )
 }

@@ -16,6 +16,7 @@ use crate::{
     condition::Attribute,
     device::{self, DeviceRequest, SHARE_EXPECTED},
     id::Millis,
+    name::WorkloadName,
     problem::{Problem, join, quoted},
     v1,
 };
@@ -162,7 +163,7 @@ impl Checker {
         self.tasks(&spec.tasks, style);
         self.ports(spec, style);
         self.within("resources", |checker| checker.resources(spec));
-        self.within("place", |checker| checker.place(&spec.place));
+        self.within("place", |checker| checker.place(&spec.place, &spec.workload));
         if let Some(health) = &spec.health {
             self.within("health", |checker| checker.health(health, spec));
         }
@@ -264,13 +265,15 @@ impl Checker {
         }
     }
 
-    fn place(&mut self, place: &Place) {
+    fn place(&mut self, place: &Place, own: &WorkloadName) {
         for (field, len) in [
             ("sites", place.sites.len()),
             ("require", place.require.len()),
             ("prefer", place.prefer.len()),
             ("spread", place.spread.len()),
             ("tolerate", place.tolerate.len()),
+            ("apart", place.apart.len()),
+            ("together", place.together.len()),
         ] {
             self.at_most(field, "items", len, MAX_PLACE_ITEMS);
         }
@@ -292,6 +295,14 @@ impl Checker {
         for (i, wish) in place.prefer.iter().enumerate() {
             let sound = (-100..=100).contains(&wish.weight);
             self.expect(sound, &format!("prefer[{i}].weight"), "-100 to 100", wish.weight.to_string());
+        }
+        let mut named = BTreeSet::from([own]);
+        for (field, workloads) in [("apart", &place.apart), ("together", &place.together)] {
+            for (i, workload) in workloads.iter().enumerate() {
+                let expected = "another workload than this one, each once in apart and together";
+                let found = quoted(workload.as_str());
+                self.expect(named.insert(workload), &format!("{field}[{i}]"), expected, found);
+            }
         }
     }
 

@@ -367,6 +367,10 @@ pub struct Place {
     pub distinct_hosts: bool,
     /// Taints of hosts that it puts up with.
     pub tolerate: Vec<Toleration>,
+    /// Workloads of the borough that must not share a host with this one, whichever of them comes first.
+    pub apart: Vec<WorkloadName>,
+    /// Workloads of the borough of each of which an instance must be on the host when one of this comes there.
+    pub together: Vec<WorkloadName>,
 }
 
 /// A wish.

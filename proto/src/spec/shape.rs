@@ -325,6 +325,12 @@ pub(super) static PLACE: Shape = shape(
         ),
         may("tolerate", Form::List(&Form::Toleration), "Taints of hosts that it puts up with."),
         may("distinct_hosts", Form::Flag, "Whether no two instances may share a host."),
+        may("apart", Form::List(&Form::Name), "Workloads of the borough that must not share a host with it."),
+        may(
+            "together",
+            Form::List(&Form::Name),
+            "Workloads of the borough of each of which an instance must be on the host already.",
+        ),
     ],
 );
 

@@ -174,6 +174,8 @@ fn place(place: &Place) -> Fields {
         .list("spread", &place.spread, |over| over.as_str().into())
         .flag("distinct_hosts", place.distinct_hosts)
         .list("tolerate", &place.tolerate, |toleration| toleration.to_string().into())
+        .list("apart", &place.apart, |workload| workload.as_str().into())
+        .list("together", &place.together, |workload| workload.as_str().into())
 }
 
 fn health(health: &Health) -> Value {

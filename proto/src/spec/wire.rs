@@ -176,6 +176,8 @@ impl From<Place> for v1::PlaceSpec {
             spread: place.spread.iter().map(|over| over.as_str().to_owned()).collect(),
             distinct_hosts: place.distinct_hosts,
             tolerate: place.tolerate.iter().map(ToString::to_string).collect(),
+            apart: place.apart.into_iter().map(Into::into).collect(),
+            together: place.together.into_iter().map(Into::into).collect(),
         }
     }
 }
@@ -193,6 +195,8 @@ impl TryFrom<v1::PlaceSpec> for Place {
         });
         let spread = faults.each("spread", message.spread, |text| text.parse::<SpreadOver>());
         let tolerate = faults.each("tolerate", message.tolerate, |text| text.parse::<Toleration>());
+        let apart = faults.each("apart", message.apart, |name| name.parse());
+        let together = faults.each("together", message.together, |name| name.parse());
         let whole = || {
             Some(Self {
                 sites: sites?,
@@ -201,6 +205,8 @@ impl TryFrom<v1::PlaceSpec> for Place {
                 spread: spread?,
                 distinct_hosts: message.distinct_hosts,
                 tolerate: tolerate?,
+                apart: apart?,
+                together: together?,
             })
         };
         let whole = whole();

@@ -249,7 +249,7 @@ impl Ledger {
     pub(super) fn candidate(&self, slot: Slot) -> Candidate<'_> {
         let seat = &self.seats[slot];
         let (host, used) = (&seat.host, &seat.used);
-        Candidate { state: &self.state, host, allocatable: seat.allocatable, used, has_sibling: None }
+        Candidate { state: &self.state, host, allocatable: seat.allocatable, used, neighbours: None }
     }
 
     /// Where the host in a slot stands.
@@ -265,6 +265,7 @@ impl Ledger {
         for ((_, port), number) in request.spec.ports().zip(&placement.ports) {
             used.ports.insert((port.protocol, *number));
         }
+        used.minding += u32::from(!request.spec.place.apart.is_empty());
         for (of, device) in request.spec.resources.each_device().zip(&placement.devices) {
             used.devices.give(device, of.share);
         }
@@ -277,6 +278,7 @@ impl Ledger {
         let Some(slot) = self.slot(placed.host) else { return };
         let used = Arc::make_mut(&mut self.seats[slot].used);
         used.instances.remove(&instance.id);
+        used.minding -= u32::from(instance.minds_neighbours());
         if instance.takes().is_some() {
             used.take_back(instance, placed);
         }

@@ -133,11 +133,13 @@ impl Engine {
                 Some(placement) => {
                     self.boroughs.give(self.queue.borough(line), demand(&record.spec));
                     plan.placements.push(placement);
+                    self.queue.note_given(&mut progress, line, id);
                 }
                 // What a pass gives is not given back in it: what found no host does not find one later.
                 None => plan.unplaced.push(self.queue.stick(line, id)),
             }
         }
+        plan.more |= self.queue.has_passed();
         plan
     }
 }

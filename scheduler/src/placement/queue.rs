@@ -11,6 +11,7 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap},
+    hash::Hash,
     ops::Bound::{Excluded, Included, Unbounded},
     sync::Arc,
 };
@@ -18,7 +19,7 @@ use std::{
 use slab::Slab;
 use supercloud_proto::{
     id::{InstanceId, Revision, UnixMillis},
-    name::WorkloadKey,
+    name::{WorkloadKey, WorkloadName},
 };
 
 use super::{
@@ -28,7 +29,7 @@ use super::{
 };
 use crate::state::{
     Instance, RevisionRecord, State, Waiting,
-    fits::{Candidate, Request},
+    fits::{Candidate, Neighbours, Request},
 };
 
 /// Before and behind all ids.
@@ -57,6 +58,10 @@ pub(super) struct Queue {
     open: BTreeMap<Place, Line>,
     /// Lines that are stuck, by what they need.
     stuck: HashMap<StuckBy, BTreeSet<Line>>,
+    /// Lines that must be together with a workload, by that workload: where it is given room, they may fit.
+    awaiting: HashMap<WorkloadKey, BTreeSet<Line>>,
+    /// A workload was given room in this pass after the turn of somebody who awaits it.
+    passed: bool,
 }
 
 /// Instances of one revision.
@@ -69,12 +74,20 @@ struct Waiters {
     place: Option<Place>,
 }
 
-/// What keeps a line from all hosts: what it needs, and where its instances must not meet, whose they are.
-type StuckBy = (Needs, Option<WorkloadKey>);
+/// What keeps a line from all hosts: what it needs, and where it says whom its instances must not meet, whose they are.
+#[derive(PartialEq, Eq, Hash)]
+struct StuckBy {
+    needs: Needs,
+    apart: Option<(WorkloadKey, bool, Vec<WorkloadName>)>,
+}
 
-fn stuck_by(record: &RevisionRecord) -> StuckBy {
-    let needs = Needs::of(&Request::new(&record.key, &record.spec));
-    (needs, record.spec.place.distinct_hosts.then(|| record.key.clone()))
+impl StuckBy {
+    fn of(record: &RevisionRecord) -> Self {
+        let (key, place) = (&record.key, &record.spec.place);
+        let is_apart = place.distinct_hosts || !place.apart.is_empty();
+        let needs = Needs::of(&Request::new(key, &record.spec));
+        Self { needs, apart: is_apart.then(|| (key.clone(), place.distinct_hosts, place.apart.clone())) }
+    }
 }
 
 /// How far one pass has come.
@@ -94,6 +107,8 @@ struct Served {
     entered: Option<InstanceId>,
     /// The next of each line that was entered and has not come to its end.
     next: BinaryHeap<Reverse<(InstanceId, Line)>>,
+    /// The last that was looked at. Who was opened meanwhile may stand in line twice.
+    last: Option<InstanceId>,
 }
 
 /// Instances of one revision that found no host.
@@ -122,6 +137,15 @@ impl Queue {
         for (first, last, ()) in runs(waiting.ended.iter().map(|id| (*id, ()))) {
             self.remove(first, last);
         }
+        if !self.awaiting.is_empty() {
+            let placed = waiting.ended.iter().filter_map(|id| state.instance(*id));
+            let arrived: BTreeSet<&WorkloadKey> = placed.map(|instance| instance.workload()).collect();
+            let awaiting = arrived.into_iter().flat_map(|key| self.awaiting.get(key).into_iter().flatten());
+            for line in awaiting.copied().collect::<Vec<_>>() {
+                self.unstick(line);
+            }
+        }
+        self.passed = false;
         let began = waiting.began.iter().filter_map(|id| state.instance(*id));
         let (now, later): (Vec<_>, Vec<_>) = began.partition(|instance| instance.not_before() == 0);
         for instance in later {
@@ -166,10 +190,15 @@ impl Queue {
 
     /// The line of a revision, made where it is not there.
     fn line(&mut self, record: &Arc<RevisionRecord>, boroughs: &mut Boroughs) -> Line {
-        let lines = &mut self.lines;
+        let Self { lines, awaiting, .. } = self;
         *self.numbers.entry(Arc::as_ptr(record).addr()).or_insert_with(|| {
             let borough = boroughs.number(&record.key.borough);
-            lines.insert(Waiters { record: record.clone(), borough, runs: BTreeMap::new(), place: None })
+            let waiters = Waiters { record: record.clone(), borough, runs: BTreeMap::new(), place: None };
+            let line = lines.insert(waiters);
+            for key in awaited(record) {
+                awaiting.entry(key).or_default().insert(line);
+            }
+            line
         })
     }
 
@@ -208,16 +237,12 @@ impl Queue {
     fn drop_line(&mut self, line: Line) {
         let Waiters { record, place, .. } = self.lines.remove(line);
         self.numbers.remove(&Arc::as_ptr(&record).addr());
+        for key in awaited(&record) {
+            take_from(&mut self.awaiting, &key, line);
+        }
         match place {
             Some(place) => drop(self.open.remove(&place)),
-            None => {
-                let by = stuck_by(&record);
-                let Some(lines) = self.stuck.get_mut(&by) else { return };
-                lines.remove(&line);
-                if lines.is_empty() {
-                    self.stuck.remove(&by);
-                }
-            }
+            None => take_from(&mut self.stuck, &StuckBy::of(&record), line),
         }
     }
 
@@ -234,6 +259,40 @@ impl Queue {
             }
             is_stuck
         });
+    }
+
+    /// Opens a line, if it is stuck.
+    fn unstick(&mut self, line: Line) -> bool {
+        let is_stuck = self.lines[line].place.is_none();
+        if is_stuck {
+            take_from(&mut self.stuck, &StuckBy::of(&self.lines[line].record), line);
+            self.lines[line].reopen(line, &mut self.open);
+        }
+        is_stuck
+    }
+
+    /// Says that one of a line was given room. Those who await its workload may fit there: what comes after it in the order is looked at in
+    /// this pass, the rest in the next.
+    pub(super) fn note_given(&mut self, progress: &mut Progress, line: Line, id: InstanceId) {
+        if self.awaiting.is_empty() {
+            return;
+        }
+        let Waiters { record, borough, .. } = &self.lines[line];
+        let (given, borough) = (self.lines[line].place_of(id), *borough);
+        for other in self.awaiting.get(&record.key).cloned().into_iter().flatten() {
+            let was_stuck = self.unstick(other);
+            let waiters = &self.lines[other];
+            self.passed |= waiters.first().is_some_and(|first| waiters.place_of(first) < given);
+            if was_stuck && waiters.place_of(id).0 == given.0 {
+                let next = waiters.after(id).map(|next| Reverse((next, other)));
+                progress.served.entry(borough).or_default().next.extend(next);
+            }
+        }
+    }
+
+    /// Whether somebody may fit where room was given in this pass, whose turn had been before.
+    pub(super) fn has_passed(&self) -> bool {
+        self.passed
     }
 
     /// The next one in order.
@@ -281,7 +340,8 @@ impl Queue {
                 continue;
             }
             let Reverse((id, line)) = served.next.pop()?;
-            if self.lines[line].place.is_some() {
+            if self.lines[line].place.is_some() && served.last.is_none_or(|last| last < id) {
+                served.last = Some(id);
                 let after = self.lines[line].after(id);
                 served.next.extend(after.map(|next| Reverse((next, line))));
                 return Some((line, id));
@@ -300,7 +360,7 @@ impl Queue {
         if let Some(place) = waiters.place.take() {
             self.open.remove(&place);
         }
-        self.stuck.entry(stuck_by(&waiters.record)).or_default().insert(line);
+        self.stuck.entry(StuckBy::of(&waiters.record)).or_default().insert(line);
         waiters.unplaced(from)
     }
 
@@ -384,10 +444,30 @@ fn runs<T: PartialEq>(
     })
 }
 
-/// Whether an instance of this revision fits where something was given back.
+/// The workloads that the instances of a revision must be together with.
+fn awaited(record: &RevisionRecord) -> impl Iterator<Item = WorkloadKey> {
+    record.spec.place.together.iter().map(|workload| record.key.beside(workload))
+}
+
+/// Takes a line out, and with the last one the key.
+fn take_from<K: Eq + Hash>(lines: &mut HashMap<K, BTreeSet<Line>>, key: &K, line: Line) {
+    let Some(of_key) = lines.get_mut(key) else { return };
+    of_key.remove(&line);
+    if of_key.is_empty() {
+        lines.remove(key);
+    }
+}
+
+/// Whether an instance of this revision, or of one that is stuck by the same, fits where something was given back. That others must be apart from it counts
+/// only where it says so of them too: so this holds for all that are stuck with it.
 fn may_fit(ledger: &Ledger, record: &RevisionRecord, caught_up: &CaughtUp) -> bool {
     let CaughtUp::Improved(slots) = caught_up else { return true };
     let request = Request::new(&record.key, &record.spec);
-    let fits = |candidate: Candidate<'_>| candidate.has_room(&request) && candidate.fits(&request).is_ok();
+    let place = &record.spec.place;
+    let neighbours = (!place.distinct_hosts && place.apart.is_empty()).then_some(Neighbours::STRANGERS);
+    let fits = |candidate: Candidate<'_>| {
+        let candidate = Candidate { neighbours, ..candidate };
+        candidate.has_room(&request) && candidate.fits(&request).is_ok()
+    };
     slots.iter().any(|slot: &Slot| ledger.is_taken(*slot) && fits(ledger.candidate(*slot)))
 }

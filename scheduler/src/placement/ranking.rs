@@ -12,7 +12,7 @@ use std::{
 
 use super::{
     ledger::Slot,
-    spread::{Apart, Look, Whereabouts},
+    spread::{Burden, Look, OUT, Whereabouts},
 };
 
 /// How good a host is.
@@ -39,8 +39,8 @@ impl Entry {
     }
 }
 
-/// The best of a group for a workload: the fewer of its instances are there, where that matters, and then by rank.
-type Best = (Reverse<u32>, Entry);
+/// The best of a group for a workload: the less it minds who is there, and then by rank.
+type Best = (Reverse<Burden>, Entry);
 
 /// Hosts by rank, ties by slot.
 #[derive(Debug, Default)]
@@ -215,14 +215,15 @@ impl Ranking {
             return None;
         }
         while let Some(top) = self.top(group) {
-            if !look.minds(top.slot()) {
+            let burden = look.burden(top.slot());
+            if burden == 0 {
                 return Some((Reverse(0), top));
             }
             let ranked = &mut self.groups[group as usize];
             (ranked.top, _) = (None, ranked.best.pop());
-            self.aside.entry(group).or_default().push((Reverse(look.siblings.on(top.slot())), top));
+            self.aside.entry(group).or_default().push((Reverse(burden), top));
         }
-        if look.apart == Apart::Even { self.best_aside(group, look) } else { None }
+        self.best_aside(group, look)
     }
 
     /// The first of a group that is not out of date. What is above it is thrown out.
@@ -241,20 +242,20 @@ impl Ranking {
         ranked.top
     }
 
-    /// The best of those set aside.
+    /// The best of those set aside, unless they are all out.
     fn best_aside(&mut self, group: Group, look: Look<'_>) -> Option<Best> {
         let aside = self.aside.get_mut(&group)?;
         loop {
             let best = *aside.peek()?;
             let (Reverse(counted), entry) = best;
             let is_current = self.seats[entry.slot()].is(group, entry);
-            let there = look.siblings.on(entry.slot());
-            if is_current && there == counted {
-                return Some(best);
+            let burden = look.burden(entry.slot());
+            if is_current && burden == counted {
+                return (burden != OUT).then_some(best);
             }
             aside.pop();
             if is_current {
-                aside.push((Reverse(there), entry));
+                aside.push((Reverse(burden), entry));
             } else {
                 self.entries -= 1;
             }

@@ -2,10 +2,13 @@
 //! hosts, whatever workload they belong to. It is made once and repaired by what changed, over many passes.
 //!
 //! What depends on the workload does not part shapes: where its instances are is counted once a pass (`spread`) and laid over the list while it is
-//! that workload's turn. As long as a workload has no instance that the next one could meet, it shares the list of those that are not
+//! that workload's turn, and likewise where those are whom it must be apart from. As long as a workload has no instance that the next one could meet, it shares the list of those that are not
 //! spread, which is one and not one for each rack.
 
-use std::{collections::HashMap, sync::Arc};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
 use supercloud_proto::{
     amount::Amounts,
@@ -24,8 +27,8 @@ use super::{
     spread::{Apart, Look, Siblings},
 };
 use crate::state::{
-    Placement, RevisionRecord,
-    fits::{Request, choose_ports},
+    Instance, Placement, RevisionRecord,
+    fits::{Neighbours, Request, choose_ports},
 };
 
 /// Hosts in the lists of all shapes together: each takes about 50 bytes.
@@ -45,6 +48,7 @@ pub(super) struct Needs {
     sites: Vec<SiteName>,
     tolerate: Vec<Toleration>,
     require: Vec<Condition>,
+    together: Vec<WorkloadKey>,
 }
 
 impl Needs {
@@ -61,6 +65,7 @@ impl Needs {
             sites: place.sites.clone(),
             tolerate: place.tolerate.clone(),
             require: place.require.clone(),
+            together: place.together.iter().map(|workload| request.key.beside(workload)).collect(),
         }
     }
 }
@@ -84,6 +89,7 @@ pub(super) struct Shapes {
     /// Of workloads for which it matters.
     families: HashMap<WorkloadKey, usize>,
     siblings: Vec<Siblings>,
+    given: Given,
 }
 
 /// Whose turn it is: the next instance is mostly another one of the same.
@@ -93,6 +99,10 @@ struct Turn {
     shape: usize,
     /// Which of the siblings are its, where that matters.
     family: Option<usize>,
+    /// Slots in which somebody is whom it must be apart from.
+    unwanted: HashSet<Slot>,
+    /// Slots that it was given.
+    given: Vec<Slot>,
 }
 
 impl Shapes {
@@ -107,17 +117,21 @@ impl Shapes {
             self.begin_turn(ledger, record);
         }
         let Self { live, turn, siblings, .. } = self;
-        let Turn { shape, family, .. } = *turn.as_ref()?;
+        let turn = turn.as_mut()?;
         let nobody = Siblings::default();
-        let own = family.map_or(&nobody, |family| &siblings[family]);
-        let (placement, slot) = live[shape].place(ledger, record, id, own)?;
-        if let Some(family) = family {
+        let own = turn.family.map_or(&nobody, |family| &siblings[family]);
+        let apart = Apart::asked_by(&record.spec.place);
+        let look = Look { siblings: own, apart, unwanted: &turn.unwanted };
+        let (placement, slot) = live[turn.shape].place(ledger, record, id, look)?;
+        turn.given.push(slot);
+        if let Some(family) = turn.family {
             let own = &mut siblings[family];
-            if own.is_empty() {
-                // The next one has a sibling, and so another shape.
-                self.turn = None;
-            }
+            let is_first = own.is_empty();
             own.add(ledger, slot);
+            if is_first {
+                // The next one has a sibling, and so another shape.
+                self.end_turn();
+            }
         }
         Some(placement)
     }
@@ -127,11 +141,13 @@ impl Shapes {
         self.end_turn();
         self.families.clear();
         self.siblings.clear();
+        self.given = Given::default();
     }
 
     fn end_turn(&mut self) {
         if let Some(turn) = self.turn.take() {
             self.live[turn.shape].ranking.put_back();
+            self.given.note(&turn);
         }
     }
 
@@ -146,7 +162,8 @@ impl Shapes {
         let needs = Needs::of(&Request::new(&record.key, &record.spec));
         let wants = Wants { needs, over: over.copied().collect(), prefer: place.prefer.clone() };
         let shape = self.shape(ledger, wants, record);
-        self.turn = Some(Turn { record: record.clone(), shape, family });
+        let unwanted = self.given.unwanted(ledger, record);
+        self.turn = Some(Turn { record: record.clone(), shape, family, unwanted, given: Vec::new() });
     }
 
     fn family(&mut self, ledger: &Ledger, key: &WorkloadKey) -> usize {
@@ -184,6 +201,43 @@ impl Shapes {
     }
 }
 
+/// Who was given what in this pass, which the state does not know of.
+#[derive(Debug, Default)]
+struct Given {
+    /// Slots in which a workload was given room.
+    to: HashMap<WorkloadKey, Vec<Slot>>,
+    /// Slots in which somebody was given room that must be apart from a workload.
+    minding: HashMap<WorkloadKey, Vec<Slot>>,
+}
+
+impl Given {
+    fn note(&mut self, turn: &Turn) {
+        let Turn { record, given, .. } = turn;
+        if given.is_empty() {
+            return;
+        }
+        self.to.entry(record.key.clone()).or_default().extend(given);
+        for workload in &record.spec.place.apart {
+            self.minding.entry(record.key.beside(workload)).or_default().extend(given);
+        }
+    }
+
+    /// Slots in which somebody is whom the instances of a revision must be apart from, whichever of the two says so.
+    fn unwanted(&self, ledger: &Ledger, record: &RevisionRecord) -> HashSet<Slot> {
+        let state = ledger.state();
+        let slot = |instance: &Arc<Instance>| instance.host().and_then(|host| ledger.slot(host));
+        let mut slots: HashSet<Slot> = state.minding(&record.key).filter_map(slot).collect();
+        slots.extend(self.minding.get(&record.key).into_iter().flatten());
+        for workload in &record.spec.place.apart {
+            let key = record.key.beside(workload);
+            let staying = state.instances_of(&key).filter(|instance| instance.is_to_stay());
+            slots.extend(staying.filter_map(slot));
+            slots.extend(self.to.get(&key).into_iter().flatten());
+        }
+        slots
+    }
+}
+
 /// The hosts with room for one shape, best first.
 struct Shape {
     wants: Arc<Wants>,
@@ -218,7 +272,10 @@ impl Shape {
     fn judge(&mut self, ledger: &Ledger, slot: Slot) {
         let candidate = ledger.candidate(slot);
         let request = self.request(&self.example);
-        let is_open = ledger.is_taken(slot) && !self.unsuited[slot] && candidate.has_room(&request);
+        let is_open = ledger.is_taken(slot)
+            && !self.unsuited[slot]
+            && candidate.has_room(&request)
+            && candidate.has_company(&request);
         let rank: Option<Rank> = is_open.then(|| score(&candidate, &request, ledger.outlook()));
         let place = ledger.whereabouts(slot).as_far_as(&self.wants.over);
         self.ranking.put(slot, place, rank);
@@ -252,7 +309,8 @@ impl Shape {
         loop {
             let slot = self.ranking.best(look)?;
             let mut candidate = ledger.candidate(slot);
-            candidate.has_sibling = Some(look.siblings.on(slot) > 0);
+            // Whoever must be apart from it is not offered.
+            candidate.neighbours = Some(Neighbours { sibling: look.siblings.on(slot) > 0, unwanted: false });
             if candidate.fits(request).is_ok() {
                 return Some(slot);
             }
@@ -267,11 +325,10 @@ impl Shape {
         ledger: &mut Ledger,
         record: &RevisionRecord,
         id: InstanceId,
-        siblings: &Siblings,
+        look: Look<'_>,
     ) -> Option<(Placement, Slot)> {
         self.repair(ledger);
         let request = self.request(record);
-        let look = Look { siblings, apart: Apart::asked_by(&record.spec.place) };
         let slot = self.top(ledger, &request, look)?;
         let candidate = ledger.candidate(slot);
         let host = candidate.host.id;

@@ -5,7 +5,7 @@
 //! Counted is what is to stay (`Instance::is_to_stay`): an instance on its way out has a successor, and it is the successor that is
 //! spread. Spreading never keeps an instance from a host: where the emptiest rack has no room, the next one is taken.
 
-use std::collections::{BTreeMap, HashMap};
+use std::collections::{BTreeMap, HashMap, HashSet};
 
 use supercloud_proto::{
     host::Inventory,
@@ -149,11 +149,26 @@ impl Apart {
 pub(super) struct Look<'s> {
     pub(super) siblings: &'s Siblings,
     pub(super) apart: Apart,
+    /// Where somebody is whom it must be apart from.
+    pub(super) unwanted: &'s HashSet<Slot>,
 }
 
+/// How much a workload minds a host: the less, the better, before all scores. [`OUT`]: it must not go there.
+pub(super) type Burden = u32;
+/// Worth nothing at any burden.
+pub(super) const OUT: Burden = Burden::MAX;
+
 impl Look<'_> {
-    /// Whether it has instances in a slot and that matters.
-    pub(super) fn minds(&self, slot: Slot) -> bool {
-        self.apart != Apart::Indifferent && self.siblings.on(slot) > 0
+    /// How much it minds the instances in a slot.
+    pub(super) fn burden(&self, slot: Slot) -> Burden {
+        if !self.unwanted.is_empty() && self.unwanted.contains(&slot) {
+            return OUT;
+        }
+        match self.apart {
+            Apart::Indifferent => 0,
+            Apart::Even => self.siblings.on(slot),
+            Apart::Never if self.siblings.on(slot) > 0 => OUT,
+            Apart::Never => 0,
+        }
     }
 }

@@ -180,6 +180,9 @@ fn needs_of_placements(placements: &[Placement]) -> Level {
 
 /// The level at which every member knows all rules of a place.
 fn needs_of(place: &Place) -> Level {
+    if !place.apart.is_empty() || !place.together.is_empty() {
+        return level::FOURTH;
+    }
     if !place.tolerate.is_empty() {
         return level::THIRD;
     }
@@ -335,7 +338,7 @@ mod tests {
     use crate::state::tests::world::{inventory, web};
 
     #[test]
-    fn devices_and_taints_need_the_update_of_older_members() {
+    fn what_older_members_do_not_know_needs_their_update() {
         let register = |change: &dyn Fn(&mut Inventory)| {
             let mut inventory = inventory("slough");
             change(&mut inventory);
@@ -368,6 +371,9 @@ mod tests {
             });
         });
         assert_eq!([taint, device, tolerate, request], [level::THIRD; 4]);
+        let apart = apply(&|spec| spec.place.apart.push("db".parse().unwrap()));
+        let together = apply(&|spec| spec.place.together.push("db".parse().unwrap()));
+        assert_eq!([apart, together], [level::FOURTH; 2]);
     }
 
     #[test]

@@ -36,6 +36,8 @@ pub struct HostUse {
     /// How many of them are in nobody's way any more: with this, whatever decides whether another instance may come here is seen in what
     /// is given away of the host.
     pub leaving: u32,
+    /// How many of the others say which workloads they must not share a host with: where there are none, nobody has to be asked.
+    pub minding: u32,
 }
 
 impl HostUse {
@@ -63,6 +65,8 @@ pub(super) struct Standing {
     /// It counts for its borough: what was lost with its host runs no more, and its successor counts.
     is_charged: bool,
     leaving: bool,
+    /// It is to stay, and says with which workloads it must not share its host.
+    minds: bool,
 }
 
 impl Standing {
@@ -73,6 +77,7 @@ impl Standing {
             takes: instance.takes().is_some(),
             is_charged: instance.takes().is_some() && instance.state != InstanceState::Lost,
             leaving: instance.placed.is_some() && !instance.is_to_stay(),
+            minds: instance.minds_neighbours(),
         }
     }
 }
@@ -88,6 +93,8 @@ pub struct Derived {
     taken: OrdMap<BoroughName, Amounts>,
     /// How many instances ask for devices so.
     device_demands: OrdMap<DeviceDemand, DemandCounts>,
+    /// Instances that stay on their hosts and must not share them with a workload, by that workload.
+    minded: OrdMap<WorkloadKey, OrdSet<InstanceId>>,
     unused: Arc<HostUse>,
 }
 
@@ -127,6 +134,8 @@ impl Derived {
             _ => {}
         }
         used.leaving = used.leaving + u32::from(now.leaving) - u32::from(before.leaving);
+        used.minding = used.minding + u32::from(now.minds) - u32::from(before.minds);
+        self.mind(before, now, instance);
         match (before.is_charged, now.is_charged) {
             (false, true) => self.charge(instance, placed),
             (true, false) => self.give_back(instance, placed),
@@ -138,6 +147,7 @@ impl Derived {
     pub(super) fn remove(&mut self, instance: &Instance) {
         let standing = Standing::of(instance);
         self.count_demands(standing, Standing::default(), instance);
+        self.mind(standing, Standing::default(), instance);
         if let Some(ids) = self.of_workload.get_mut(instance.workload()) {
             ids.remove(&instance.id);
             if ids.is_empty() {
@@ -152,6 +162,7 @@ impl Derived {
         let used = Arc::make_mut(used);
         used.instances.remove(&instance.id);
         used.leaving -= u32::from(standing.leaving);
+        used.minding -= u32::from(standing.minds);
         if instance.takes().is_some() {
             used.take_back(instance, placed);
         }
@@ -175,6 +186,24 @@ impl Derived {
         *taken = taken.saturating_sub(placed.taken);
         if *taken == Amounts::default() {
             self.taken.remove(borough);
+        }
+    }
+
+    fn mind(&mut self, before: Standing, now: Standing, instance: &Instance) {
+        if before.minds == now.minds {
+            return;
+        }
+        for workload in &instance.spec().place.apart {
+            let key = instance.workload().beside(workload);
+            if now.minds {
+                self.minded.entry(key).or_default().insert(instance.id);
+                continue;
+            }
+            let Some(ids) = self.minded.get_mut(&key) else { continue };
+            ids.remove(&instance.id);
+            if ids.is_empty() {
+                self.minded.remove(&key);
+            }
         }
     }
 
@@ -255,6 +284,10 @@ impl Derived {
 
     pub(super) fn taken(&self) -> &OrdMap<BoroughName, Amounts> {
         &self.taken
+    }
+
+    pub(super) fn minding(&self, key: &WorkloadKey) -> impl Iterator<Item = &InstanceId> {
+        self.minded.get(key).into_iter().flatten()
     }
 
     pub(super) fn device_demands(&self) -> &OrdMap<DeviceDemand, DemandCounts> {

@@ -79,15 +79,29 @@ pub struct Candidate<'a> {
     pub allocatable: Amounts,
     /// What of it counts as given away.
     pub used: &'a HostUse,
-    /// Whether an instance of the workload is to stay there, where whoever looks knows it: looking it up goes through all that are there.
-    pub has_sibling: Option<bool>,
+    /// Who is there, where whoever looks knows it: looking it up goes through all that are there.
+    pub neighbours: Option<Neighbours>,
+}
+
+/// What is known of the instances that are to stay on a host, as a workload sees them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Neighbours {
+    /// One of them is of the workload.
+    pub sibling: bool,
+    /// One of them must not share a host with the workload.
+    pub unwanted: bool,
+}
+
+impl Neighbours {
+    /// None of them matters.
+    pub const STRANGERS: Self = Self { sibling: false, unwanted: false };
 }
 
 impl<'a> Candidate<'a> {
     /// The host with what the state says is given away.
     pub fn new(state: &'a State, host: &'a Host) -> Self {
         let (allocatable, used) = (host.inventory.allocatable(), state.used(host.id));
-        Self { state, host, allocatable, used, has_sibling: None }
+        Self { state, host, allocatable, used, neighbours: None }
     }
 
     /// What can still be given away.
@@ -113,7 +127,7 @@ pub struct Filter {
 }
 
 /// The rule: every filter must let pass. What is cheap and rules out much comes first, and what a tenant can change himself comes last.
-pub const FILTERS: [Filter; 9] = [
+pub const FILTERS: [Filter; 11] = [
     Filter { name: "host-state", check: host_state, is_of_record: true },
     Filter { name: "driver", check: driver, is_of_record: true },
     Filter { name: "site", check: site, is_of_record: true },
@@ -123,6 +137,8 @@ pub const FILTERS: [Filter; 9] = [
     Filter { name: "devices", check: devices::devices, is_of_record: false },
     Filter { name: "ports", check: ports::ports, is_of_record: false },
     Filter { name: "distinct-hosts", check: distinct_hosts, is_of_record: false },
+    Filter { name: "apart", check: apart, is_of_record: false },
+    Filter { name: "together", check: together, is_of_record: false },
 ];
 
 /// Whether the request fits the host; if not, the first filter's "no".
@@ -276,13 +292,49 @@ fn resources(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
 /// No other instance of the workload is to run there.
 fn distinct_hosts(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
     let is_taken = request.spec.place.distinct_hosts
-        && candidate.has_sibling.unwrap_or_else(|| candidate.finds_sibling(request.key));
+        && candidate.neighbours.map_or_else(|| candidate.finds_instance(request.key), |known| known.sibling);
     if is_taken { vec![Reason::NotDistinct(request.key.clone())] } else { Vec::new() }
 }
 
+/// No instance is to run there of a workload that it must be apart from, whichever of the two says so.
+fn apart(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
+    if candidate.neighbours.is_some_and(|known| !known.unwanted) {
+        return Vec::new();
+    }
+    candidate.unwanted(request).into_iter().map(Reason::NotApart).collect()
+}
+
+/// Of each workload that it must be together with an instance is to run there.
+fn together(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
+    let wanted = request.spec.place.together.iter().map(|workload| request.key.beside(workload));
+    wanted.filter(|key| !candidate.finds_instance(key)).map(Reason::NotTogether).collect()
+}
+
 impl Candidate<'_> {
-    /// Looks for an instance of the workload that is to stay there: among those of the workload, or those of the host, whichever are fewer.
-    fn finds_sibling(&self, key: &WorkloadKey) -> bool {
+    /// Whether what it must be together with is there: what the filter `together` asks.
+    pub fn has_company(&self, request: &Request<'_>) -> bool {
+        request.spec.place.together.is_empty() || together(self, request).is_empty()
+    }
+
+    /// The workloads that have an instance there which is to stay, and that must be apart from the one asked for.
+    fn unwanted(&self, request: &Request<'_>) -> BTreeSet<WorkloadKey> {
+        let named = request.spec.place.apart.iter().map(|workload| request.key.beside(workload));
+        if self.used.minding == 0 {
+            return named.filter(|key| self.finds_instance(key)).collect();
+        }
+        let named: BTreeSet<WorkloadKey> = named.collect();
+        let minds = |other: &Instance| {
+            other.workload().borough == request.key.borough
+                && other.spec().place.apart.contains(&request.key.workload)
+        };
+        let there = self.used.instances.iter().filter_map(|id| self.state.instance(*id));
+        let unwanted =
+            there.filter(|other| other.is_to_stay() && (named.contains(other.workload()) || minds(other)));
+        unwanted.map(|other| other.workload().clone()).collect()
+    }
+
+    /// Looks for an instance of a workload that is to stay there: among those of the workload, or those of the host, whichever are fewer.
+    fn finds_instance(&self, key: &WorkloadKey) -> bool {
         let Self { state, used, .. } = self;
         if state.count_of(key) < used.instances.len() {
             return state

@@ -184,6 +184,11 @@ impl State {
         self.derived.taken()
     }
 
+    /// Instances that stay on their hosts and must not share them with this workload.
+    pub fn minding(&self, key: &WorkloadKey) -> impl Iterator<Item = &Arc<Instance>> {
+        self.derived.minding(key).filter_map(|id| self.instances.get(id))
+    }
+
     /// What instances ask for of devices, and how many ask for the same.
     pub fn device_demands(&self) -> &OrdMap<DeviceDemand, DemandCounts> {
         self.derived.device_demands()

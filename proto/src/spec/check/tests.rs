@@ -115,6 +115,10 @@ fn the_whole_is_judged() {
         &[
             ("TOP", "place: { sites: [ a, b, a ] }", "place.sites[2]"),
             ("TOP", "place: { tolerate: [ gpu, 'a b' ] }", "place.tolerate[1]"),
+            ("TOP", "place: { apart: [ a, B ] }", "place.apart[1]"),
+            ("TOP", "place: { apart: [ a, a ] }", "place.apart[1]"),
+            ("TOP", "place: { apart: [ a ], together: [ b, a ] }", "place.together[1]"),
+            ("TOP", "place: { together: [ w ] }", "place.together[0]"),
             ("TOP", "restart: { delay: 2m }", "restart.delay"),
             ("TOP", "restart: { attempts: 1001 }", "restart.attempts"),
             ("TOP", "restart: { within: 0s }", "restart.within"),

@@ -116,6 +116,8 @@ fn place(node: &Node<'_>) -> Option<Place> {
             .or("spread", Vec::new(), |list| list.sound(|node| node.word(shape::SPREAD, &SpreadOver::ALL))),
         distinct_hosts: object.or("distinct_hosts", false, Node::flag),
         tolerate: object.or("tolerate", Vec::new(), |list| list.sound(Node::parsed)),
+        apart: object.or("apart", Vec::new(), |list| list.sound(Node::parsed)),
+        together: object.or("together", Vec::new(), |list| list.sound(Node::parsed)),
     })
 }
 

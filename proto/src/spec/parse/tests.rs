@@ -63,7 +63,7 @@ resources:
   devices:
     - { kind: gpu, share: 0.25, models: [ T4, "V100 32G" ], require: [ "label.memory >= 16" ] }
     - { kind: nic, count: 2 }
-place: { sites: [ slough ], require: [ "arch == amd64" ], distinct_hosts: true, tolerate: [ gpu, team = parks ] }
+place: { sites: [ slough ], require: [ "arch == amd64" ], distinct_hosts: true, tolerate: [ gpu, team = parks ], apart: [ db, queue ], together: [ cache ] }
 restart: { attempts: 5, within: 5m, delay: 250ms, max_delay: 10s }
 update: { max_unavailable: 2 }
 stop_grace: 30s
@@ -87,6 +87,9 @@ exclusive: false
     assert!(spec.place.distinct_hosts && spec.place.require.len() == 1);
     let tolerated: Vec<String> = spec.place.tolerate.iter().map(ToString::to_string).collect();
     assert_eq!(tolerated, ["gpu", "team=parks"]);
+    let names =
+        |of: &[crate::name::WorkloadName]| of.iter().map(ToString::to_string).collect::<Vec<_>>().join(" ");
+    assert_eq!((names(&spec.place.apart), names(&spec.place.together)), ("db queue".into(), "cache".into()));
 }
 
 #[test]

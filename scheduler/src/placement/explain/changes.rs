@@ -223,6 +223,14 @@ impl Sought<'_> {
         if asked.place.distinct_hosts {
             leave_out("place.distinct_hosts".to_owned(), &|spec| spec.place.distinct_hosts = false);
         }
+        for (place, workload) in asked.place.apart.iter().enumerate() {
+            let path = format!("place.apart[{place}], {workload}");
+            leave_out(path, &|spec| drop(spec.place.apart.remove(place)));
+        }
+        for (place, workload) in asked.place.together.iter().enumerate() {
+            let path = format!("place.together[{place}], {workload}");
+            leave_out(path, &|spec| drop(spec.place.together.remove(place)));
+        }
         for (_, port) in asked.ports().filter(|(_, port)| port.host.is_some()) {
             leave_out(format!("the host port of {}", port.name), &|spec| free_port(spec, &port.name));
         }
@@ -314,7 +322,7 @@ impl Sought<'_> {
             let candidate = self.ledger.candidate(*slot);
             let mut host = candidate.host.clone();
             (host.state, host.schedulable) = (HostState::Ready, true);
-            let empty = Candidate { host: &host, used: &nothing, has_sibling: Some(false), ..candidate };
+            let empty = Candidate { host: &host, used: &nothing, ..candidate };
             verdict_of(&host.inventory).0 == HostState::Ready && empty.fits(&self.request).is_ok()
         };
         let size = |slot: &Slot| {

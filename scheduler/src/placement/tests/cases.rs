@@ -6,7 +6,7 @@
 //!     host NAME [site= rack= cpu= memory= disk= reserved=MEMORY arch= kernel= ports=FIRST-LAST drivers=docker,libvirt
 //!         device=NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE] label.X= taint.X=]
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
-//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]
+//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]
 //!         device=KIND[:count=][:share=][:models=A|B][:require=CONDITION]]
 //!     scale BOROUGH/NAME COUNT      report BOROUGH/NAME SLOT STATE [REASON]      time SECONDS (moves the clock on)
 //!     pass [PLACEMENTS]      explain BOROUGH/NAME SLOT      explain-spec ...as workload...      plan ...as workload... [; ...]      hosts
@@ -286,6 +286,13 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
             "disk" => wanted.resources.disk = value.parse::<Bytes>().unwrap(),
             "sites" => {
                 wanted.place.sites = value.split(',').map(|site| SiteName::new(site).unwrap()).collect();
+            }
+            "apart" | "together" => {
+                let others = value.split(',').map(|other| WorkloadName::new(other).unwrap()).collect();
+                match word {
+                    "apart" => wanted.place.apart = others,
+                    _ => wanted.place.together = others,
+                }
             }
             "tolerate" => {
                 wanted.place.tolerate = value.split(',').map(|one| one.parse().unwrap()).collect();

@@ -12,7 +12,7 @@ use supercloud_proto::{
     amount::{Bytes, MilliCpu},
     device::{Device, DeviceRequest, Share},
     host::{HostState, PortRange},
-    name::{PortName, RackName, SiteName},
+    name::{PortName, RackName, SiteName, WorkloadName},
     spec::{Driver, DriverKind, Port, Prefer, Protocol, SpreadOver, WorkloadSpec},
 };
 
@@ -69,6 +69,9 @@ pub(super) struct RandomWorkload {
     gpus: Option<(u32, u32, Option<u8>)>,
     /// A value of the taint, or any.
     tolerate: Option<Option<u8>>,
+    /// Another workload of the borough, if there is one of that number.
+    apart: Option<u8>,
+    together: Option<u8>,
 }
 
 prop_compose! {
@@ -91,9 +94,10 @@ prop_compose! {
         spread in 0u8..8,
         borough in 0u8..3,
         tolerate in prop::option::weighted(0.5, prop::option::of(0u8..2)),
+        (apart, together) in (prop::option::weighted(0.3, 0u8..6), prop::option::weighted(0.2, 0u8..6)),
         gpus in prop::option::weighted(0.4, (1u32..3, prop::sample::select(vec![300, 500, 700, 1_000]), prop::option::of(0u8..2))),
     ) -> RandomWorkload {
-        RandomWorkload { borough, count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, gpus, tolerate }
+        RandomWorkload { borough, count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, gpus, tolerate, apart, together }
     }
 }
 
@@ -179,6 +183,10 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
         Some(value) => format!("team={value}").parse().unwrap(),
         None => "team".parse().unwrap(),
     }));
+    let other = |number: u8| WorkloadName::new(format!("w{number}")).unwrap();
+    wanted.place.apart.extend(random.apart.map(other).filter(|other| *other != wanted.workload));
+    let others = random.together.map(other).filter(|other| *other != wanted.workload);
+    wanted.place.together.extend(others.filter(|other| !wanted.place.apart.contains(other)));
     wanted.place.distinct_hosts = random.distinct;
     let spread = SpreadOver::ALL.into_iter().enumerate().filter(|(bit, _)| random.spread >> bit & 1 == 1);
     wanted.place.spread = spread.map(|(_, over)| over).collect();
@@ -211,7 +219,8 @@ struct Load {
     memory: u64,
     ports: BTreeSet<(bool, u16)>,
     gpus: BTreeMap<String, u32>,
-    workloads: Vec<String>,
+    /// Of each instance, its workload with the borough, and which workloads it must be apart from.
+    workloads: Vec<(String, Vec<String>)>,
 }
 
 fn load(state: &State, host: &Host) -> Load {
@@ -228,9 +237,14 @@ fn load(state: &State, host: &Host) -> Load {
             assert!(load.ports.insert((port.0, *number)), "port {number} of {} is given twice", host.name);
         }
         load_gpus(&mut load, host, instance);
-        load.workloads.push(instance.spec().workload.to_string());
+        load.workloads.push((instance.workload().to_string(), named(instance, &instance.spec().place.apart)));
     }
     load
+}
+
+/// Workloads of the borough of an instance, with the borough.
+fn named(instance: &Instance, workloads: &[WorkloadName]) -> Vec<String> {
+    workloads.iter().map(|workload| format!("{}/{workload}", instance.workload().borough)).collect()
 }
 
 /// Adds the GPUs of an instance up, and says what is wrong with them.
@@ -317,7 +331,17 @@ fn would_go(state: &State, host: &Host, instance: &Instance) -> bool {
         })
         && fixed_free
         && dynamic_free
-        && !(spec.place.distinct_hosts && load.workloads.contains(&spec.workload.to_string()))
+        && neighbours_agree(&load, instance)
+}
+
+/// Whether nobody is there whom an instance must be apart from, and all are whom it must be together with.
+fn neighbours_agree(load: &Load, instance: &Instance) -> bool {
+    let (own, place) = (instance.workload().to_string(), &instance.spec().place);
+    let (apart, together) = (named(instance, &place.apart), named(instance, &place.together));
+    let is_there = |workload: &String| load.workloads.iter().any(|(there, _)| there == workload);
+    (!place.distinct_hosts || !is_there(&own))
+        && !load.workloads.iter().any(|(there, minds)| apart.contains(there) || minds.contains(&own))
+        && together.iter().all(is_there)
 }
 
 fn estate_of(hosts: &[RandomHost], workloads: &[RandomWorkload]) -> Estate {

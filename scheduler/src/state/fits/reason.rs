@@ -126,6 +126,10 @@ pub enum Reason {
     PortsUnasked,
     /// The workload has an instance there.
     NotDistinct(WorkloadKey),
+    /// This workload has an instance there, and must be apart from the one asked for.
+    NotApart(WorkloadKey),
+    /// This workload has no instance there, and the one asked for must be together with it.
+    NotTogether(WorkloadKey),
 }
 
 /// What an attribute is on a host.
@@ -177,7 +181,9 @@ impl Reason {
             | Self::PortTaken(..)
             | Self::PortOutside(..)
             | Self::PortsUnasked
-            | Self::NotDistinct(_) => {}
+            | Self::NotDistinct(_)
+            | Self::NotApart(_)
+            | Self::NotTogether(_) => {}
         }
         common
     }
@@ -298,6 +304,8 @@ impl fmt::Display for Reason {
             }
             Self::PortsUnasked => f.write_str("the chosen ports are not those of the spec"),
             Self::NotDistinct(key) => write!(f, "has an instance of {key}"),
+            Self::NotApart(key) => write!(f, "has an instance of {key}, which is to be apart"),
+            Self::NotTogether(key) => write!(f, "has no instance of {key}, which is to be there"),
         }
     }
 }

@@ -175,6 +175,11 @@ impl Instance {
         self.desired == Desired::Run && !self.state.is_over()
     }
 
+    /// Whether it stays on its host and must not share it with some workload.
+    pub fn minds_neighbours(&self) -> bool {
+        self.placed.is_some() && self.is_to_stay() && !self.spec().place.apart.is_empty()
+    }
+
     /// Whether it still takes what it was given: everything placed does, until its host says that it is over, or the host is gone.
     pub fn takes(&self) -> Option<&Placed> {
         self.placed.as_ref().filter(|_| !self.state.is_over())

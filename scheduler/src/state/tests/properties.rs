@@ -36,7 +36,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0..3u8, 0..5u32, 0..4u8).prop_map(|(workload, count, variant)| Step::Apply { workload, count, variant }),
+        3 => (0..3u8, 0..5u32, 0..5u8).prop_map(|(workload, count, variant)| Step::Apply { workload, count, variant }),
         1 => (0..3u8, 0..6u32).prop_map(|(workload, count)| Step::Scale { workload, count }),
         1 => (0..3u8, any::<bool>()).prop_map(|(workload, purge)| Step::Stop { workload, purge }),
         2 => (0..3u8).prop_map(|host| Step::Register { host }),
@@ -73,6 +73,9 @@ fn play(world: &mut World, step: &Step) {
             if *variant == 3 {
                 spec.kind = WorkloadKind::Batch;
                 spec.place.distinct_hosts = true;
+            }
+            if *variant == 4 {
+                spec.place.apart = vec![format!("w{}", (workload + 1) % 3).parse().unwrap()];
             }
             world.apply_spec(&spec);
         }
