@@ -33,6 +33,8 @@ pub fn shown(plan: &v1::WorkloadPlan) -> Shown {
             ("diffs", Value::Array(diffs.collect())),
             ("placements", Value::Array(placements.collect())),
             ("stops", json!(plan.stops)),
+            ("displaces", json!(plan.displaces)),
+            ("displaces_own", json!(plan.displaces_own)),
             ("unplaced", json!(plan.unplaced)),
             ("unplaced_because", plan.unplaced_because.as_ref().map_or(Value::Null, explanation::value)),
         ]),
@@ -59,6 +61,13 @@ pub fn text(plan: &v1::WorkloadPlan) -> String {
     }
     for stop in &plan.stops {
         text.push_str(&format!("  stop {stop}\n"));
+    }
+    for displaced in &plan.displaces_own {
+        text.push_str(&format!("  displace {displaced}, which is less urgent\n"));
+    }
+    let others = plan.displaces as usize - plan.displaces_own.len().min(plan.displaces as usize);
+    if others > 0 {
+        text.push_str(&format!("  displace {others} less urgent of other boroughs\n"));
     }
     if plan.unplaced > 0 {
         text.push_str(&format!("  {} could not be placed: ", plan.unplaced));

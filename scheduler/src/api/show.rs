@@ -132,6 +132,9 @@ pub(super) fn boroughs(state: &State, sees: impl Fn(&BoroughName) -> bool) -> Ve
 /// What an apply would do.
 pub(super) fn plan(plan: WorkloadPlan) -> v1::WorkloadPlan {
     let diffs = plan.before.as_deref().map(|before| diff(before, &plan.after)).unwrap_or_default();
+    // Whose work makes way is not told to other boroughs.
+    let own = plan.displaces.iter().filter(|(_, of)| of.borough == plan.workload.borough);
+    let own = own.map(|(id, _)| id.to_string()).collect();
     v1::WorkloadPlan {
         borough: (&plan.workload.borough).into(),
         workload: (&plan.workload.workload).into(),
@@ -151,6 +154,8 @@ pub(super) fn plan(plan: WorkloadPlan) -> v1::WorkloadPlan {
             .map(|placement| v1::PlannedPlacement { slot: placement.slot, host: placement.host.into() })
             .collect(),
         stops: plan.stops.iter().map(ToString::to_string).collect(),
+        displaces: plan.displaces.len() as u32,
+        displaces_own: own,
         unplaced: plan.unplaced,
         unplaced_because: plan.unplaced_because.map(explanation),
     }

@@ -11,7 +11,7 @@ use crate::{
     core::ProposeError,
     placement::{Engine, Limits, Plan},
     state::{
-        Command, Done, Placement, State,
+        Command, Done, Placement, Preemption, State,
         level::{Level, SECOND},
     },
 };
@@ -20,6 +20,8 @@ use crate::{
 const MAX_CHUNK: usize = 5_000;
 /// Most bytes of what may be long in them: the names of devices.
 const MAX_CHUNK_BYTES: usize = 512 << 10;
+/// Most cases in one entry in which others make way: each is checked closely when it is applied.
+const MAX_PREEMPTIONS: usize = 100;
 /// Wait after a pass that placed nothing, at least: many changes share the next one.
 const FRUITLESS_WAIT: Duration = Duration::from_millis(20);
 /// A fruitless pass is waited for so many times as long as it took: passes over what fits nowhere take a fifth of a core at most.
@@ -46,7 +48,8 @@ pub(super) async fn run(core: Core) {
         engine = Some(kept);
         let took = began.elapsed();
         core.metrics().passed(took);
-        match propose(&core, plan.placements).await {
+        let placed = propose(&core, plan.placements).await;
+        match preempt(&core, plan.preemptions, placed).await {
             Proposed::Held | Proposed::Refused => continue,
             Proposed::Nothing => {}
         }
@@ -140,6 +143,29 @@ async fn propose(core: &Core, placements: Vec<Placement>) -> Proposed {
         };
         tokio::time::sleep(wait).await;
         return Proposed::Refused;
+    }
+    proposed
+}
+
+/// Proposes what makes way, in pieces that follow each other, once the placements are in.
+async fn preempt(core: &Core, preemptions: Vec<Preemption>, mut proposed: Proposed) -> Proposed {
+    if matches!(proposed, Proposed::Refused) {
+        return proposed;
+    }
+    for chunk in preemptions.chunks(MAX_PREEMPTIONS) {
+        match core.propose_here(Command::Preempt(chunk.to_vec())).await {
+            Ok(outcome) => {
+                if let Ok(Done::Instances(held)) = outcome.result {
+                    tracing::info!(index = outcome.index, held, "less urgent work makes way");
+                    proposed = if held > 0 { Proposed::Held } else { proposed };
+                }
+            }
+            Err(error) => {
+                tracing::debug!(%error, "what makes way is not in the log");
+                tokio::time::sleep(REFUSED_WAIT).await;
+                return Proposed::Refused;
+            }
+        }
     }
     proposed
 }

@@ -7,9 +7,15 @@
 //! hosts there are (the state's maps share what they have in common). A host that is gone leaves its slot behind; when too many slots are
 //! vacant, the ledger is made anew.
 
-use std::sync::Arc;
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+};
 
-use supercloud_proto::{amount::Amounts, id::HostId};
+use supercloud_proto::{
+    amount::Amounts,
+    id::{HostId, InstanceId},
+};
 
 use super::{
     fair::Whole,
@@ -18,7 +24,7 @@ use super::{
 };
 use crate::state::{
     Host, HostUse, Instance, Placement, State,
-    fits::{Candidate, Request},
+    fits::{Candidate, Known, Request},
 };
 
 /// A host's place in a ledger.
@@ -45,6 +51,10 @@ pub(super) struct Ledger {
     first_change: usize,
     /// Slots in which something was given or taken back that the state does not know of.
     given: Vec<Slot>,
+    /// Slots in which room is kept, with the highest priority for which.
+    kept: BTreeMap<Slot, u32>,
+    /// Instances that are to make way, of which the state does not know.
+    doomed: HashSet<InstanceId>,
 }
 
 /// Something about a slot is not what it was.
@@ -94,8 +104,14 @@ fn gave_back(before: &HostUse, now: &HostUse) -> bool {
         && before.ports.is_within(&now.ports)
         && before.devices.is_within(&now.devices)
         && before.instances.is_within(&now.instances)
-        && now.leaving <= before.leaving;
+        && now.leaving <= before.leaving
+        && before.awaited.is_within(&now.awaited);
     !only_more
+}
+
+/// The highest priority of those for whom room is kept.
+fn most_urgent(used: &HostUse) -> Option<u32> {
+    used.awaited.last().map(|(priority, _)| *priority)
 }
 
 impl Ledger {
@@ -108,7 +124,10 @@ impl Ledger {
         seats.iter().for_each(|seat| whole.add(seat.allocatable));
         let (changes, given) = (Vec::new(), Vec::new());
         let outlook = Outlook::of(state);
+        let kept = |(slot, seat): (Slot, &Seat)| Some((slot, most_urgent(&seat.used)?));
         Self {
+            kept: seats.iter().enumerate().filter_map(kept).collect(),
+            doomed: HashSet::new(),
             state: state.clone(),
             outlook,
             seats,
@@ -172,6 +191,7 @@ impl Ledger {
 
     /// Lets go of all of the state but what a later one is compared with.
     pub(super) fn rest(&mut self) {
+        self.doomed.clear();
         self.state = self.state.only_compared();
     }
 
@@ -181,11 +201,26 @@ impl Ledger {
             self.changes.push(Change { slot: self.seats.len(), is_of_record: true });
             self.whole.add(seat.allocatable);
             self.seats.push(seat);
+            self.note_kept(self.seats.len() - 1);
+        }
+    }
+
+    /// Notes for whom room is kept in a slot.
+    fn note_kept(&mut self, slot: Slot) {
+        match most_urgent(&self.seats[slot].used) {
+            Some(priority) => drop(self.kept.insert(slot, priority)),
+            None => drop(self.kept.remove(&slot)),
         }
     }
 
     /// Takes a slot's host as the state has it. Says whether something may fit there that did not.
     fn refresh(&mut self, slot: Slot) -> bool {
+        let may_fit = self.refresh_seat(slot);
+        self.note_kept(slot);
+        may_fit
+    }
+
+    fn refresh_seat(&mut self, slot: Slot) -> bool {
         let seat = &mut self.seats[slot];
         let Some(host) = self.state.host(seat.id) else {
             if std::mem::replace(&mut seat.taken, false) {
@@ -249,7 +284,7 @@ impl Ledger {
     pub(super) fn candidate(&self, slot: Slot) -> Candidate<'_> {
         let seat = &self.seats[slot];
         let (host, used) = (&seat.host, &seat.used);
-        Candidate { state: &self.state, host, allocatable: seat.allocatable, used, neighbours: None }
+        Candidate { state: &self.state, host, allocatable: seat.allocatable, used, known: Known::default() }
     }
 
     /// Where the host in a slot stands.
@@ -260,7 +295,7 @@ impl Ledger {
     /// Gives an instance of a request what a placement says.
     pub(super) fn give(&mut self, slot: Slot, placement: &Placement, request: &Request<'_>) {
         let used = Arc::make_mut(&mut self.seats[slot].used);
-        used.taken += request.demand;
+        used.add(request.spec.priority, request.demand);
         used.instances.insert(placement.instance);
         for ((_, port), number) in request.spec.ports().zip(&placement.ports) {
             used.ports.insert((port.protocol, *number));
@@ -283,6 +318,28 @@ impl Ledger {
             used.take_back(instance, placed);
         }
         self.note_given(slot);
+    }
+
+    /// Keeps room in a slot for an instance of this priority, for which these are to make way.
+    pub(super) fn keep(&mut self, slot: Slot, priority: u32, instance: InstanceId, victims: &[InstanceId]) {
+        let Self { state, seats, .. } = self;
+        let used = Arc::make_mut(&mut seats[slot].used);
+        used.awaited.insert((priority, instance));
+        let taken = victims.iter().filter_map(|id| state.instance(*id)?.takes());
+        taken.for_each(|placed| used.going += placed.taken);
+        self.doomed.extend(victims);
+        self.note_kept(slot);
+        self.note_given(slot);
+    }
+
+    /// Slots in which room is kept, with the highest priority for which.
+    pub(super) fn kept(&self) -> &BTreeMap<Slot, u32> {
+        &self.kept
+    }
+
+    /// Whether an instance is to make way, as was decided in this pass.
+    pub(super) fn is_doomed(&self, instance: InstanceId) -> bool {
+        self.doomed.contains(&instance)
     }
 
     fn note_given(&mut self, slot: Slot) {

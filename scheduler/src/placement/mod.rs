@@ -12,6 +12,7 @@ mod ledger;
 mod outlook;
 pub mod pass;
 pub mod plan;
+mod preempting;
 mod queue;
 mod ranking;
 mod score;

@@ -7,7 +7,9 @@
 //! what waits in vain. What an engine knows from before never changes what it decides: [`pass`], which begins with a new one, decides
 //! the same; a test compares.
 //!
-//! Deliberately absent: preemption, moving what already runs.
+//! What fits nowhere may displace what is less urgent (`preempting`); it is placed once that is gone.
+//!
+//! Deliberately absent: moving what already runs.
 
 use std::{
     collections::{BTreeSet, HashMap},
@@ -22,14 +24,23 @@ use supercloud_proto::{
 pub use super::queue::Unplaced;
 use super::{
     fair::Boroughs,
-    ledger::{CaughtUp, Ledger},
+    ledger::{CaughtUp, Ledger, Slot},
+    preempting::{Preempting, Room, is_worth_waiting},
     queue::{Progress, Queue},
     shapes::Shapes,
 };
-use crate::state::{Placement, RevisionRecord, State, demand::demand, fits::held_slots};
+use crate::state::{
+    Placement, Preemption, RevisionRecord, State,
+    demand::demand,
+    fits::{Request, held_slots},
+    level::FOURTH,
+};
 
 /// Most placements of one pass: so many fit into one log entry of about half a MiB, and apply is done with them in some tens of milliseconds.
 pub const MAX_PLACEMENTS: usize = 10_000;
+/// Most cases of one pass in which others make way: each is looked for on many hosts.
+pub const MAX_PREEMPTIONS: usize = 1_000;
+
 /// How much one pass may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
@@ -48,11 +59,13 @@ impl Default for Limits {
 pub struct Plan {
     /// In the order in which they were decided; to be applied in this order.
     pub placements: Vec<Placement>,
+    /// What makes way for instances that found no host, in the order in which it was decided; to be applied in this order, after the placements.
+    pub preemptions: Vec<Preemption>,
     /// What was looked at and found no host, by revision, most urgent first. What is known from before to fit nowhere is not looked at.
     pub unplaced: Vec<Unplaced>,
     /// The earliest time at which an instance may be placed that has to wait for its time.
     pub next_wake: Option<UnixMillis>,
-    /// The limit was reached: what is not mentioned here was not looked at; run another pass once this plan is applied.
+    /// The limit was reached, and what is not mentioned here was not looked at; or what is proposed may let others in: run another pass once this plan is applied.
     pub more: bool,
 }
 
@@ -67,6 +80,7 @@ pub struct Engine {
     boroughs: Boroughs,
     queue: Queue,
     shapes: Shapes,
+    preempting: Preempting,
 }
 
 impl std::fmt::Debug for Engine {
@@ -82,7 +96,8 @@ impl Engine {
     pub fn new(state: &State) -> Self {
         let mut boroughs = Boroughs::default();
         let queue = Queue::new(state, &mut boroughs);
-        Self { ledger: Ledger::new(state), boroughs, queue, shapes: Shapes::default() }
+        let (ledger, shapes, preempting) = (Ledger::new(state), Shapes::default(), Preempting::default());
+        Self { ledger, boroughs, queue, shapes, preempting }
     }
 
     /// A pass on this state, which is of the same cluster as that of the pass before and mostly newer, at a time that is not earlier.
@@ -91,6 +106,7 @@ impl Engine {
         let plan = self.decide(now, limits);
         self.ledger.rest();
         self.shapes.rest();
+        self.preempting.rest();
         plan
     }
 
@@ -119,28 +135,65 @@ impl Engine {
         debug_assert!(self.queue.next_wake().is_none_or(|at| at > now), "its time had come");
         let mut plan = Plan { next_wake: self.queue.next_wake(), ..Plan::default() };
         let (mut progress, mut held) = (Progress::default(), Held::default());
+        // Lines for which others were found that make way in this pass.
+        let mut making = BTreeSet::new();
         while let Some((line, id)) = self.queue.next(&mut progress, &self.boroughs) {
             let record = self.queue.record(line);
             if held.holds(self.ledger.state(), record, id) {
                 // The report that it is gone is a change of the state, and brings another pass.
                 continue;
             }
-            if plan.placements.len() >= limits.placements.min(MAX_PLACEMENTS) {
+            let is_full = plan.placements.len() >= limits.placements.min(MAX_PLACEMENTS);
+            if is_full || plan.preemptions.len() >= MAX_PREEMPTIONS {
                 plan.more = true;
                 break;
             }
-            match self.shapes.place(&mut self.ledger, record, id) {
-                Some(placement) => {
-                    self.boroughs.give(self.queue.borough(line), demand(&record.spec));
-                    plan.placements.push(placement);
-                    self.queue.note_given(&mut progress, line, id);
+            let record = record.clone();
+            let kept = self.queue.are_awaited(line).then(|| self.kept(id)).flatten();
+            if let Some(placement) = self.shapes.place(&mut self.ledger, &record, id, kept) {
+                self.boroughs.give(self.queue.borough(line), demand(&record.spec));
+                plan.placements.push(placement);
+                self.queue.note_given(&mut progress, line, id);
+                continue;
+            }
+            match self.make_room(&record, id, kept) {
+                Room::Awaited => {}
+                Room::Made(preemption) => {
+                    making.insert(line);
+                    plan.preemptions.push(preemption);
                 }
+                // What was to make way for it is no help any more.
+                Room::Coming | Room::Nowhere if kept.is_some() => {
+                    plan.preemptions.push(Preemption { instance: id, host: None, victims: Vec::new() });
+                }
+                // It, or one of its line, is looked at again in the next pass.
+                Room::Coming => self.queue.leave(&mut progress, line),
+                Room::Nowhere if making.contains(&line) => self.queue.leave(&mut progress, line),
                 // What a pass gives is not given back in it: what found no host does not find one later.
-                None => plan.unplaced.push(self.queue.stick(line, id)),
+                Room::Nowhere => plan.unplaced.push(self.queue.stick(line, id)),
             }
         }
-        plan.more |= self.queue.has_passed();
+        plan.more |= self.queue.has_passed() || !plan.preemptions.is_empty();
         plan
+    }
+
+    /// The slot in which room is kept for an instance.
+    fn kept(&self, id: InstanceId) -> Option<Slot> {
+        self.ledger.slot(self.ledger.state().instance(id)?.awaited_host()?)
+    }
+
+    /// Lets others make way for an instance that fits nowhere.
+    fn make_room(&mut self, record: &Arc<RevisionRecord>, id: InstanceId, kept: Option<Slot>) -> Room {
+        if self.ledger.state().level() < FOURTH {
+            return Room::Nowhere;
+        }
+        if let Some(slot) = kept {
+            let request = Request { instance: Some(id), ..Request::new(&record.key, &record.spec) };
+            if is_worth_waiting(&self.ledger, slot, &request) {
+                return Room::Awaited;
+            }
+        }
+        self.preempting.make_room(&mut self.ledger, record, id)
     }
 }
 

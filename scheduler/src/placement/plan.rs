@@ -4,7 +4,7 @@
 //! Decisions. *A rollout is one step here*: all instances of an older revision count as replaced at once, and what the plan stops counts as
 //! gone before anything is placed. A rollout really goes in waves, each of which frees the room of its own before the next; at its end the same
 //! instances are gone and the same ones wanted, so this tells what will be stopped and whether all will find room, but two hosts may come to
-//! be swapped. *What others wait for is placed too*, in its order, since it would be; it is not reported. *An instance that waits for its time*
+//! be swapped. *What is displaced counts as gone at once*, too. *What others wait for is placed too*, in its order, since it would be; it is not reported. *An instance that waits for its time*
 //! (after failures) is neither placed nor unplaced, but counted as waiting.
 
 use std::sync::Arc;
@@ -41,6 +41,8 @@ pub struct WorkloadPlan {
     pub placements: Vec<PlannedPlacement>,
     /// Instances on a host that would be stopped.
     pub stops: Vec<InstanceId>,
+    /// Less urgent instances that would be displaced for it, of whatever borough, with whose they are.
+    pub displaces: Vec<(InstanceId, WorkloadKey)>,
     /// Instances that wait for their time.
     pub waiting: u32,
     /// Instances that would find no host.
@@ -86,10 +88,16 @@ pub fn plan(
     let stops: Vec<Vec<Arc<Instance>>> =
         specs.iter().map(|spec| stopped(state, &trial.state, &spec.key())).collect();
     trial.let_go(stops.iter().flatten());
-    trial.place_all();
+    let displaced = trial.place_all();
     let told = specs.iter().zip(changes).zip(stops);
     let mut plans: Vec<WorkloadPlan> =
         told.filter_map(|((spec, change), stops)| trial.tell(state, spec, change, &stops)).collect();
+    for (instance, victim) in displaced {
+        let of = trial.state.instance(instance).map(|instance| instance.workload());
+        if let Some(plan) = plans.iter_mut().find(|plan| Some(&plan.workload) == of) {
+            plan.displaces.push((victim.id, victim.workload().clone()));
+        }
+    }
     // What helps the first may help the others too, and looking for it takes time.
     if let Some((key, because)) =
         plans.iter_mut().find_map(|plan| Some((&plan.workload, plan.unplaced_because.as_mut()?)))
@@ -180,6 +188,7 @@ impl Trial {
             after: current.spec.clone(),
             placements,
             stops: stops.iter().map(|instance| instance.id).collect(),
+            displaces: Vec::new(),
             waiting,
             unplaced,
             unplaced_because: (unplaced > 0).then(|| explain::spec(&self.state, &current.spec)),

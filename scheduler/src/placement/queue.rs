@@ -25,11 +25,12 @@ use supercloud_proto::{
 use super::{
     fair::{Boroughs, Number, Turns},
     ledger::{CaughtUp, Ledger, Slot},
+    preempting::{has_room_emptied, may_have_room},
     shapes::Needs,
 };
 use crate::state::{
     Instance, RevisionRecord, State, Waiting,
-    fits::{Candidate, Neighbours, Request},
+    fits::{Candidate, Known, Request},
 };
 
 /// Before and behind all ids.
@@ -47,8 +48,9 @@ type Line = usize;
 #[derive(Default)]
 pub(super) struct Queue {
     lines: Slab<Waiters>,
-    /// By where a revision's record stands in memory: a line holds on to it, so that no other one can come to stand there.
-    numbers: HashMap<usize, Line>,
+    /// By where a revision's record stands in memory, and by whether others make way: a line holds on to the record, so that no other one can come to
+    /// stand there.
+    numbers: HashMap<(usize, bool), Line>,
     /// The first of each run, with the last one and the line.
     runs: BTreeMap<InstanceId, (InstanceId, Line)>,
     /// What must not be placed yet.
@@ -67,10 +69,12 @@ pub(super) struct Queue {
 /// Instances of one revision.
 struct Waiters {
     record: Arc<RevisionRecord>,
+    /// Others make way for them: they are looked at in every pass.
+    are_awaited: bool,
     borough: Number,
     /// The first of each run, with the last one.
     runs: BTreeMap<InstanceId, InstanceId>,
-    /// Where the line stands among the open ones: no later than the first of it. `None`: it is stuck.
+    /// Where the line stands among the open ones: where the first of it does. `None`: it is stuck.
     place: Option<Place>,
 }
 
@@ -78,6 +82,8 @@ struct Waiters {
 #[derive(PartialEq, Eq, Hash)]
 struct StuckBy {
     needs: Needs,
+    /// What is less urgent may make way.
+    priority: u32,
     apart: Option<(WorkloadKey, bool, Vec<WorkloadName>)>,
 }
 
@@ -86,7 +92,12 @@ impl StuckBy {
         let (key, place) = (&record.key, &record.spec.place);
         let is_apart = place.distinct_hosts || !place.apart.is_empty();
         let needs = Needs::of(&Request::new(key, &record.spec));
-        Self { needs, apart: is_apart.then(|| (key.clone(), place.distinct_hosts, place.apart.clone())) }
+        let priority = record.spec.priority;
+        Self {
+            needs,
+            priority,
+            apart: is_apart.then(|| (key.clone(), place.distinct_hosts, place.apart.clone())),
+        }
     }
 }
 
@@ -107,6 +118,8 @@ struct Served {
     entered: Option<InstanceId>,
     /// The next of each line that was entered and has not come to its end.
     next: BinaryHeap<Reverse<(InstanceId, Line)>>,
+    /// Lines that are not looked at again in this pass.
+    left: BTreeSet<Line>,
     /// The last that was looked at. Who was opened meanwhile may stand in line twice.
     last: Option<InstanceId>,
 }
@@ -170,9 +183,10 @@ impl Queue {
     }
 
     fn add<'a>(&mut self, instances: impl Iterator<Item = &'a Arc<Instance>>, boroughs: &mut Boroughs) {
-        let records = instances.map(|instance| (instance.id, ByPlace(&instance.record)));
-        for (first, last, record) in runs(records) {
-            let line = self.line(record.0, boroughs);
+        let records = instances
+            .map(|instance| (instance.id, (ByPlace(&instance.record), instance.awaited_host().is_some())));
+        for (first, last, (record, are_awaited)) in runs(records) {
+            let line = self.line(record.0, are_awaited, boroughs);
             self.runs.insert(first, (last, line));
             let waiters = &mut self.lines[line];
             let is_new = waiters.runs.is_empty();
@@ -189,13 +203,14 @@ impl Queue {
     }
 
     /// The line of a revision, made where it is not there.
-    fn line(&mut self, record: &Arc<RevisionRecord>, boroughs: &mut Boroughs) -> Line {
+    fn line(&mut self, record: &Arc<RevisionRecord>, are_awaited: bool, boroughs: &mut Boroughs) -> Line {
         let Self { lines, awaiting, .. } = self;
-        *self.numbers.entry(Arc::as_ptr(record).addr()).or_insert_with(|| {
+        *self.numbers.entry((Arc::as_ptr(record).addr(), are_awaited)).or_insert_with(|| {
             let borough = boroughs.number(&record.key.borough);
-            let waiters = Waiters { record: record.clone(), borough, runs: BTreeMap::new(), place: None };
+            let (record, runs) = (record.clone(), BTreeMap::new());
+            let waiters = Waiters { record, are_awaited, borough, runs, place: None };
             let line = lines.insert(waiters);
-            for key in awaited(record) {
+            for key in awaited(&lines[line].record) {
                 awaiting.entry(key).or_default().insert(line);
             }
             line
@@ -219,7 +234,18 @@ impl Queue {
             }
             if self.lines[line].runs.is_empty() {
                 self.drop_line(line);
+            } else {
+                self.keep_place(line);
             }
+        }
+    }
+
+    /// Puts an open line where its first instance now stands: who has gone may come to stand in another line.
+    fn keep_place(&mut self, line: Line) {
+        let waiters = &mut self.lines[line];
+        if let Some(old) = waiters.place {
+            self.open.remove(&old);
+            waiters.reopen(line, &mut self.open);
         }
     }
 
@@ -235,8 +261,8 @@ impl Queue {
     }
 
     fn drop_line(&mut self, line: Line) {
-        let Waiters { record, place, .. } = self.lines.remove(line);
-        self.numbers.remove(&Arc::as_ptr(&record).addr());
+        let Waiters { record, are_awaited, place, .. } = self.lines.remove(line);
+        self.numbers.remove(&(Arc::as_ptr(&record).addr(), are_awaited));
         for key in awaited(&record) {
             take_from(&mut self.awaiting, &key, line);
         }
@@ -340,6 +366,9 @@ impl Queue {
                 continue;
             }
             let Reverse((id, line)) = served.next.pop()?;
+            if served.left.contains(&line) {
+                continue;
+            }
             if self.lines[line].place.is_some() && served.last.is_none_or(|last| last < id) {
                 served.last = Some(id);
                 let after = self.lines[line].after(id);
@@ -362,6 +391,17 @@ impl Queue {
         }
         self.stuck.entry(StuckBy::of(&waiters.record)).or_default().insert(line);
         waiters.unplaced(from)
+    }
+
+    /// Leaves a line for this pass.
+    pub(super) fn leave(&mut self, progress: &mut Progress, line: Line) {
+        let served = progress.served.entry(self.lines[line].borough).or_default();
+        served.left.insert(line);
+    }
+
+    /// Whether others make way for the instances in a line.
+    pub(super) fn are_awaited(&self, line: Line) -> bool {
+        self.lines[line].are_awaited
     }
 
     /// The borough whose instances stand in a line.
@@ -458,16 +498,18 @@ fn take_from<K: Eq + Hash>(lines: &mut HashMap<K, BTreeSet<Line>>, key: &K, line
     }
 }
 
-/// Whether an instance of this revision, or of one that is stuck by the same, fits where something was given back. That others must be apart from it counts
-/// only where it says so of them too: so this holds for all that are stuck with it.
+/// Whether an instance of this revision, or of one that is stuck by the same, fits where something was given back, or would with others making way. That others
+/// must be apart from it counts only where it says so of them too, and that room is kept there not at all: so this holds for all that are stuck with it.
 fn may_fit(ledger: &Ledger, record: &RevisionRecord, caught_up: &CaughtUp) -> bool {
     let CaughtUp::Improved(slots) = caught_up else { return true };
     let request = Request::new(&record.key, &record.spec);
     let place = &record.spec.place;
-    let neighbours = (!place.distinct_hosts && place.apart.is_empty()).then_some(Neighbours::STRANGERS);
+    let is_no_matter = (!place.distinct_hosts && place.apart.is_empty()).then_some(false);
+    let known = Known { sibling: is_no_matter, unwanted: is_no_matter, reserved: Some(false) };
     let fits = |candidate: Candidate<'_>| {
-        let candidate = Candidate { neighbours, ..candidate };
-        candidate.has_room(&request) && candidate.fits(&request).is_ok()
+        let candidate = Candidate { known, ..candidate };
+        let fits = candidate.has_room(&request) && candidate.fits(&request).is_ok();
+        fits || may_have_room(&candidate, &request) && has_room_emptied(&candidate, &request)
     };
     slots.iter().any(|slot: &Slot| ledger.is_taken(*slot) && fits(ledger.candidate(*slot)))
 }

@@ -2,7 +2,7 @@
 //! hosts, whatever workload they belong to. It is made once and repaired by what changed, over many passes.
 //!
 //! What depends on the workload does not part shapes: where its instances are is counted once a pass (`spread`) and laid over the list while it is
-//! that workload's turn, and likewise where those are whom it must be apart from. As long as a workload has no instance that the next one could meet, it shares the list of those that are not
+//! that workload's turn, and likewise where those are whom it must be apart from, and where room is kept. As long as a workload has no instance that the next one could meet, it shares the list of those that are not
 //! spread, which is one and not one for each rack.
 
 use std::{
@@ -28,7 +28,7 @@ use super::{
 };
 use crate::state::{
     Instance, Placement, RevisionRecord,
-    fits::{Neighbours, Request, choose_ports},
+    fits::{Request, choose_ports},
 };
 
 /// Hosts in the lists of all shapes together: each takes about 50 bytes.
@@ -106,12 +106,13 @@ struct Turn {
 }
 
 impl Shapes {
-    /// Gives an instance of this revision the best host that is left.
+    /// Gives an instance of this revision the best host that is left; before all others the one on which room is kept for it.
     pub(super) fn place(
         &mut self,
         ledger: &mut Ledger,
         record: &Arc<RevisionRecord>,
         id: InstanceId,
+        kept: Option<Slot>,
     ) -> Option<Placement> {
         if self.turn.as_ref().is_none_or(|turn| !Arc::ptr_eq(&turn.record, record)) {
             self.begin_turn(ledger, record);
@@ -120,9 +121,8 @@ impl Shapes {
         let turn = turn.as_mut()?;
         let nobody = Siblings::default();
         let own = turn.family.map_or(&nobody, |family| &siblings[family]);
-        let apart = Apart::asked_by(&record.spec.place);
-        let look = Look { siblings: own, apart, unwanted: &turn.unwanted };
-        let (placement, slot) = live[turn.shape].place(ledger, record, id, look)?;
+        let around = Around { siblings: own, unwanted: &turn.unwanted, kept };
+        let (placement, slot) = live[turn.shape].place(ledger, record, id, around)?;
         turn.given.push(slot);
         if let Some(family) = turn.family {
             let own = &mut siblings[family];
@@ -238,6 +238,17 @@ impl Given {
     }
 }
 
+/// What is around an instance that is placed.
+#[derive(Clone, Copy)]
+struct Around<'s> {
+    /// Others of its workload.
+    siblings: &'s Siblings,
+    /// Where somebody is whom it must be apart from.
+    unwanted: &'s HashSet<Slot>,
+    /// Where room is kept for it.
+    kept: Option<Slot>,
+}
+
 /// The hosts with room for one shape, best first.
 struct Shape {
     wants: Arc<Wants>,
@@ -284,6 +295,7 @@ impl Shape {
     /// What an instance of a revision of this shape asks for.
     fn request<'r>(&self, record: &'r RevisionRecord) -> Request<'r> {
         Request {
+            instance: None,
             key: &record.key,
             spec: &record.spec,
             demand: self.wants.needs.demand,
@@ -310,7 +322,8 @@ impl Shape {
             let slot = self.ranking.best(look)?;
             let mut candidate = ledger.candidate(slot);
             // Whoever must be apart from it is not offered.
-            candidate.neighbours = Some(Neighbours { sibling: look.siblings.on(slot) > 0, unwanted: false });
+            candidate.known.sibling = Some(look.siblings.on(slot) > 0);
+            candidate.known.unwanted = Some(false);
             if candidate.fits(request).is_ok() {
                 return Some(slot);
             }
@@ -325,11 +338,15 @@ impl Shape {
         ledger: &mut Ledger,
         record: &RevisionRecord,
         id: InstanceId,
-        look: Look<'_>,
+        around: Around<'_>,
     ) -> Option<(Placement, Slot)> {
         self.repair(ledger);
-        let request = self.request(record);
-        let slot = self.top(ledger, &request, look)?;
+        let request = Request { instance: Some(id), ..self.request(record) };
+        let Around { siblings, unwanted, kept } = around;
+        let is_free = |slot: &Slot| ledger.is_taken(*slot) && ledger.candidate(*slot).fits(&request).is_ok();
+        let apart = Apart::asked_by(&record.spec.place);
+        let look = Look { siblings, apart, unwanted, kept: ledger.kept(), priority: record.spec.priority };
+        let slot = kept.filter(is_free).or_else(|| self.top(ledger, &request, look))?;
         let candidate = ledger.candidate(slot);
         let host = candidate.host.id;
         // The filters let the host pass, so there are ports and devices; were they ever to disagree, the instance would be pending, not misplaced.

@@ -151,6 +151,9 @@ pub(super) struct Look<'s> {
     pub(super) apart: Apart,
     /// Where somebody is whom it must be apart from.
     pub(super) unwanted: &'s HashSet<Slot>,
+    /// Where room is kept, with the highest priority for which.
+    pub(super) kept: &'s BTreeMap<Slot, u32>,
+    pub(super) priority: u32,
 }
 
 /// How much a workload minds a host: the less, the better, before all scores. [`OUT`]: it must not go there.
@@ -162,6 +165,9 @@ impl Look<'_> {
     /// How much it minds the instances in a slot.
     pub(super) fn burden(&self, slot: Slot) -> Burden {
         if !self.unwanted.is_empty() && self.unwanted.contains(&slot) {
+            return OUT;
+        }
+        if !self.kept.is_empty() && self.kept.get(&slot).is_some_and(|kept| *kept >= self.priority) {
             return OUT;
         }
         match self.apart {

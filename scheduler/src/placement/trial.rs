@@ -3,10 +3,13 @@
 
 use std::sync::Arc;
 
-use supercloud_proto::id::UnixMillis;
+use supercloud_proto::{
+    id::{InstanceId, UnixMillis},
+    instance::Desired,
+};
 
 use super::pass::{Limits, pass};
-use crate::state::{Command, Done, Entry, HostReports, Instance, Rejection, State};
+use crate::state::{Command, Done, Entry, HostReports, Instance, Preemption, Rejection, State};
 
 /// Who applies in a copy of the state.
 const BY: &str = "trial";
@@ -35,14 +38,37 @@ impl Trial {
         }
     }
 
-    /// Runs passes until one has no more to do. Each but the last places something, so there are only so many.
-    pub(super) fn place_all(&mut self) {
+    /// Runs passes until one has no more to do, and lets what makes way be gone at once. Each but the last places something, or lets something less urgent go that
+    /// did not before, so there are only so many. Gives what made way, as it was, with that for which it did.
+    pub(super) fn place_all(&mut self) -> Vec<(InstanceId, Arc<Instance>)> {
+        let mut displaced = Vec::new();
         loop {
             let plan = pass(&self.state, self.now, Limits::default());
-            let held = self.apply(Command::Place(plan.placements));
-            if !plan.more || matches!(held, Err(_) | Ok(Done::Instances(0))) {
-                return;
+            let more = plan.more;
+            let placed = self.held(Command::Place(plan.placements));
+            let mut gone = Vec::new();
+            for Preemption { instance, victims, .. } in &plan.preemptions {
+                let victims = victims.iter().filter_map(|id| self.state.instance(*id));
+                gone.extend(victims.map(|victim| (*instance, victim.clone())));
             }
+            let made_way = self.held(Command::Preempt(plan.preemptions));
+            // What was refused goes on as it is.
+            gone.retain(|(_, victim)| {
+                self.state.instance(victim.id).is_some_and(|now| now.desired == Desired::Stop)
+            });
+            self.let_go(gone.iter().map(|(_, victim)| victim));
+            displaced.append(&mut gone);
+            if !more || placed + made_way == 0 {
+                return displaced;
+            }
+        }
+    }
+
+    /// How many instances a command applied to; none where it was refused.
+    fn held(&mut self, command: Command) -> u32 {
+        match self.apply(command) {
+            Ok(Done::Instances(held)) => held,
+            _ => 0,
         }
     }
 }

@@ -107,6 +107,7 @@ impl Step<'_> {
             Command::SetSchedulable { name, schedulable } => self.set_schedulable(name, *schedulable),
             Command::RemoveHost { name } => self.remove_host(name),
             Command::Place(placements) | Command::PlaceMany(placements) => Ok(self.place(placements)),
+            Command::Preempt(preemptions) => Ok(self.preempt(preemptions)),
             Command::Replace { instances, reason } => Ok(self.replace(instances, reason)),
             Command::Report { host, reports } => self.report(*host, reports),
             Command::ReportMany(hosts) => Ok(self.report_many(hosts)),

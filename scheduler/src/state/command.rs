@@ -136,6 +136,8 @@ pub enum Command {
         /// The level.
         level: Level,
     },
+    /// Less urgent instances make way for more urgent ones, each case checked again when applied.
+    Preempt(Vec<Preemption>),
     /// Changes nothing: every node takes the hash of its state at this index, for the others to compare.
     CompareStates,
 }
@@ -163,6 +165,7 @@ impl Command {
             Self::Place(placements) => needs_of_placements(placements),
             Self::PlaceMany(placements) => needs_of_placements(placements).max(level::SECOND),
             Self::CompareStates | Self::ReportMany(_) => level::SECOND,
+            Self::Preempt(_) => level::FOURTH,
             // It is what says so: whoever proposes it has asked every member.
             Self::RaiseLevel { level } => *level,
         }
@@ -262,6 +265,17 @@ pub struct Placement {
     pub devices: Vec<DeviceName>,
 }
 
+/// Instances that make way for one that waits, decided by a pass.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Preemption {
+    /// The one that waits.
+    pub instance: InstanceId,
+    /// The host on which it will get their room; `None`: nowhere, room that was kept for it is not any more.
+    pub host: Option<HostId>,
+    /// Those that stop.
+    pub victims: Vec<InstanceId>,
+}
+
 /// What became of an entry. Applying cannot fail, it can only reject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {
@@ -283,7 +297,7 @@ pub enum Done {
         /// Count before.
         before: u32,
     },
-    /// So many instances were told to stop, counted as gone, placed or replaced.
+    /// So many instances were told to stop, counted as gone, placed or replaced, or have room made for them.
     Instances(u32),
     /// A host registered under this number.
     Registered(HostId),

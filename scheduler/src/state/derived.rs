@@ -36,21 +36,56 @@ pub struct HostUse {
     /// How many of them are in nobody's way any more: with this, whatever decides whether another instance may come here is seen in what
     /// is given away of the host.
     pub leaving: u32,
+    /// What those of them still take that are told to stop and not gone.
+    pub going: Amounts,
     /// How many of the others say which workloads they must not share a host with: where there are none, nobody has to be asked.
     pub minding: u32,
+    /// What instances of each priority take, from the lowest on.
+    by_priority: Vec<(u32, Amounts)>,
+    /// What waits for others to make way here, with its priority: room is kept for it.
+    pub awaited: Sorted<(u32, InstanceId)>,
 }
 
 impl HostUse {
     /// Gives an instance room, ports and devices.
     fn give(&mut self, instance: &Instance, placed: &Placed) {
-        self.taken += placed.taken;
+        self.add(instance.spec().priority, placed.taken);
         taken_ports(instance, placed).for_each(|port| self.ports.insert(port));
         instance.devices().for_each(|(device, of)| self.devices.give(device, of.share));
     }
 
+    /// Counts what something of a priority takes.
+    pub fn add(&mut self, priority: u32, amounts: Amounts) {
+        self.taken += amounts;
+        match self.by_priority.binary_search_by_key(&priority, |(of, _)| *of) {
+            Ok(place) => self.by_priority[place].1 += amounts,
+            Err(place) => self.by_priority.insert(place, (priority, amounts)),
+        }
+    }
+
+    fn subtract(&mut self, priority: u32, amounts: Amounts) {
+        self.taken = self.taken.saturating_sub(amounts);
+        let Ok(place) = self.by_priority.binary_search_by_key(&priority, |(of, _)| *of) else { return };
+        let left = self.by_priority[place].1.saturating_sub(amounts);
+        self.by_priority[place].1 = left;
+        if left == Amounts::default() {
+            self.by_priority.remove(place);
+        }
+    }
+
+    /// What instances of each priority take, from the lowest on.
+    pub fn by_priority(&self) -> &[(u32, Amounts)] {
+        &self.by_priority
+    }
+
+    /// Whether nothing has to be kept of it.
+    fn is_empty(&self) -> bool {
+        self.instances.is_empty() && self.awaited.is_empty()
+    }
+
     /// Takes back what an instance was given.
     pub fn take_back(&mut self, instance: &Instance, placed: &Placed) {
-        self.taken = self.taken.saturating_sub(placed.taken);
+        self.subtract(instance.spec().priority, placed.taken);
         taken_ports(instance, placed).for_each(|port| self.ports.remove(&port));
         instance.devices().for_each(|(device, of)| self.devices.take_back(device, of.share));
     }
@@ -65,8 +100,11 @@ pub(super) struct Standing {
     /// It counts for its borough: what was lost with its host runs no more, and its successor counts.
     is_charged: bool,
     leaving: bool,
+    /// It is leaving and still takes what it was given.
+    is_going: bool,
     /// It is to stay, and says with which workloads it must not share its host.
     minds: bool,
+    awaited_host: Option<HostId>,
 }
 
 impl Standing {
@@ -77,7 +115,9 @@ impl Standing {
             takes: instance.takes().is_some(),
             is_charged: instance.takes().is_some() && instance.state != InstanceState::Lost,
             leaving: instance.placed.is_some() && !instance.is_to_stay(),
+            is_going: instance.takes().is_some() && !instance.is_to_stay(),
             minds: instance.minds_neighbours(),
+            awaited_host: instance.awaited_host(),
         }
     }
 }
@@ -88,7 +128,8 @@ pub struct Derived {
     host_names: OrdMap<HostName, HostId>,
     uses: OrdMap<HostId, Arc<HostUse>>,
     of_workload: OrdMap<WorkloadKey, OrdSet<InstanceId>>,
-    pending: OrdSet<(Reverse<u32>, InstanceId)>,
+    /// With whether others make way for it.
+    pending: OrdSet<(Reverse<u32>, InstanceId, bool)>,
     /// What the instances of each borough take of their hosts.
     taken: OrdMap<BoroughName, Amounts>,
     /// How many instances ask for devices so.
@@ -112,16 +153,9 @@ impl Derived {
     pub(super) fn moved(&mut self, before: Standing, instance: &Instance) {
         let now = Standing::of(instance);
         self.count_demands(before, now, instance);
-        if before.pending != now.pending {
-            let place = (Reverse(instance.spec().priority), instance.id);
-            if now.pending {
-                self.pending.insert(place)
-            } else {
-                self.pending.remove(&place)
-            };
-        }
+        self.wait(before, now, instance);
         let Some(placed) = &instance.placed else { return };
-        if (Standing { pending: now.pending, ..before }) == now {
+        if (Standing { pending: now.pending, awaited_host: now.awaited_host, ..before }) == now {
             return;
         }
         let used = Arc::make_mut(self.uses.entry(placed.host).or_default());
@@ -135,6 +169,11 @@ impl Derived {
         }
         used.leaving = used.leaving + u32::from(now.leaving) - u32::from(before.leaving);
         used.minding = used.minding + u32::from(now.minds) - u32::from(before.minds);
+        match (before.is_going, now.is_going) {
+            (false, true) => used.going += placed.taken,
+            (true, false) => used.going = used.going.saturating_sub(placed.taken),
+            _ => {}
+        }
         self.mind(before, now, instance);
         match (before.is_charged, now.is_charged) {
             (false, true) => self.charge(instance, placed),
@@ -154,23 +193,49 @@ impl Derived {
                 self.of_workload.remove(instance.workload());
             }
         }
-        if instance.is_pending() {
-            self.pending.remove(&(Reverse(instance.spec().priority), instance.id));
-        }
+        self.wait(standing, Standing::default(), instance);
         let Some(placed) = &instance.placed else { return };
         let Some(used) = self.uses.get_mut(&placed.host) else { return };
         let used = Arc::make_mut(used);
         used.instances.remove(&instance.id);
         used.leaving -= u32::from(standing.leaving);
         used.minding -= u32::from(standing.minds);
+        if standing.is_going {
+            used.going = used.going.saturating_sub(placed.taken);
+        }
         if instance.takes().is_some() {
             used.take_back(instance, placed);
         }
-        if used.instances.is_empty() {
+        if used.is_empty() {
             self.uses.remove(&placed.host);
         }
         if standing.is_charged {
             self.give_back(instance, placed);
+        }
+    }
+
+    fn wait(&mut self, before: Standing, now: Standing, instance: &Instance) {
+        let priority = instance.spec().priority;
+        let place =
+            |of: Standing| of.pending.then_some((Reverse(priority), instance.id, of.awaited_host.is_some()));
+        if place(before) != place(now) {
+            place(before).map(|place| self.pending.remove(&place));
+            self.pending.extend(place(now));
+        }
+        if before.awaited_host == now.awaited_host {
+            return;
+        }
+        if let Some(host) = before.awaited_host
+            && let Some(used) = self.uses.get_mut(&host)
+        {
+            let used = Arc::make_mut(used);
+            used.awaited.remove(&(priority, instance.id));
+            if used.is_empty() {
+                self.uses.remove(&host);
+            }
+        }
+        if let Some(host) = now.awaited_host {
+            Arc::make_mut(self.uses.entry(host).or_default()).awaited.insert((priority, instance.id));
         }
     }
 
@@ -251,7 +316,7 @@ impl Derived {
     }
 
     pub(super) fn pending(&self) -> impl Iterator<Item = InstanceId> {
-        self.pending.iter().map(|(_, id)| *id)
+        self.pending.iter().map(|(_, id, _)| *id)
     }
 
     pub(super) fn host_named(&self, name: &str) -> Option<HostId> {
@@ -275,8 +340,8 @@ impl Derived {
         let mut waiting = Waiting::default();
         for difference in before.pending.diff(&self.pending) {
             match difference {
-                imbl::ordset::DiffItem::Add((_, id)) => waiting.began.push(*id),
-                imbl::ordset::DiffItem::Remove((_, id)) => waiting.ended.push(*id),
+                imbl::ordset::DiffItem::Add((_, id, _)) => waiting.began.push(*id),
+                imbl::ordset::DiffItem::Remove((_, id, _)) => waiting.ended.push(*id),
             }
         }
         waiting

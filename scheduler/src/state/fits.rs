@@ -15,6 +15,7 @@ use supercloud_proto::{
     amount::Amounts,
     condition::Attribute,
     host::HostState,
+    id::InstanceId,
     name::{DeviceName, WorkloadKey},
     spec::{DriverKind, WorkloadSpec},
     taint::{taint_text, untolerated},
@@ -39,6 +40,8 @@ pub use reason::{Amount, Found, Misfit, Reason};
 /// What is to be placed.
 #[derive(Debug, Clone, Copy)]
 pub struct Request<'a> {
+    /// Which instance, where it is one: what is kept for it on a host is its own.
+    pub instance: Option<InstanceId>,
     /// Whose it is.
     pub key: &'a WorkloadKey,
     /// What it wants.
@@ -54,12 +57,12 @@ pub struct Request<'a> {
 impl<'a> Request<'a> {
     /// A request for a workload's spec, with any free ports and devices.
     pub fn new(key: &'a WorkloadKey, spec: &'a WorkloadSpec) -> Self {
-        Self { key, spec, demand: demand(spec), ports: None, devices: None }
+        Self { instance: None, key, spec, demand: demand(spec), ports: None, devices: None }
     }
 
     /// A request for an instance, with any free ports and devices.
     pub fn of(instance: &'a Instance) -> Self {
-        Self::new(instance.workload(), instance.spec())
+        Self { instance: Some(instance.id), ..Self::new(instance.workload(), instance.spec()) }
     }
 
     /// The same with the ports and devices of a placement.
@@ -79,29 +82,26 @@ pub struct Candidate<'a> {
     pub allocatable: Amounts,
     /// What of it counts as given away.
     pub used: &'a HostUse,
-    /// Who is there, where whoever looks knows it: looking it up goes through all that are there.
-    pub neighbours: Option<Neighbours>,
+    /// What whoever looks knows already.
+    pub known: Known,
 }
 
-/// What is known of the instances that are to stay on a host, as a workload sees them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Neighbours {
-    /// One of them is of the workload.
-    pub sibling: bool,
-    /// One of them must not share a host with the workload.
-    pub unwanted: bool,
-}
-
-impl Neighbours {
-    /// None of them matters.
-    pub const STRANGERS: Self = Self { sibling: false, unwanted: false };
+/// What is known of who is on a host or is to come, as a workload sees it: looking it up goes through all of them.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Known {
+    /// Whether an instance of the workload is to stay there.
+    pub sibling: Option<bool>,
+    /// Whether an instance is to stay there that must not share a host with the workload.
+    pub unwanted: Option<bool>,
+    /// Whether room is kept there for others.
+    pub reserved: Option<bool>,
 }
 
 impl<'a> Candidate<'a> {
     /// The host with what the state says is given away.
     pub fn new(state: &'a State, host: &'a Host) -> Self {
         let (allocatable, used) = (host.inventory.allocatable(), state.used(host.id));
-        Self { state, host, allocatable, used, neighbours: None }
+        Self { state, host, allocatable, used, known: Known::default() }
     }
 
     /// What can still be given away.
@@ -127,12 +127,13 @@ pub struct Filter {
 }
 
 /// The rule: every filter must let pass. What is cheap and rules out much comes first, and what a tenant can change himself comes last.
-pub const FILTERS: [Filter; 11] = [
+pub const FILTERS: [Filter; 12] = [
     Filter { name: "host-state", check: host_state, is_of_record: true },
     Filter { name: "driver", check: driver, is_of_record: true },
     Filter { name: "site", check: site, is_of_record: true },
     Filter { name: "taints", check: taints, is_of_record: true },
     Filter { name: "require", check: require, is_of_record: true },
+    Filter { name: "reserved", check: reserved, is_of_record: false },
     Filter { name: "resources", check: resources, is_of_record: false },
     Filter { name: "devices", check: devices::devices, is_of_record: false },
     Filter { name: "ports", check: ports::ports, is_of_record: false },
@@ -271,6 +272,22 @@ impl<'a> Candidate<'a> {
     }
 }
 
+/// No room is kept there for what is as urgent and waits for others to make way.
+fn reserved(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
+    let is_reserved = candidate.known.reserved.unwrap_or_else(|| candidate.is_kept_from(request));
+    if is_reserved { vec![Reason::Reserved] } else { Vec::new() }
+}
+
+impl Candidate<'_> {
+    /// Whether room is kept there for others that are as urgent.
+    fn is_kept_from(&self, request: &Request<'_>) -> bool {
+        let awaited = &self.used.awaited;
+        let is_own = |(_, id): &(u32, InstanceId)| Some(*id) == request.instance;
+        let is_as_urgent = |(priority, _): &(u32, InstanceId)| *priority >= request.spec.priority;
+        awaited.iter().any(is_as_urgent) && !awaited.iter().any(is_own)
+    }
+}
+
 /// What it takes is free.
 fn resources(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
     let (needed, free) = (request.demand, candidate.free());
@@ -292,13 +309,13 @@ fn resources(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
 /// No other instance of the workload is to run there.
 fn distinct_hosts(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
     let is_taken = request.spec.place.distinct_hosts
-        && candidate.neighbours.map_or_else(|| candidate.finds_instance(request.key), |known| known.sibling);
+        && candidate.known.sibling.unwrap_or_else(|| candidate.finds_instance(request.key));
     if is_taken { vec![Reason::NotDistinct(request.key.clone())] } else { Vec::new() }
 }
 
 /// No instance is to run there of a workload that it must be apart from, whichever of the two says so.
 fn apart(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
-    if candidate.neighbours.is_some_and(|known| !known.unwanted) {
+    if candidate.known.unwanted == Some(false) {
         return Vec::new();
     }
     candidate.unwanted(request).into_iter().map(Reason::NotApart).collect()

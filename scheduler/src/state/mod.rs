@@ -25,13 +25,16 @@ pub mod fits;
 pub mod level;
 pub mod model;
 pub mod orders;
+pub mod preempt;
 mod refound;
 pub mod requests;
 pub mod sorted;
 #[cfg(test)]
 pub mod tests;
 
-pub use command::{Change, Command, Done, Entry, HostReports, HostVerdict, Outcome, Placement, Rejection};
+pub use command::{
+    Change, Command, Done, Entry, HostReports, HostVerdict, Outcome, Placement, Preemption, Rejection,
+};
 pub use demand::{DemandCounts, DeviceDemand};
 pub use derived::{Derived, HostUse, Waiting};
 pub use model::{

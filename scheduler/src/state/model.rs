@@ -196,6 +196,8 @@ pub enum EventKind {
     WorkloadPurged,
     /// An instance was created.
     InstanceCreated,
+    /// Others make way for it on a host.
+    InstanceAwaiting,
     /// It got a host.
     InstancePlaced,
     /// Its state changed.
@@ -234,6 +236,7 @@ impl EventKind {
             Self::WorkloadStopped => "workload-stopped",
             Self::WorkloadPurged => "workload-purged",
             Self::InstanceCreated => "instance-created",
+            Self::InstanceAwaiting => "instance-awaiting",
             Self::InstancePlaced => "instance-placed",
             Self::InstanceState => "instance-state",
             Self::InstanceRestarted => "instance-restarted",

@@ -49,6 +49,11 @@ impl<T: Ord + Copy> Sorted<T> {
         to.saturating_sub(from)
     }
 
+    /// The last one.
+    pub fn last(&self) -> Option<&T> {
+        self.0.last()
+    }
+
     /// All, in order.
     pub fn iter(&self) -> std::slice::Iter<'_, T> {
         self.0.iter()

@@ -107,7 +107,7 @@ impl Sought<'_> {
         let own = &self.instance.record;
         let spec = idea.spec.clone().map_or_else(|| own.spec.clone(), Arc::new);
         let record = Arc::new(RevisionRecord { spec, ..RevisionRecord::clone(own) });
-        Shapes::default().place(&mut Ledger::new(&trial.state), &record, self.instance.id).is_some()
+        Shapes::default().place(&mut Ledger::new(&trial.state), &record, self.instance.id, None).is_some()
     }
 
     fn host(&self, slot: Slot) -> &Host {

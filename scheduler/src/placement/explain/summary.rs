@@ -18,6 +18,9 @@ pub(super) fn of_instance(survey: &Survey<'_>, instance: &Instance, now: UnixMil
         if let Some(other) = must_wait_for(survey.ledger.state(), instance) {
             return format!("{who} is exclusive and waits until {} has stopped", other.id);
         }
+        if let Some(name) = instance.awaited_host().and_then(|host| survey.ledger.state().host_name(host)) {
+            return format!("{who} waits for room on {name}, where less urgent work makes way for it");
+        }
         let wait = instance.not_before().saturating_sub(now);
         return match (wait, survey.chosen()) {
             (0, _) => of_request(survey, &who),

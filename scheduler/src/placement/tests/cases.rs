@@ -9,6 +9,7 @@
 //!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]
 //!         device=KIND[:count=][:share=][:models=A|B][:require=CONDITION]]
 //!     scale BOROUGH/NAME COUNT      report BOROUGH/NAME SLOT STATE [REASON]      time SECONDS (moves the clock on)
+//!     level (raises the feature level to the highest)      gone BOROUGH/NAME SLOT (those of it that are to stop are gone)
 //!     pass [PLACEMENTS]      explain BOROUGH/NAME SLOT      explain-spec ...as workload...      plan ...as workload... [; ...]      hosts
 
 use std::{env, fs, path::Path};
@@ -17,7 +18,7 @@ use supercloud_proto::{
     amount::{Bytes, MilliCpu},
     device::{Device, DeviceRequest, Share},
     host::{DriverInfo, HostState, Inventory, PortRange},
-    instance::InstanceState,
+    instance::{Desired, InstanceState},
     name::{BoroughName, DeviceName, PortName, RackName, SiteName, WorkloadKey, WorkloadName},
     spec::{Driver, DriverKind, Port, Prefer, Protocol, WorkloadSpec},
 };
@@ -89,6 +90,15 @@ fn run(estate: &mut Estate, line: &str) -> String {
             let instance = estate.instance(&key_of(key), slot.parse().unwrap());
             estate.report(&instance, instance_state(state), &reason.join(" "));
         }
+        ("level", []) => estate.raise_level(),
+        ("gone", [key, slot]) => {
+            let (key, slot) = (key_of(key), slot.parse::<u32>().unwrap());
+            let stopping = |instance: &&std::sync::Arc<crate::state::Instance>| {
+                instance.slot == slot && instance.desired == Desired::Stop
+            };
+            let gone: Vec<_> = estate.state.instances_of(&key).filter(stopping).cloned().collect();
+            gone.iter().for_each(|instance| estate.report(instance, InstanceState::Stopped, ""));
+        }
         ("time", [seconds]) => estate.now += seconds.parse::<u64>().unwrap() * 1000,
         ("pass", limit) => {
             return passed(estate, limit.first().map_or(MAX_PLACEMENTS, |text| text.parse().unwrap()));
@@ -108,6 +118,7 @@ fn run(estate: &mut Estate, line: &str) -> String {
 }
 
 fn passed(estate: &mut Estate, limit: usize) -> String {
+    let before = estate.state.clone();
     let plan = estate.pass(limit);
     let mut out = String::new();
     for placement in &plan.placements {
@@ -118,6 +129,18 @@ fn passed(estate: &mut Estate, limit: usize) -> String {
         let devices: Vec<&str> = placement.devices.iter().map(DeviceName::as_str).collect();
         out +=
             &if devices.is_empty() { "\n".to_owned() } else { format!(" devices {}\n", devices.join(" ")) };
+    }
+    for preemption in &plan.preemptions {
+        let name = |id| {
+            let instance = before.instance(id).unwrap();
+            format!("{} slot {}", instance.workload(), instance.slot)
+        };
+        let victims: Vec<String> = preemption.victims.iter().map(|id| name(*id)).collect();
+        let who = name(preemption.instance);
+        out += &match preemption.host.and_then(|host| before.host_name(host)) {
+            Some(host) => format!("{who} awaits {host}: {} make way\n", victims.join(", ")),
+            None => format!("{who} awaits no host any more\n"),
+        };
     }
     for shape in &plan.unplaced {
         let (workload, revision) = (&shape.workload, shape.revision);
@@ -180,6 +203,9 @@ fn planned(estate: &mut Estate, settings: &[&str]) -> String {
         }
         for stop in &plan.stops {
             out += &format!("  stops {stop}\n");
+        }
+        for (displaced, of) in &plan.displaces {
+            out += &format!("  displaces {displaced} of {of}\n");
         }
         if plan.waiting > 0 {
             out += &format!("  waiting: {}\n", plan.waiting);

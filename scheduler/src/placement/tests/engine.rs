@@ -82,6 +82,7 @@ proptest! {
         limit in 1usize..12,
     ) {
         let mut estate = Estate::default();
+        estate.raise_level();
         let mut engine = Engine::new(&estate.state);
         for event in &events {
             happen(&mut estate, event);
@@ -90,6 +91,7 @@ proptest! {
             let mut new = Engine::new(&estate.state);
             let fresh = new.pass(&estate.state, estate.now, limits);
             prop_assert_eq!((&plan.placements, plan.next_wake), (&fresh.placements, fresh.next_wake), "after {:?}", event);
+            prop_assert_eq!(&plan.preemptions, &fresh.preemptions, "after {:?}", event);
             // What an old engine knows to fit nowhere it does not count as still to be looked at.
             prop_assert!(fresh.more || !plan.more);
             if !fresh.more {

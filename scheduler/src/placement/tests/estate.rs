@@ -14,7 +14,7 @@ use supercloud_proto::{
 
 use crate::{
     placement::pass::{self, Limits, Plan, pass},
-    state::{Command, Done, Entry, HostVerdict, Instance, Outcome, State},
+    state::{Command, Done, Entry, HostVerdict, Instance, Outcome, State, level::KNOWN},
 };
 
 /// A state and a clock.
@@ -30,6 +30,11 @@ impl Estate {
     pub(super) fn apply(&mut self, command: Command) -> Outcome {
         let entry = Entry { time: self.now, by: "test".to_owned(), request_id: String::new(), command };
         self.state.apply(self.state.applied() + 1, &entry).outcome
+    }
+
+    /// Raises the feature level to the highest, as a leader does: from then on what is more urgent displaces others.
+    pub(super) fn raise_level(&mut self) {
+        self.must(Command::RaiseLevel { level: KNOWN });
     }
 
     fn must(&mut self, command: Command) -> Done {
@@ -95,6 +100,10 @@ impl Estate {
         let plan = pass(&self.state, self.now, Limits { placements });
         let done = self.must(Command::Place(plan.placements.clone()));
         assert_eq!(done, Done::Instances(plan.placements.len() as u32), "apply refused: {plan:?}");
+        if !plan.preemptions.is_empty() {
+            let done = self.must(Command::Preempt(plan.preemptions.clone()));
+            assert_eq!(done, Done::Instances(plan.preemptions.len() as u32), "apply refused: {plan:?}");
+        }
         plan
     }
 

@@ -12,6 +12,8 @@ use supercloud_proto::{
     amount::{Bytes, MilliCpu},
     device::{Device, DeviceRequest, Share},
     host::{HostState, PortRange},
+    id::InstanceId,
+    instance::Desired,
     name::{PortName, RackName, SiteName, WorkloadName},
     spec::{Driver, DriverKind, Port, Prefer, Protocol, SpreadOver, WorkloadSpec},
 };
@@ -224,8 +226,12 @@ struct Load {
 }
 
 fn load(state: &State, host: &Host) -> Load {
+    load_without(state, host, &[])
+}
+
+fn load_without(state: &State, host: &Host, gone: &[InstanceId]) -> Load {
     let mut load = Load::default();
-    for instance in state.instances().values() {
+    for instance in state.instances().values().filter(|instance| !gone.contains(&instance.id)) {
         let Some(placed) = instance.placed.as_ref().filter(|placed| placed.host == host.id) else { continue };
         let (cpu, memory) = needs(instance.spec());
         load.cpu += cpu;
@@ -237,6 +243,9 @@ fn load(state: &State, host: &Host) -> Load {
             assert!(load.ports.insert((port.0, *number)), "port {number} of {} is given twice", host.name);
         }
         load_gpus(&mut load, host, instance);
+        if instance.desired == Desired::Stop {
+            continue;
+        }
         load.workloads.push((instance.workload().to_string(), named(instance, &instance.spec().place.apart)));
     }
     load
@@ -303,7 +312,12 @@ fn port_list(spec: &WorkloadSpec) -> Vec<(bool, Option<u16>)> {
 
 /// Whether one more instance would go onto a host, by the words of the specification and nothing else.
 fn would_go(state: &State, host: &Host, instance: &Instance) -> bool {
-    let (spec, inventory, load) = (instance.spec(), &host.inventory, load(state, host));
+    would_go_without(state, host, instance, &[])
+}
+
+/// The same, were these gone.
+fn would_go_without(state: &State, host: &Host, instance: &Instance, gone: &[InstanceId]) -> bool {
+    let (spec, inventory, load) = (instance.spec(), &host.inventory, load_without(state, host, gone));
     let (cpu, memory) = needs(spec);
     let is_vm = matches!(spec.tasks[0].driver, Driver::Vm(_));
     let tier = spec.place.require.first().map(|condition| condition.to_string());
@@ -332,6 +346,15 @@ fn would_go(state: &State, host: &Host, instance: &Instance) -> bool {
         && fixed_free
         && dynamic_free
         && neighbours_agree(&load, instance)
+        && !is_kept_for_others(state, host, instance)
+}
+
+/// Whether room is kept on a host for what is as urgent, and not for the instance.
+fn is_kept_for_others(state: &State, host: &Host, instance: &Instance) -> bool {
+    let awaited = |other: &&Arc<Instance>| {
+        other.awaited_host() == Some(host.id) && other.spec().priority >= instance.spec().priority
+    };
+    instance.awaited_host() != Some(host.id) && state.pending().any(|other| awaited(&other))
 }
 
 /// Whether nobody is there whom an instance must be apart from, and all are whom it must be together with.
@@ -530,6 +553,7 @@ proptest! {
         limit in 1usize..40,
     ) {
         let mut estate = estate_of(&hosts, &workloads);
+        estate.raise_level();
         let again = pass(&estate.state, 0, Limits { placements: limit });
         let plan = pass(&estate.state.clone(), 0, Limits { placements: limit });
         prop_assert_eq!(&plan, &again, "the same state gives another plan");
@@ -540,7 +564,16 @@ proptest! {
             let instance = state.instance(placement.instance).unwrap().clone();
             let host = state.host(placement.host).unwrap().clone();
             prop_assert!(would_go(&state, &host, &instance));
+            let own = |other: &&Arc<Host>| instance.awaited_host().is_none_or(|kept| {
+                other.id == kept || !would_go(&state, state.host(kept).unwrap(), &instance)
+            });
+            // Whether room was kept for others before or after this is not seen.
+            let is_kept = |other: &&Arc<Host>| plan.preemptions.iter().any(|made| {
+                made.host == Some(other.id)
+                    && state.instance(made.instance).unwrap().spec().priority >= instance.spec().priority
+            });
             let open = state.hosts().values().filter(|other| would_go(&state, other, &instance));
+            let open = open.filter(own).filter(|other| other.id == host.id || !is_kept(other));
             let best = open.map(|other| rank(&estate.state, &state, other, &instance)).min();
             prop_assert_eq!(Some(rank(&estate.state, &state, &host, &instance)), best, "another host is better");
             prop_assert_eq!(fits(&state, &host, &Request::of(&instance).as_placed(placement)), Ok(()));
@@ -564,8 +597,10 @@ proptest! {
             let fallen: u32 = told.filters.iter().map(|filter| filter.hosts).sum();
             prop_assert_eq!((told.fitting, fallen, told.nearest.is_some()), (0, told.hosts, told.hosts > 0));
         }
-        let unplaced: u32 = estate.full_pass().unplaced.iter().map(|shape| shape.instances).sum();
-        prop_assert_eq!(unplaced as usize, rest.len());
+        if !rest.iter().any(|instance| instance.awaited_host().is_some()) {
+            let unplaced: u32 = estate.full_pass().unplaced.iter().map(|shape| shape.instances).sum();
+            prop_assert_eq!(unplaced as usize, rest.len());
+        }
     }
 
     #[test]
@@ -587,4 +622,80 @@ proptest! {
             prop_assert_eq!(told.fitting as usize, fitting);
         }
     }
+
+    #[test]
+    fn the_cheapest_make_way(
+        hosts in prop::collection::vec(random_host(), 1..5),
+        workloads in prop::collection::vec(random_workload(), 1..7),
+        urgent in random_workload(),
+        priority in 1u32..4,
+    ) {
+        let mut estate = estate_of(&hosts, &workloads);
+        while estate.pass(40).more {}
+        estate.raise_level();
+        let urgent = RandomWorkload { count: 1, priority, together: None, ..urgent };
+        estate.workload(&wanted("urgent", &urgent));
+        let before = estate.state.clone();
+        let plan = estate.full_pass();
+        let instance = before.instances_of(&wanted("urgent", &urgent).key()).next().unwrap();
+        let comes_first = |id: &InstanceId| {
+            *id != instance.id && before.instance(*id).unwrap().spec().priority >= priority
+        };
+        let given = plan.placements.iter().map(|placement| placement.instance);
+        if given.chain(plan.preemptions.iter().map(|made| made.instance)).any(|id| comes_first(&id)) {
+            return Ok(());
+        }
+        let placed = plan.placements.iter().any(|placement| placement.instance == instance.id);
+        let made = plan.preemptions.iter().find(|made| made.instance == instance.id);
+        let cheapest = before.hosts().values().filter_map(|host| cheapest_by_force(&before, host, instance)).min();
+        match (placed, made) {
+            (true, _) => prop_assert!(before.hosts().values().any(|host| would_go(&before, host, instance))),
+            (false, None) => prop_assert_eq!(cheapest, None, "somebody could have made way"),
+            (false, Some(made)) => {
+                let cost = cost_by_force(&before, made.victims.iter().map(|id| &**before.instance(*id).unwrap()));
+                prop_assert_eq!(Some(cost), cheapest, "others are cheaper");
+                prop_assert!(made.victims.iter().all(|id| before.instance(*id).unwrap().host() == made.host));
+            }
+        }
+        check_loads(&estate.state);
+    }
+}
+
+/// What it costs that these make way: the highest priority, how many beyond what their workloads may miss, how many, and the sum of their priorities.
+fn cost_by_force<'i>(state: &State, victims: impl Iterator<Item = &'i Instance>) -> (u32, u32, u32, u32) {
+    let (mut highest, mut count, mut sum) = (0, 0, 0);
+    let mut of: BTreeMap<String, (u32, u32)> = BTreeMap::new();
+    for victim in victims {
+        let priority = victim.spec().priority;
+        (highest, count, sum) = (highest.max(priority), count + 1, sum + priority);
+        let missing =
+            state.instances_of(victim.workload()).filter(|other| other.placed.is_none()).count() as u32;
+        let may_miss = victim.spec().update.max_unavailable.saturating_sub(missing);
+        let (gone, _) = of.entry(victim.workload().to_string()).or_insert((0, may_miss));
+        *gone += 1;
+    }
+    let beyond = of.values().map(|(gone, may_miss)| gone.saturating_sub(*may_miss)).sum();
+    (highest, beyond, count, sum)
+}
+
+/// The least that it costs to make room on a host, by a look at every choice.
+fn cheapest_by_force(state: &State, host: &Host, instance: &Instance) -> Option<(u32, u32, u32, u32)> {
+    let is_less_urgent = |other: &&Arc<Instance>| {
+        other.host() == Some(host.id) && other.spec().priority < instance.spec().priority
+    };
+    let less_urgent: Vec<_> = state.instances().values().filter(is_less_urgent).collect();
+    // More than this is left to the rule that nobody goes who is not needed.
+    let choices = 1..1u32 << less_urgent.len().min(10);
+    let chosen = |choice: u32| {
+        less_urgent
+            .iter()
+            .enumerate()
+            .filter(move |(place, _)| choice >> place & 1 == 1)
+            .map(|(_, other)| &***other)
+    };
+    let makes_room = |choice: &u32| {
+        let reports = chosen(*choice).map(|gone| gone.id).collect::<Vec<_>>();
+        would_go_without(state, host, instance, &reports)
+    };
+    choices.filter(makes_room).map(|choice| cost_by_force(state, chosen(choice))).min()
 }

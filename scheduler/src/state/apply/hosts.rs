@@ -158,6 +158,11 @@ impl Step<'_> {
             }
             self.take(*id, "its host was removed");
         }
+        let awaiting: Vec<InstanceId> =
+            self.state.used(host.id).awaited.iter().map(|(_, instance)| *instance).collect();
+        for id in awaiting {
+            self.change(id, |instance| instance.set_awaited_host(None));
+        }
         self.state.derived.remove_host(&host);
         self.state.hosts.remove(&host.id);
         self.state.orders.remove(&host.id);

@@ -12,10 +12,11 @@ use super::{
     telling::{Note, Text},
 };
 use crate::state::{
-    command::{Done, Placement},
+    command::{Done, Placement, Preemption},
     derived::Standing,
     fits::{Request, fits, must_wait_for},
     model::{Background, EventKind, Instance, Placed, Workload},
+    preempt::is_right,
     sorted::densely,
 };
 
@@ -144,11 +145,53 @@ impl Step<'_> {
             instance.state = InstanceState::Placed;
             instance.set_state_reason("");
             instance.set_devices(devices);
+            instance.set_awaited_host(None);
             instance.order_index = index;
             instance.changed = time;
         });
         self.order_changed(placement.host);
         true
+    }
+
+    /// Lets instances make way for more urgent ones, where that is still right.
+    pub(super) fn preempt(&mut self, preemptions: &[Preemption]) -> Done {
+        let held = preemptions.iter().filter(|preemption| self.preempt_one(preemption)).count();
+        Done::Instances(held as u32)
+    }
+
+    fn preempt_one(&mut self, preemption: &Preemption) -> bool {
+        let Some(instance) = self.state.instances.get(&preemption.instance) else { return false };
+        let Some(host) = preemption.host else { return self.end_waiting(preemption.instance) };
+        let Some(host) = self.state.hosts.get(&host) else { return false };
+        let waits = || must_wait_for(self.state, instance).is_some();
+        if !instance.is_pending() || waits() || !is_right(self.state, host, preemption) {
+            return false;
+        }
+        let priority = instance.spec().priority;
+        let text = format!("waits on {}, where {} make way for it", host.name, preemption.victims.len());
+        let note = Note::new(
+            EventKind::InstanceAwaiting,
+            instance,
+            Some(host.name.clone()),
+            Text::Said(text.into()),
+        );
+        self.tellings.note(note);
+        self.change(preemption.instance, |instance| instance.set_awaited_host(preemption.host));
+        for victim in &preemption.victims {
+            let Some(victim) = self.state.instances.get(victim).cloned() else { continue };
+            self.succeed(&victim, &format!("makes way for more urgent work, of priority {priority}"));
+        }
+        true
+    }
+
+    /// Keeps no room any more for an instance that waits.
+    fn end_waiting(&mut self, id: InstanceId) -> bool {
+        let is_awaited =
+            self.state.instances.get(&id).is_some_and(|instance| instance.awaited_host().is_some());
+        if is_awaited {
+            self.change(id, |instance| instance.set_awaited_host(None));
+        }
+        is_awaited
     }
 
     /// One step of a rollout. Instances that are of the present revision, or told to stop, are passed over.

@@ -11,7 +11,7 @@ use supercloud_proto::{
 };
 
 use crate::state::{
-    command::{Command, Entry, HostReports, HostVerdict, Placement},
+    command::{Command, Entry, HostReports, HostVerdict, Placement, Preemption},
     model::Grant,
 };
 
@@ -111,8 +111,19 @@ fn command(command: &Command) -> Stored {
         Command::ReportMany(hosts) => {
             Stored::ReportMany(stored::ReportMany { reports: hosts.iter().map(host_reports).collect() })
         }
+        Command::Preempt(preemptions) => {
+            Stored::Preempt(stored::Preempt { preemptions: preemptions.iter().map(preemption).collect() })
+        }
         Command::RaiseLevel { level } => Stored::RaiseLevel(stored::RaiseLevel { level: *level }),
         Command::CompareStates => Stored::CompareStates(stored::CompareStates {}),
+    }
+}
+
+fn preemption(of: &Preemption) -> stored::Preemption {
+    stored::Preemption {
+        instance: of.instance.to_string(),
+        host_id: of.host.map_or(0, |host| host.0),
+        victims: of.victims.iter().map(ToString::to_string).collect(),
     }
 }
 
@@ -276,6 +287,9 @@ fn parse(command: Stored) -> Result<Command, Problems> {
             expires: m.expires_ms,
         },
         Stored::UseToken(m) => Command::UseToken { id: m.id, secret_hash: m.secret_hash },
+        Stored::Preempt(m) => {
+            Command::Preempt(m.preemptions.iter().map(parse_preemption).collect::<Result<_, _>>()?)
+        }
         Stored::RaiseLevel(m) => Command::RaiseLevel { level: m.level },
         Stored::CompareStates(_) => Command::CompareStates,
     })
@@ -288,6 +302,14 @@ pub(super) fn key(borough: &str, workload: &str) -> Result<WorkloadKey, Problems
 fn parse_verdict(message: stored::HostVerdict) -> Result<HostVerdict, Problems> {
     let state = HostState::try_from(message.state)?;
     Ok(HostVerdict { host: HostId(message.host_id), state, reason: message.reason })
+}
+
+fn parse_preemption(message: &stored::Preemption) -> Result<Preemption, Problems> {
+    Ok(Preemption {
+        instance: parsed("instance", &message.instance)?,
+        host: (message.host_id != 0).then_some(HostId(message.host_id)),
+        victims: message.victims.iter().map(|id| parsed("victims", id)).collect::<Result<_, _>>()?,
+    })
 }
 
 fn parse_placement(message: stored::Placement) -> Result<Placement, Problems> {

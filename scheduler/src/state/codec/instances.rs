@@ -8,7 +8,7 @@ use supercloud_proto::{
     amount::{Amounts, Bytes, MilliCpu},
     id::{HostId, InstanceId, LogIndex, Revision, UnixMillis},
     instance::{Desired, InstanceState},
-    name::DeviceName,
+    name::{DeviceName, HostName},
     problem::Problems,
     spec::Protocol,
 };
@@ -89,6 +89,10 @@ fn body(state: &State, instance: &Instance, out: &mut Vec<u8>) {
             out.number(3, of.share.0);
         });
     }
+    if let Some(awaited) = instance.awaited_host() {
+        out.number(23, awaited.0);
+        out.text(24, state.host_name(awaited).map_or("", HostName::as_str));
+    }
 }
 
 fn id_text(id: InstanceId, out: &mut String) {
@@ -144,6 +148,7 @@ struct Found<'a> {
     report_sequence: u64,
     taken: Amounts,
     devices: Vec<&'a [u8]>,
+    awaited_host: u32,
 }
 
 impl Reader {
@@ -162,6 +167,7 @@ impl Reader {
             },
             failures: found.failures,
             devices: found.devices.iter().map(|device| device_name(device)).collect::<Result<_, _>>()?,
+            awaited_host: (found.awaited_host != 0).then_some(HostId(found.awaited_host)),
         };
         Ok(Instance {
             id: parsed("id", found.id)?,
@@ -222,7 +228,8 @@ impl<'a> Found<'a> {
                 20 => found.report_sequence = value.number(),
                 21 => found.taken = amounts(value.bytes())?,
                 22 => found.devices.push(value.bytes()),
-                // The host's name (6) is in the host's record; what else there may be a later version wrote.
+                23 => found.awaited_host = value.number() as u32,
+                // The hosts' names (6, 24) are in the hosts' records; what else there may be a later version wrote.
                 _ => {}
             }
         }
@@ -342,6 +349,7 @@ mod tests {
             replaces: (failures % 2 == 1).then_some(placed),
             failures: failures as u32,
             devices: Box::default(),
+            awaited_host: instance.is_pending().then_some(HostId(1)),
         }
         .boxed();
         instance

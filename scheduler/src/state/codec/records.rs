@@ -149,6 +149,7 @@ impl State {
     /// An instance as the API shows it and a snapshot holds it; with the name and address of its host, which this state knows.
     pub fn instance_message(&self, instance: &Instance) -> v1::Instance {
         let host = instance.host().and_then(|id| self.host(id));
+        let awaited = instance.awaited_host();
         v1::Instance {
             id: instance.id.to_string(),
             borough: (&instance.workload().borough).into(),
@@ -172,6 +173,8 @@ impl State {
             report_sequence: instance.report_sequence,
             taken: instance.placed.as_ref().map(|placed| placed.taken.into()),
             devices: instance.given_devices().map(Into::into).collect(),
+            awaited_host_id: awaited.map_or(0, |id| id.0),
+            awaited_host: awaited.and_then(|id| self.host_name(id)).map(String::from).unwrap_or_default(),
         }
     }
 }

@@ -69,6 +69,8 @@ pub enum Reason {
         /// What the attribute is there.
         found: Found,
     },
+    /// Room there is kept for others that are as urgent.
+    Reserved,
     /// Too little of an amount is free.
     Short {
         /// Of what.
@@ -172,6 +174,7 @@ impl Reason {
             }
             Self::DevicesThere { there, .. } => *there = 0,
             Self::Closed
+            | Self::Reserved
             | Self::NoDriver(_)
             | Self::Tainted(_)
             | Self::NoDevice(_)
@@ -272,6 +275,7 @@ impl fmt::Display for Reason {
                 write!(f, "needs site {}", wanted.join(" or "))?;
                 found.as_ref().map_or(Ok(()), |found| write!(f, ", is in {found}"))
             }
+            Self::Reserved => f.write_str("keeps room for more urgent work that others make way for"),
             Self::Tainted(taint) => write!(f, "is kept for what tolerates {taint}"),
             Self::Condition { condition, found } => match found {
                 Found::Value(value) => write!(f, "needs {condition}, is {value}"),

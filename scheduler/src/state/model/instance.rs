@@ -58,6 +58,8 @@ pub struct Background {
     pub failures: u32,
     /// Names of its devices, in the order of [`Resources::each_device`](supercloud_proto::spec::Resources::each_device).
     pub devices: Box<[DeviceName]>,
+    /// The host on which others make way for it while it is pending.
+    pub awaited_host: Option<HostId>,
 }
 
 impl Background {
@@ -118,6 +120,18 @@ impl Instance {
         if !devices.is_empty() {
             self.change_background(|background| background.devices = devices);
         }
+    }
+
+    /// Says on which host others make way for it.
+    pub fn set_awaited_host(&mut self, host: Option<HostId>) {
+        if self.awaited_host() != host {
+            self.change_background(|background| background.awaited_host = host);
+        }
+    }
+
+    /// The host on which others make way for it while it is pending.
+    pub fn awaited_host(&self) -> Option<HostId> {
+        self.background.as_ref().and_then(|background| background.awaited_host)
     }
 
     fn change_background(&mut self, change: impl FnOnce(&mut Background)) {

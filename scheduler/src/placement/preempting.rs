@@ -1,0 +1,352 @@
+//! Preemption, the choice: of all hosts the one on which the least has to make way for an instance that finds no room, and what that is. The rule is
+//! `state::preempt`.
+//!
+//! The *cost* of a choice is, before anything else, the highest priority that has to make way; then how many instances do so beyond what their workloads may
+//! miss at a time (`update.max_unavailable`); then how many do at all; then the sum of their priorities. On each host the cheapest choice
+//! is found by trying all, where not more than [`FEW`] come into question; among more, one, two, or as many as it takes, largest first, and then without
+//! those that are not needed after all. So never more make way than are needed. (Compare the order of kube-scheduler's preemption, and Borg, EuroSys
+//! 2015, which also takes the lowest priority first.)
+//!
+//! Where what is stopping already leaves room, on whatever host, nobody makes way.
+//!
+//! Hosts stand in a heap by what their choice costs at least, which is seen from what each priority takes of them; so mostly one or
+//! two are looked at closely.
+
+use std::{
+    cmp::Reverse,
+    collections::{BinaryHeap, HashMap},
+    sync::Arc,
+};
+
+use supercloud_proto::{
+    amount::Amounts,
+    id::{HostId, InstanceId},
+    name::WorkloadKey,
+};
+
+use super::ledger::{Ledger, Slot};
+use crate::state::{
+    HostUse, Instance, Preemption, RevisionRecord, State,
+    fits::{Candidate, Request},
+    preempt::{expected, make_way, may_make_way, will_fit},
+};
+
+/// Of so many all choices are tried.
+const FEW: usize = 10;
+/// Of so many all pairs are tried.
+const MANY: usize = 200;
+
+/// What a choice costs; see the head of the module. Least where nobody has to go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+pub(super) struct Cost {
+    highest: Option<u32>,
+    beyond: u32,
+    count: u32,
+    sum: u64,
+}
+
+/// What is kept while instances of one revision look for room.
+struct Search {
+    record: Arc<RevisionRecord>,
+    /// Changes of the ledger that are taken into account.
+    seen: usize,
+    hosts: BinaryHeap<Reverse<Looked>>,
+}
+
+/// What becomes of an instance that fits nowhere.
+pub(super) enum Room {
+    /// Others are making way for it already.
+    Awaited,
+    /// What is stopping already leaves room.
+    Coming,
+    /// These make way.
+    Made(Preemption),
+    /// Nobody can.
+    Nowhere,
+}
+
+/// A host in the heap: with what is known of it, the least cost first, and then the first slot.
+#[derive(PartialEq, Eq, PartialOrd, Ord)]
+struct Looked {
+    cost: Cost,
+    slot: Slot,
+    /// The choice; `None`: the cost is only what it is at least.
+    victims: Option<Vec<InstanceId>>,
+}
+
+/// The search for room, and what is known from before in the pass.
+#[derive(Default)]
+pub(super) struct Preempting {
+    search: Option<Search>,
+    /// How many more instances of a workload may be missing.
+    spare: HashMap<WorkloadKey, u32>,
+}
+
+impl Preempting {
+    /// Forgets what holds only for the pass that ends.
+    pub(super) fn rest(&mut self) {
+        *self = Self::default();
+    }
+
+    /// Makes room for an instance of a revision that fits nowhere, and keeps it in the ledger.
+    pub(super) fn make_room(
+        &mut self,
+        ledger: &mut Ledger,
+        record: &Arc<RevisionRecord>,
+        id: InstanceId,
+    ) -> Room {
+        let request = Request { instance: Some(id), ..Request::new(&record.key, &record.spec) };
+        let Some((slot, victims)) = self.cheapest(ledger, record, &request) else { return Room::Nowhere };
+        if victims.is_empty() {
+            // Whoever is next of the line waits with it.
+            self.search = None;
+            return Room::Coming;
+        }
+        for victim in victims.iter().filter_map(|id| ledger.state().instance(*id)) {
+            if let Some(spare) = self.spare.get_mut(victim.workload()) {
+                *spare = spare.saturating_sub(1);
+            }
+        }
+        ledger.keep(slot, record.spec.priority, id, &victims);
+        if let Some(search) = &mut self.search {
+            search.seen = ledger.changes();
+            search.hosts.extend(least(ledger, &request, slot).map(Reverse));
+        }
+        let host = Some(ledger.candidate(slot).host.id);
+        Room::Made(Preemption { instance: id, host, victims })
+    }
+
+    fn cheapest(
+        &mut self,
+        ledger: &Ledger,
+        record: &Arc<RevisionRecord>,
+        request: &Request<'_>,
+    ) -> Option<(Slot, Vec<InstanceId>)> {
+        let is_same =
+            |search: &&mut Search| Arc::ptr_eq(&search.record, record) && search.seen == ledger.changes();
+        if self.search.as_mut().filter(is_same).is_none() {
+            let (record, seen) = (record.clone(), ledger.changes());
+            let hosts = ledger.slots().filter_map(|slot| least(ledger, request, slot)).map(Reverse);
+            self.search = Some(Search { record, seen, hosts: hosts.collect() });
+        }
+        let Self { search, spare } = self;
+        let hosts = &mut search.as_mut()?.hosts;
+        loop {
+            let Reverse(Looked { slot, victims, .. }) = hosts.pop()?;
+            match victims {
+                Some(victims) => return Some((slot, victims)),
+                None => hosts.extend(look(ledger, request, slot, spare).map(Reverse)),
+            }
+        }
+    }
+}
+
+/// Whether what is to be gone from the host on which room is kept for an instance, once it is, leaves room for it.
+pub(super) fn is_worth_waiting(ledger: &Ledger, slot: Slot, request: &Request<'_>) -> bool {
+    let candidate = ledger.candidate(slot);
+    let later = expected(&candidate, request, |id| ledger.is_doomed(id));
+    ledger.is_taken(slot) && will_fit(&candidate, request, &later)
+}
+
+/// Whether a request would fit a host with all gone that is stopping or may make way for it, as far as amounts say.
+pub(super) fn may_have_room(candidate: &Candidate<'_>, request: &Request<'_>) -> bool {
+    at_least(candidate, request).is_some()
+}
+
+/// Whether a request would fit a host with all gone that may make way for it.
+pub(super) fn has_room_emptied(candidate: &Candidate<'_>, request: &Request<'_>) -> bool {
+    let mut later = expected(candidate, request, |_| false);
+    for instance in victims(candidate, request, &later) {
+        make_way(&mut later, instance);
+    }
+    will_fit(candidate, request, &later)
+}
+
+/// What it costs at least to make room on a host, as far as amounts say; `None`: there is no room even so. What is less urgent may come there without changing
+/// whether there is.
+fn at_least(candidate: &Candidate<'_>, request: &Request<'_>) -> Option<Cost> {
+    let used = candidate.used;
+    let is_coming = used.leaving > 0 || !used.awaited.is_empty();
+    let mut free = candidate.free().saturating_add(used.going);
+    if is_coming && request.demand.within(free) {
+        return Some(Cost::default());
+    }
+    let mut less_urgent =
+        used.by_priority().iter().take_while(|(priority, _)| *priority < request.spec.priority);
+    let (priority, _) = less_urgent.find(|(_, amounts)| {
+        free = free.saturating_add(*amounts);
+        request.demand.within(free)
+    })?;
+    let of_one = Cost { highest: Some(*priority), beyond: 0, count: 1, sum: (*priority).into() };
+    Some(if is_coming { Cost::default() } else { of_one })
+}
+
+/// A host with what making room there costs at least, unless there is none to be made.
+fn least(ledger: &Ledger, request: &Request<'_>, slot: Slot) -> Option<Looked> {
+    let candidate = ledger.candidate(slot);
+    let cost = at_least(&candidate, request)?;
+    let may_be = ledger.is_taken(slot) && candidate.suits(request);
+    may_be.then_some(Looked { cost, slot, victims: None })
+}
+
+/// The cheapest choice on a host.
+fn look(
+    ledger: &Ledger,
+    request: &Request<'_>,
+    slot: Slot,
+    spare: &mut HashMap<WorkloadKey, u32>,
+) -> Option<Looked> {
+    let candidate = ledger.candidate(slot);
+    let later = expected(&candidate, request, |id| ledger.is_doomed(id));
+    if will_fit(&candidate, request, &later) {
+        return Some(Looked { cost: Cost::default(), slot, victims: Some(Vec::new()) });
+    }
+    let pool = victims(&candidate, request, &later);
+    for victim in &pool {
+        let key = victim.workload();
+        if !spare.contains_key(key) {
+            spare.insert(key.clone(), may_miss(ledger, key));
+        }
+    }
+    let host = OneHost { candidate, request, later, spare };
+    let chosen = host.cheapest(pool)?;
+    Some(Looked {
+        cost: host.cost(&chosen),
+        slot,
+        victims: Some(chosen.iter().map(|victim| victim.id).collect()),
+    })
+}
+
+/// Who may make way on a host, the least urgent first, of these the youngest.
+fn victims<'c>(candidate: &Candidate<'c>, request: &Request<'_>, later: &HostUse) -> Vec<&'c Arc<Instance>> {
+    let state: &'c State = candidate.state;
+    let there = later.instances.iter().filter_map(|id| state.instance(*id));
+    let on: HostId = candidate.host.id;
+    let may = |instance: &&Arc<Instance>| instance.host() == Some(on) && may_make_way(instance, request);
+    let mut victims: Vec<_> = there.filter(may).collect();
+    victims.sort_unstable_by_key(|victim| (victim.spec().priority, Reverse(victim.id)));
+    victims
+}
+
+/// How many more instances of a workload may be missing: as many as in a rollout.
+fn may_miss(ledger: &Ledger, key: &WorkloadKey) -> u32 {
+    let Some(workload) = ledger.state().workload(key) else { return u32::MAX };
+    let is_there = |instance: &&Arc<Instance>| {
+        instance.placed.is_some() && instance.is_to_stay() && !ledger.is_doomed(instance.id)
+    };
+    let there = ledger.state().instances_of(key).filter(is_there).count() as u32;
+    let missing = workload.wanted().saturating_sub(there);
+    workload.current().spec.update.max_unavailable.saturating_sub(missing)
+}
+
+/// A host on which room is sought.
+struct OneHost<'h> {
+    candidate: Candidate<'h>,
+    request: &'h Request<'h>,
+    later: HostUse,
+    spare: &'h HashMap<WorkloadKey, u32>,
+}
+
+impl OneHost<'_> {
+    /// The cheapest choice among those who may go, the least urgent of them first.
+    fn cheapest<'v>(&self, pool: Vec<&'v Arc<Instance>>) -> Option<Vec<&'v Arc<Instance>>> {
+        if !self.is_enough(&pool) {
+            return None;
+        }
+        let priority = |victim: &&Arc<Instance>| victim.spec().priority;
+        // All up to the lowest priority that is enough.
+        let ends =
+            (1..=pool.len()).filter(|end| pool.get(*end).map(priority) != pool.get(end - 1).map(priority));
+        let end = ends.into_iter().find(|end| self.is_enough(&pool[..*end]))?;
+        let pool = &pool[..end];
+        if pool.len() <= FEW {
+            let choices = (1..1_u32 << pool.len()).map(|choice| {
+                let is_in = |(place, _): &(usize, &&'v Arc<Instance>)| choice >> place & 1 == 1;
+                pool.iter().enumerate().filter(is_in).map(|(_, victim)| *victim).collect()
+            });
+            return self.cheapest_of(choices);
+        }
+        let ones = pool.iter().map(|victim| vec![*victim]);
+        let pairs = pool[..pool.len().min(MANY)].iter().enumerate();
+        let pairs = pairs.flat_map(|(place, one)| pool[..place].iter().map(|other| vec![*other, *one]));
+        self.cheapest_of(ones.chain(pairs).chain([self.as_many_as_needed(pool)]))
+    }
+
+    fn cheapest_of<'v>(
+        &self,
+        choices: impl Iterator<Item = Vec<&'v Arc<Instance>>>,
+    ) -> Option<Vec<&'v Arc<Instance>>> {
+        let mut best: Option<(Cost, Vec<_>)> = None;
+        for choice in choices {
+            let cost = self.cost(&choice);
+            if best.as_ref().is_none_or(|(least, _)| cost < *least) && self.is_enough(&choice) {
+                best = Some((cost, choice));
+            }
+        }
+        best.map(|(_, choice)| choice)
+    }
+
+    /// Those with the most of what is needed first, and within what workloads may miss before others, until there is room; without those that are not needed then.
+    fn as_many_as_needed<'v>(&self, pool: &[&'v Arc<Instance>]) -> Vec<&'v Arc<Instance>> {
+        let missing = self.request.demand.saturating_sub(self.free());
+        let part =
+            |has: u64, missing: u64| u128::from(has.min(missing)) * 1_000_000 / u128::from(missing.max(1));
+        let help = |victim: &&Arc<Instance>| {
+            let taken = victim.takes().map_or(Amounts::default(), |placed| placed.taken);
+            part(taken.cpu.0, missing.cpu.0)
+                + part(taken.memory.0, missing.memory.0)
+                + part(taken.disk.0, missing.disk.0)
+        };
+        let mut left = pool.to_vec();
+        left.sort_by_key(|victim| Reverse(help(victim)));
+        let mut chosen: Vec<&Arc<Instance>> = Vec::new();
+        while !self.is_enough(&chosen) && !left.is_empty() {
+            let within = left.iter().position(|victim| {
+                let with: Vec<_> = chosen.iter().copied().chain([*victim]).collect();
+                self.cost(&with).beyond == self.cost(&chosen).beyond
+            });
+            chosen.push(left.remove(within.unwrap_or(0)));
+        }
+        for place in (0..chosen.len()).rev() {
+            let mut fewer = chosen.clone();
+            fewer.remove(place);
+            if self.is_enough(&fewer) {
+                chosen = fewer;
+            }
+        }
+        chosen
+    }
+
+    fn free(&self) -> Amounts {
+        self.candidate.allocatable.saturating_sub(self.later.taken)
+    }
+
+    /// Whether there is room once these are gone.
+    fn is_enough(&self, chosen: &[&Arc<Instance>]) -> bool {
+        let taken = chosen.iter().filter_map(|victim| victim.takes()).map(|placed| placed.taken);
+        let left = taken.fold(self.later.taken, Amounts::saturating_sub);
+        if !self.request.demand.within(self.candidate.allocatable.saturating_sub(left)) {
+            return false;
+        }
+        let mut later = self.later.clone();
+        chosen.iter().for_each(|victim| make_way(&mut later, victim));
+        will_fit(&self.candidate, self.request, &later)
+    }
+
+    fn cost(&self, chosen: &[&Arc<Instance>]) -> Cost {
+        let mut of_workload: Vec<(&WorkloadKey, u32)> = Vec::new();
+        for victim in chosen {
+            match of_workload.iter_mut().find(|(key, _)| *key == victim.workload()) {
+                Some((_, count)) => *count += 1,
+                None => of_workload.push((victim.workload(), 1)),
+            }
+        }
+        let spare = |key: &WorkloadKey| self.spare.get(key).copied().unwrap_or(0);
+        Cost {
+            highest: chosen.iter().map(|victim| victim.spec().priority).max(),
+            beyond: of_workload.iter().map(|(key, count)| count.saturating_sub(spare(key))).sum(),
+            count: chosen.len() as u32,
+            sum: chosen.iter().map(|victim| u64::from(victim.spec().priority)).sum(),
+        }
+    }
+}

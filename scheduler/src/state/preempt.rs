@@ -1,0 +1,106 @@
+//! Preemption, the rule: which instances may make way for which, and when that is right. The pass finds the cheapest by it (`placement::preempting`), and
+//! apply checks each case again before it lets anything stop.
+//!
+//! Who waits is *awaited* on the host from then on: nothing that is not more urgent is placed there until it is, so that the room it is made
+//! does not go to others piece by piece. It may still be placed elsewhere, if there is room earlier.
+//!
+//! Decisions. *Only what has a strictly lower priority makes way*: so nobody ever makes way for whom he displaced, and there are no cycles. *Who makes way is
+//! told to stop as by a rollout*, with the grace of its spec, and its successor waits for a host at once. *What is stopping already counts as gone*
+//! when it is asked how much more has to go: where that is enough, nobody else makes way.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use supercloud_proto::{id::InstanceId, instance::Desired};
+
+use super::{
+    State,
+    command::Preemption,
+    derived::HostUse,
+    fits::{Candidate, Known, Request, choose_ports},
+    model::{Host, Instance},
+};
+
+/// Whether an instance may make way for a request.
+pub fn may_make_way(instance: &Instance, request: &Request<'_>) -> bool {
+    let is_company = || {
+        let together = &request.spec.place.together;
+        instance.workload().borough == request.key.borough && together.contains(&instance.workload().workload)
+    };
+    instance.placed.is_some()
+        && instance.is_to_stay()
+        && instance.spec().priority < request.spec.priority
+        && !is_company()
+}
+
+/// What will be given away of a host once all is gone that is stopping, or is to stop as `doomed`, and all is there that is awaited, but for whoever asks.
+pub fn expected(
+    candidate: &Candidate<'_>,
+    request: &Request<'_>,
+    is_doomed: impl Fn(InstanceId) -> bool,
+) -> HostUse {
+    let Candidate { state, used, .. } = *candidate;
+    let mut later = used.clone();
+    for instance in used.instances.iter().filter_map(|id| state.instance(*id)) {
+        if instance.desired == Desired::Stop || is_doomed(instance.id) {
+            make_way(&mut later, instance);
+        }
+    }
+    let is_to_come = |id: InstanceId| Some(id) != request.instance && !used.instances.contains(&id);
+    for (_, id) in used.awaited.iter().filter(|(_, id)| is_to_come(*id)) {
+        if let Some(awaited) = state.instance(*id) {
+            arrive(candidate, &mut later, awaited);
+        }
+    }
+    later
+}
+
+/// Takes an instance out of what is given away of its host.
+pub fn make_way(used: &mut HostUse, instance: &Instance) {
+    if let Some(placed) = instance.takes() {
+        used.take_back(instance, placed);
+    }
+    used.minding -= u32::from(instance.minds_neighbours());
+    used.instances.remove(&instance.id);
+}
+
+/// Gives an instance that is awaited what it asks for, as far as it is there.
+fn arrive(candidate: &Candidate<'_>, used: &mut HostUse, awaited: &Instance) {
+    let request = Request::of(awaited);
+    used.add(awaited.spec().priority, request.demand);
+    used.instances.insert(awaited.id);
+    used.minding += u32::from(!awaited.spec().place.apart.is_empty());
+    let ports = choose_ports(candidate.host, used, request.spec, awaited.id).unwrap_or_default();
+    for ((_, port), number) in request.spec.ports().zip(&ports) {
+        used.ports.insert((port.protocol, *number));
+    }
+    for asked in &request.spec.resources.devices {
+        let there = Candidate { used: &*used, ..*candidate };
+        let names: Vec<_> =
+            there.devices_for(asked).take(asked.count as usize).map(|choice| choice.name.clone()).collect();
+        names.iter().for_each(|name| used.devices.give(name, asked.share));
+    }
+}
+
+/// Whether a request fits a host of which so much will be given away, and on which nothing is kept from it.
+pub fn will_fit(candidate: &Candidate<'_>, request: &Request<'_>, later: &HostUse) -> bool {
+    let known = Known { reserved: Some(false), ..Known::default() };
+    Candidate { used: later, known, ..*candidate }.fits(request).is_ok()
+}
+
+/// Whether it is right that these make way: each may, with all of them gone there is room, and with any of them left there is none.
+pub(super) fn is_right(state: &State, host: &Host, preemption: &Preemption) -> bool {
+    let Some(instance) = state.instance(preemption.instance) else { return false };
+    let (candidate, request) = (Candidate::new(state, host), Request::of(instance));
+    let victims: BTreeSet<InstanceId> = preemption.victims.iter().copied().collect();
+    let known: Vec<&Arc<Instance>> = victims.iter().filter_map(|id| state.instance(*id)).collect();
+    let may = |victim: &&Arc<Instance>| victim.host() == Some(host.id) && may_make_way(victim, &request);
+    if known.len() != preemption.victims.len() || !known.iter().all(may) {
+        return false;
+    }
+    let later = expected(&candidate, &request, |id| victims.contains(&id));
+    let is_needed = |victim: &&Arc<Instance>| {
+        let later = expected(&candidate, &request, |id| id != victim.id && victims.contains(&id));
+        !will_fit(&candidate, &request, &later)
+    };
+    !known.is_empty() && will_fit(&candidate, &request, &later) && known.iter().all(is_needed)
+}
