@@ -11,8 +11,8 @@ use supercloud_proto::{
 };
 
 use crate::{
-    placement::{WorkloadPlan, explain},
-    state::{Host, Instance, State, Workload, codec},
+    placement::{BoroughPlan, WorkloadPlan, explain},
+    state::{Borough, Excess, Host, Instance, State, Workload, codec},
 };
 
 /// A workload with its counts.
@@ -113,20 +113,25 @@ pub(super) fn boroughs(state: &State, sees: impl Fn(&BoroughName) -> bool) -> Ve
         .boroughs()
         .iter()
         .filter(|(name, _)| sees(name))
-        .map(|(name, borough)| (name.clone(), codec::borough_message(borough)))
+        .map(|(name, known)| (name.clone(), borough(state, known)))
         .collect();
     for key in state.workloads().keys() {
         let Some(borough) = shown.get_mut(&key.borough) else { continue };
         borough.workloads += 1;
-        for instance in state.instances_of(key) {
-            borough.instances += 1;
-            if let Some(placed) = instance.takes() {
-                borough.used_cpu_millis += placed.taken.cpu.0;
-                borough.used_memory_bytes += placed.taken.memory.0;
-            }
-        }
+        borough.instances += state.count_of(key) as u32;
     }
     shown.into_values().collect()
+}
+
+/// A borough with what it uses.
+fn borough(state: &State, borough: &Borough) -> v1::Borough {
+    let used = state.taken_by(&borough.name);
+    v1::Borough {
+        used_cpu_millis: used.cpu.0,
+        used_memory_bytes: used.memory.0,
+        used_disk_bytes: used.disk.0,
+        ..codec::borough_message(borough)
+    }
 }
 
 /// What an apply would do.
@@ -156,6 +161,16 @@ pub(super) fn plan(plan: WorkloadPlan) -> v1::WorkloadPlan {
     }
 }
 
+/// What of its quota a borough would use.
+pub(super) fn borough_plan(plan: BoroughPlan) -> v1::BoroughPlan {
+    v1::BoroughPlan {
+        borough: plan.borough.into(),
+        quota: codec::quota_message(plan.quota),
+        before: Some(plan.before.into()),
+        after: Some(plan.after.into()),
+    }
+}
+
 /// Why an instance is where it is, or is nowhere.
 pub(super) fn explanation(explanation: explain::Explanation) -> v1::PlacementExplanation {
     v1::PlacementExplanation {
@@ -167,7 +182,18 @@ pub(super) fn explanation(explanation: explain::Explanation) -> v1::PlacementExp
         nearest: explanation.nearest.map(nearest),
         scores: explanation.scores.into_iter().map(score).collect(),
         summary: explanation.summary,
+        quota: explanation.quota.iter().map(excess).collect(),
         changes: explanation.changes.into_iter().map(suggestion).collect(),
+    }
+}
+
+fn excess(excess: &Excess) -> v1::QuotaExcess {
+    v1::QuotaExcess {
+        what: excess.what.as_str().to_owned(),
+        quota: excess.quota,
+        used: excess.used,
+        needed: excess.needed,
+        reason: excess.to_string(),
     }
 }
 

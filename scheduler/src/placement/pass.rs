@@ -2,7 +2,7 @@
 //! checks each placement again by the same rule, and what it refuses is still pending.
 //!
 //! The most urgent instances are taken first, among them boroughs in turn (`fair`) and of each borough the oldest, and each gets the best host that is
-//! left. What one takes, the next one misses. What waits (`queue`), what hosts have (`ledger`) and in which order they are good for which shape of instance (`shapes`) is
+//! left, as far as its borough's quota goes (`state::quota`). What one takes, the next one misses. What waits (`queue`), what hosts have (`ledger`) and in which order they are good for which shape of instance (`shapes`) is
 //! kept by an [`Engine`] from pass to pass and repaired by what changed, so that a pass costs what it decides: neither what the estate holds nor
 //! what waits in vain. What an engine knows from before never changes what it decides: [`pass`], which begins with a new one, decides
 //! the same; a test compares.
@@ -19,14 +19,14 @@ use supercloud_proto::{
     name::WorkloadKey,
 };
 
-pub use super::queue::Unplaced;
+pub use super::queue::{Unplaced, Why};
 use super::{
     fair::Boroughs,
     ledger::{CaughtUp, Ledger},
     queue::{Progress, Queue},
     shapes::Shapes,
 };
-use crate::state::{Placement, RevisionRecord, State, demand::demand, fits::held_slots};
+use crate::state::{Placement, RevisionRecord, State, fits::held_slots};
 
 /// Most placements of one pass: so many fit into one log entry of about half a MiB, and apply is done with them in some tens of milliseconds.
 pub const MAX_PLACEMENTS: usize = 10_000;
@@ -48,7 +48,8 @@ impl Default for Limits {
 pub struct Plan {
     /// In the order in which they were decided; to be applied in this order.
     pub placements: Vec<Placement>,
-    /// What was looked at and found no host, by revision, most urgent first. What is known from before to fit nowhere is not looked at.
+    /// What was looked at and is kept by its borough's quota or found no host, by revision, most urgent first. What is known from before to get none is
+    /// not looked at.
     pub unplaced: Vec<Unplaced>,
     /// The earliest time at which an instance may be placed that has to wait for its time.
     pub next_wake: Option<UnixMillis>,
@@ -94,10 +95,10 @@ impl Engine {
         plan
     }
 
-    /// All that is known to find no host, most urgent first.
+    /// All that is known to get no host, most urgent first.
     #[must_use]
     pub fn unplaced(&self) -> Vec<Unplaced> {
-        self.queue.unplaced()
+        self.queue.unplaced(&self.boroughs)
     }
 
     fn catch_up(&mut self, state: &State, now: UnixMillis) {
@@ -111,8 +112,9 @@ impl Engine {
         if caught_up == CaughtUp::Anew {
             self.shapes = Shapes::default();
         }
-        self.boroughs.catch_up(state, self.ledger.whole());
+        let roomier = self.boroughs.catch_up(state, self.ledger.whole());
         self.queue.wake(&self.ledger, &caught_up);
+        self.queue.admit(&self.boroughs, &roomier);
     }
 
     fn decide(&mut self, now: UnixMillis, limits: Limits) -> Plan {
@@ -129,12 +131,17 @@ impl Engine {
                 plan.more = true;
                 break;
             }
+            let (borough, demand) = self.queue.charge(line);
+            // What a pass gives is not given back in it: what its quota keeps, or what found no host, fares no better later.
+            if !self.boroughs.admits(borough, demand) {
+                plan.unplaced.push(self.queue.keep(line, id));
+                continue;
+            }
             match self.shapes.place(&mut self.ledger, record, id) {
                 Some(placement) => {
-                    self.boroughs.give(self.queue.borough(line), demand(&record.spec));
+                    self.boroughs.give(borough, demand);
                     plan.placements.push(placement);
                 }
-                // What a pass gives is not given back in it: what found no host does not find one later.
                 None => plan.unplaced.push(self.queue.stick(line, id)),
             }
         }

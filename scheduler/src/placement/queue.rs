@@ -2,8 +2,9 @@
 //! turn (see `fair`), and of a borough the oldest.
 //!
 //! A line whose turn found no host is *stuck*: nobody looks at it, however long it is, until something was given back on a host that it
-//! would fit then. Lines that need the same are stuck together, so that this is asked once for all of them. So a pass costs what may have
-//! changed, and not what waits.
+//! would fit then. Lines that need the same are stuck together, so that this is asked once for all of them. A line that its borough's quota does
+//! not let in is *kept*, beside those of its borough that are charged as much: nobody looks at it until that borough's account has more room. So a pass
+//! costs what may have changed, and not what waits.
 //!
 //! What was made by one entry has ids that follow each other. So instances are kept as *runs*, from a first to a last one: a workload of a
 //! thousand costs what one of one does.
@@ -11,12 +12,14 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap},
+    hash::Hash,
     ops::Bound::{Excluded, Included, Unbounded},
     sync::Arc,
 };
 
 use slab::Slab;
 use supercloud_proto::{
+    amount::Amounts,
     id::{InstanceId, Revision, UnixMillis},
     name::WorkloadKey,
 };
@@ -28,6 +31,7 @@ use super::{
 };
 use crate::state::{
     Instance, RevisionRecord, State, Waiting,
+    demand::demand,
     fits::{Candidate, Request},
 };
 
@@ -57,15 +61,19 @@ pub(super) struct Queue {
     open: BTreeMap<Place, Line>,
     /// Lines that are stuck, by what they need.
     stuck: HashMap<StuckBy, BTreeSet<Line>>,
+    /// Lines that are kept by their borough's quota, by the borough and what each of them would be charged.
+    kept: HashMap<Number, HashMap<Amounts, BTreeSet<Line>>>,
 }
 
 /// Instances of one revision.
 struct Waiters {
     record: Arc<RevisionRecord>,
     borough: Number,
+    /// What each of them takes.
+    demand: Amounts,
     /// The first of each run, with the last one.
     runs: BTreeMap<InstanceId, InstanceId>,
-    /// Where the line stands among the open ones: no later than the first of it. `None`: it is stuck.
+    /// Where the line stands among the open ones: no later than the first of it. `None`: it is stuck or kept.
     place: Option<Place>,
 }
 
@@ -96,7 +104,7 @@ struct Served {
     next: BinaryHeap<Reverse<(InstanceId, Line)>>,
 }
 
-/// Instances of one revision that found no host.
+/// Instances of one revision that get no host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unplaced {
     /// Workload.
@@ -107,6 +115,17 @@ pub struct Unplaced {
     pub instances: u32,
     /// The first of them.
     pub first: InstanceId,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why something gets no host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It fits none.
+    Hosts,
+    /// The quota of its borough does not let it in.
+    Quota,
 }
 
 impl Queue {
@@ -168,8 +187,13 @@ impl Queue {
     fn line(&mut self, record: &Arc<RevisionRecord>, boroughs: &mut Boroughs) -> Line {
         let lines = &mut self.lines;
         *self.numbers.entry(Arc::as_ptr(record).addr()).or_insert_with(|| {
-            let borough = boroughs.number(&record.key.borough);
-            lines.insert(Waiters { record: record.clone(), borough, runs: BTreeMap::new(), place: None })
+            lines.insert(Waiters {
+                record: record.clone(),
+                borough: boroughs.number(&record.key.borough),
+                demand: demand(&record.spec),
+                runs: BTreeMap::new(),
+                place: None,
+            })
         })
     }
 
@@ -206,18 +230,15 @@ impl Queue {
     }
 
     fn drop_line(&mut self, line: Line) {
-        let Waiters { record, place, .. } = self.lines.remove(line);
+        let Waiters { record, borough, demand, place, .. } = self.lines.remove(line);
         self.numbers.remove(&Arc::as_ptr(&record).addr());
-        match place {
-            Some(place) => drop(self.open.remove(&place)),
-            None => {
-                let by = stuck_by(&record);
-                let Some(lines) = self.stuck.get_mut(&by) else { return };
-                lines.remove(&line);
-                if lines.is_empty() {
-                    self.stuck.remove(&by);
-                }
-            }
+        if let Some(place) = place {
+            self.open.remove(&place);
+            return;
+        }
+        let is_kept = self.kept.get_mut(&borough).is_some_and(|kept| take_out(kept, &demand, line));
+        if !is_kept {
+            take_out(&mut self.stuck, &stuck_by(&record), line);
         }
     }
 
@@ -234,6 +255,21 @@ impl Queue {
             }
             is_stuck
         });
+    }
+
+    /// Opens the lines that were kept by a quota and are no longer, of the boroughs whose quotas may have more room.
+    pub(super) fn admit(&mut self, boroughs: &Boroughs, roomier: &[Number]) {
+        let Self { lines, open, kept, .. } = self;
+        for borough in roomier {
+            let Some(kept) = kept.get_mut(borough) else { continue };
+            kept.retain(|demand, kept| {
+                let is_kept = !boroughs.admits(*borough, *demand);
+                if !is_kept {
+                    kept.iter().for_each(|line| lines[*line].reopen(*line, open));
+                }
+                is_kept
+            });
+        }
     }
 
     /// The next one in order.
@@ -296,25 +332,44 @@ impl Queue {
 
     /// Says that nothing in the line fits anywhere, this one and those after it.
     pub(super) fn stick(&mut self, line: Line, from: InstanceId) -> Unplaced {
-        let waiters = &mut self.lines[line];
-        if let Some(place) = waiters.place.take() {
+        self.close(line);
+        let waiters = &self.lines[line];
+        self.stuck.entry(stuck_by(&waiters.record)).or_default().insert(line);
+        waiters.unplaced(from, Why::Hosts)
+    }
+
+    /// Says that the borough's quota lets nothing of the line in, this one and those after it.
+    pub(super) fn keep(&mut self, line: Line, from: InstanceId) -> Unplaced {
+        self.close(line);
+        let waiters = &self.lines[line];
+        let kept = self.kept.entry(waiters.borough).or_default();
+        kept.entry(waiters.demand).or_default().insert(line);
+        waiters.unplaced(from, Why::Quota)
+    }
+
+    fn close(&mut self, line: Line) {
+        if let Some(place) = self.lines[line].place.take() {
             self.open.remove(&place);
         }
-        self.stuck.entry(stuck_by(&waiters.record)).or_default().insert(line);
-        waiters.unplaced(from)
     }
 
-    /// The borough whose instances stand in a line.
-    pub(super) fn borough(&self, line: Line) -> Number {
-        self.lines[line].borough
+    /// The borough whose instances stand in a line, and what each of them would be charged.
+    pub(super) fn charge(&self, line: Line) -> (Number, Amounts) {
+        let waiters = &self.lines[line];
+        (waiters.borough, waiters.demand)
     }
 
-    /// All that is stuck, most urgent and then oldest first.
-    pub(super) fn unplaced(&self) -> Vec<Unplaced> {
-        let lines = self.stuck.values().flatten().map(|line| &self.lines[*line]);
+    /// All that is stuck or kept, most urgent and then oldest first. Why is as of now: a quota may keep what once only found no host.
+    pub(super) fn unplaced(&self, boroughs: &Boroughs) -> Vec<Unplaced> {
+        let kept = self.kept.values().flat_map(HashMap::values);
+        let lines = self.stuck.values().chain(kept).flatten().map(|line| &self.lines[*line]);
         let mut found: Vec<_> = lines.filter_map(|waiters| Some((waiters.first()?, waiters))).collect();
         found.sort_unstable_by_key(|(first, waiters)| (Reverse(waiters.record.spec.priority), *first));
-        found.into_iter().map(|(first, waiters)| waiters.unplaced(first)).collect()
+        let why = |of: &Waiters| match boroughs.admits(of.borough, of.demand) {
+            true => Why::Hosts,
+            false => Why::Quota,
+        };
+        found.into_iter().map(|(first, waiters)| waiters.unplaced(first, why(waiters))).collect()
     }
 }
 
@@ -341,7 +396,7 @@ impl Waiters {
     }
 
     /// Those from one on.
-    fn unplaced(&self, from: InstanceId) -> Unplaced {
+    fn unplaced(&self, from: InstanceId, why: Why) -> Unplaced {
         let length = |(first, last): (&InstanceId, &InstanceId)| {
             (last.ordinal + 1).saturating_sub(first.ordinal.max(if first.index == from.index {
                 from.ordinal
@@ -355,8 +410,19 @@ impl Waiters {
             revision: self.record.revision,
             instances: all.map(length).sum(),
             first: from,
+            why,
         }
     }
+}
+
+/// Takes a line out of those under a key. Says whether it was there.
+fn take_out<K: Eq + Hash>(lines: &mut HashMap<K, BTreeSet<Line>>, key: &K, line: Line) -> bool {
+    let Some(under) = lines.get_mut(key) else { return false };
+    let was_there = under.remove(&line);
+    if under.is_empty() {
+        lines.remove(key);
+    }
+    was_there
 }
 
 /// A record, the same where it stands at the same place in memory.

@@ -253,8 +253,8 @@ impl Derived {
         waiting
     }
 
-    pub(super) fn taken(&self) -> &OrdMap<BoroughName, Amounts> {
-        &self.taken
+    pub(super) fn taken(&self, borough: &BoroughName) -> Amounts {
+        self.taken.get(borough).copied().unwrap_or_default()
     }
 
     pub(super) fn device_demands(&self) -> &OrdMap<DeviceDemand, DemandCounts> {

@@ -25,6 +25,7 @@ pub mod fits;
 pub mod level;
 pub mod model;
 pub mod orders;
+pub mod quota;
 mod refound;
 pub mod requests;
 pub mod sorted;
@@ -38,6 +39,7 @@ pub use model::{
     Background, Borough, Event, EventKind, Grant, Host, Instance, Placed, Ports, RevisionRecord, Run,
     Subject, TaskSeen, Token, Workload,
 };
+pub use quota::{Allowance, BoroughChange, Excess, Quota};
 
 use level::Level;
 use requests::Requests;
@@ -179,9 +181,23 @@ impl State {
         self.derived.pending_since(&before.derived)
     }
 
-    /// What the placed instances of each borough take of their hosts, where it is anything. What was lost with its host does not count.
-    pub fn taken_by_borough(&self) -> &OrdMap<BoroughName, Amounts> {
-        self.derived.taken()
+    /// What the placed instances of a borough take of their hosts: what counts against its quota. What was lost with its host does not count.
+    pub fn taken_by(&self, borough: &BoroughName) -> Amounts {
+        self.derived.taken(borough)
+    }
+
+    /// What a borough may have; a borough that is not known, everything.
+    pub fn allowance_of(&self, borough: &BoroughName) -> Allowance {
+        self.boroughs.get(borough).map_or_else(Allowance::default, |known| known.allowance)
+    }
+
+    /// The amounts of its quota that a borough would exceed with something more; none: its quota lets that in.
+    pub fn excesses(&self, borough: &BoroughName, needed: Amounts) -> Vec<Excess> {
+        let quota = self.allowance_of(borough).quota;
+        if quota == Quota::default() {
+            return Vec::new();
+        }
+        quota.excesses(self.taken_by(borough), needed).collect()
     }
 
     /// What instances ask for of devices, and how many ask for the same.

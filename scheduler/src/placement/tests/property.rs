@@ -16,11 +16,14 @@ use supercloud_proto::{
     spec::{Driver, DriverKind, Port, Prefer, Protocol, SpreadOver, WorkloadSpec},
 };
 
-use super::estate::{Estate, inventory, spec, vm};
+use super::{
+    allowances::{self, Accounts, RandomAllowance, random_allowance},
+    estate::{Estate, inventory, spec, vm},
+};
 use crate::{
     placement::{
         explain,
-        pass::{Limits, Plan, pass},
+        pass::{Limits, Plan, Why, pass},
     },
     state::{
         Host, HostUse, Instance, State,
@@ -28,7 +31,7 @@ use crate::{
     },
 };
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct RandomHost {
@@ -97,8 +100,13 @@ prop_compose! {
     }
 }
 
+/// What the boroughs may have; some have it all.
+fn random_boroughs() -> impl Strategy<Value = Vec<Option<RandomAllowance>>> {
+    prop::collection::vec(prop::option::of(random_allowance()), BOROUGHS.len())
+}
+
 /// Whose workloads are.
-const BOROUGHS: [&str; 3] = ["camden", "barnet", "hackney"];
+pub(super) const BOROUGHS: [&str; 3] = ["camden", "barnet", "hackney"];
 
 /// What a condition may say of a host's tier.
 const SIGNS: [&str; 7] = ["==", "!=", "not in", "<", "<=", ">=", ">"];
@@ -272,7 +280,7 @@ fn gpus_free(load: &Load, host: &Host, asked: &DeviceRequest) -> bool {
 }
 
 /// Processor and memory of one instance.
-fn needs(spec: &WorkloadSpec) -> (u64, u64) {
+pub(super) fn needs(spec: &WorkloadSpec) -> (u64, u64) {
     let (cpu, memory) = (spec.resources.cpu.0, spec.resources.memory.0);
     (cpu, memory + overhead(matches!(spec.tasks[0].driver, Driver::Vm(_)), cpu, memory))
 }
@@ -320,8 +328,15 @@ fn would_go(state: &State, host: &Host, instance: &Instance) -> bool {
         && !(spec.place.distinct_hosts && load.workloads.contains(&spec.workload.to_string()))
 }
 
-fn estate_of(hosts: &[RandomHost], workloads: &[RandomWorkload]) -> Estate {
+fn estate_of(
+    hosts: &[RandomHost],
+    workloads: &[RandomWorkload],
+    boroughs: &[Option<RandomAllowance>],
+) -> Estate {
     let mut estate = Estate::default();
+    for (number, allowance) in (0..).zip(boroughs) {
+        allowance.iter().for_each(|allowance| allowances::allow(&mut estate, number, allowance));
+    }
     for (number, host) in hosts.iter().enumerate() {
         add_host(&mut estate, &format!("h{number}"), host);
     }
@@ -461,39 +476,26 @@ fn rank(mix_of: &State, state: &State, host: &Host, instance: &Instance) -> (Vec
     (crowd, Reverse(worth(mix_of, state, host, instance)), host.id.0)
 }
 
-/// Whoever is more urgent is tried first; among equals the borough with the fewest whole 4096ths of the estate's processors or memory, whichever are more;
-/// and of a borough whoever is older.
+/// Whoever is more urgent is tried first; among equals the borough that stands first (see `allowances`); and of a borough whoever is older.
 fn check_order(state: &State, plan: &Plan) {
-    let mut taken: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    for instance in state.instances().values().filter(|instance| instance.takes().is_some()) {
-        add(&mut taken, instance);
-    }
+    let mut taken = allowances::accounts(state);
     let hosts = || state.hosts().values().map(|host| &host.inventory);
     let whole = [
         hosts().map(|of| of.capacity.cpu.0).sum::<u64>(),
         hosts().map(|of| of.capacity.memory.0.saturating_sub(of.reserved.memory.0)).sum(),
     ];
-    let steps =
-        |part: u64, whole: u64| if whole == 0 { 0 } else { u128::from(part) * 4_096 / u128::from(whole) };
-    let rank = |taken: &BTreeMap<String, (u64, u64)>, instance: &Instance| {
+    let rank = |taken: &Accounts, instance: &Instance| {
         let borough = instance.workload().borough.to_string();
-        let (cpu, memory) = taken.get(&borough).copied().unwrap_or_default();
-        let share = steps(cpu, whole[0]).max(steps(memory, whole[1]));
-        (u32::MAX - instance.spec().priority, share, borough, instance.id)
+        let standing = allowances::standing(state, whole, taken, &borough);
+        (u32::MAX - instance.spec().priority, standing, borough, instance.id)
     };
     let placed: Vec<_> =
         plan.placements.iter().map(|placement| state.instance(placement.instance).unwrap()).collect();
     for (place, instance) in placed.iter().enumerate() {
         let first = placed[place..].iter().map(|other| rank(&taken, other)).min();
         assert_eq!(Some(rank(&taken, instance)), first, "another one's turn");
-        add(&mut taken, instance);
+        allowances::add(&mut taken, instance);
     }
-}
-
-fn add(taken: &mut BTreeMap<String, (u64, u64)>, instance: &Instance) {
-    let (cpu, memory) = needs(instance.spec());
-    let of = taken.entry(instance.workload().borough.to_string()).or_default();
-    *of = (of.0 + cpu, of.1 + memory);
 }
 
 proptest! {
@@ -503,9 +505,10 @@ proptest! {
     fn a_pass_gives_only_what_is_there_and_leaves_nothing_that_would_fit(
         hosts in prop::collection::vec(random_host(), 0..7),
         workloads in prop::collection::vec(random_workload(), 1..7),
+        boroughs in random_boroughs(),
         limit in 1usize..40,
     ) {
-        let mut estate = estate_of(&hosts, &workloads);
+        let mut estate = estate_of(&hosts, &workloads, &boroughs);
         let again = pass(&estate.state, 0, Limits { placements: limit });
         let plan = pass(&estate.state.clone(), 0, Limits { placements: limit });
         prop_assert_eq!(&plan, &again, "the same state gives another plan");
@@ -516,6 +519,7 @@ proptest! {
             let instance = state.instance(placement.instance).unwrap().clone();
             let host = state.host(placement.host).unwrap().clone();
             prop_assert!(would_go(&state, &host, &instance));
+            prop_assert!(allowances::would_be_let_in(&state, &instance), "{} is beyond a quota", instance.id);
             let open = state.hosts().values().filter(|other| would_go(&state, other, &instance));
             let best = open.map(|other| rank(&estate.state, &state, other, &instance)).min();
             prop_assert_eq!(Some(rank(&estate.state, &state, &host, &instance)), best, "another host is better");
@@ -528,20 +532,28 @@ proptest! {
             prop_assert_eq!(lost, i128::from(before.1), "other devices would leave more");
         }
         check_loads(&state);
-        // Passes end, and what then still waits goes nowhere, says the naive judge.
+        allowances::check_quotas(&state);
+        // Passes end, and what then still waits goes nowhere, or a quota keeps it, says the naive judge.
         while estate.pass(limit).more {}
         check_loads(&estate.state);
+        allowances::check_quotas(&estate.state);
         let rest: Vec<_> = estate.state.pending().cloned().collect();
         for instance in &rest {
-            for host in estate.state.hosts().values() {
-                prop_assert!(!would_go(&estate.state, host, instance), "{} would go to {}", instance.id, host.name);
-            }
             let told = explain::instance(&estate.state, instance, 0);
+            let is_let_in = allowances::would_be_let_in(&estate.state, instance);
+            prop_assert_eq!(told.quota.is_empty(), is_let_in);
+            let going = estate.state.hosts().values().filter(|host| would_go(&estate.state, host, instance)).count();
+            prop_assert!(!is_let_in || going == 0, "{} would go somewhere", instance.id);
             let fallen: u32 = told.filters.iter().map(|filter| filter.hosts).sum();
-            prop_assert_eq!((told.fitting, fallen, told.nearest.is_some()), (0, told.hosts, told.hosts > 0));
+            prop_assert_eq!((told.fitting as usize, told.fitting + fallen), (going, told.hosts));
+            prop_assert_eq!(told.nearest.is_some(), told.hosts > 0 && going == 0);
         }
-        let unplaced: u32 = estate.full_pass().unplaced.iter().map(|shape| shape.instances).sum();
-        prop_assert_eq!(unplaced as usize, rest.len());
+        let unplaced = estate.full_pass().unplaced;
+        prop_assert_eq!(unplaced.iter().map(|shape| shape.instances).sum::<u32>() as usize, rest.len());
+        for shape in &unplaced {
+            let first = estate.state.instance(shape.first).unwrap();
+            prop_assert_eq!(shape.why == Why::Hosts, allowances::would_be_let_in(&estate.state, first));
+        }
     }
 
     #[test]
@@ -549,7 +561,7 @@ proptest! {
         hosts in prop::collection::vec(random_host(), 1..7),
         workloads in prop::collection::vec(random_workload(), 1..7),
     ) {
-        let mut estate = estate_of(&hosts, &workloads);
+        let mut estate = estate_of(&hosts, &workloads, &[]);
         estate.pass(8);
         let mut checked = BTreeMap::new();
         for instance in estate.state.pending() {

@@ -131,7 +131,8 @@ impl Step<'_> {
         let Some(host) = self.state.hosts.get(&placement.host) else { return false };
         let request = Request::of(instance).as_placed(placement);
         let waits = || must_wait_for(self.state, instance).is_some();
-        if !instance.is_pending() || waits() || fits(self.state, host, &request).is_err() {
+        let exceeds = || !self.state.excesses(&request.key.borough, request.demand).is_empty();
+        if !instance.is_pending() || waits() || exceeds() || fits(self.state, host, &request).is_err() {
             return false;
         }
         let devices = placement.devices.clone().into_boxed_slice();

@@ -15,22 +15,8 @@ use supercloud_proto::{
 use super::entry::{parse_grant, parsed, token, wrong};
 use crate::state::{
     State,
-    model::{Borough, Host, Instance, RevisionRecord, Token, Workload},
+    model::{Host, Instance, RevisionRecord, Token, Workload},
 };
-
-/// A borough, without what is counted.
-pub fn borough_message(borough: &Borough) -> v1::Borough {
-    v1::Borough {
-        name: (&borough.name).into(),
-        title: borough.title.clone(),
-        created_ms: borough.created,
-        ..v1::Borough::default()
-    }
-}
-
-pub(super) fn parse_borough(message: v1::Borough) -> Result<Borough, Problems> {
-    Ok(Borough { name: parsed("name", &message.name)?, title: message.title, created: message.created_ms })
-}
 
 /// A workload, without counts and history.
 pub fn workload_message(workload: &Workload) -> v1::Workload {
