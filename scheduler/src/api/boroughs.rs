@@ -27,18 +27,22 @@ fn changed_borough(request: v1::SetBoroughRequest) -> Result<(String, Command), 
     let mut faults = Faults::default();
     let id = input::request_id(&mut faults, request.request_id);
     let name: Option<BoroughName> = faults.take("name", request.name.parse());
-    let change = codec::parse_borough_change(request.change.unwrap_or_default());
+    let mut change = codec::parse_borough_change(request.change.unwrap_or_default());
     if change == BoroughChange::default() {
         faults.push(Problem::new("change", "something to change", "nothing"));
     }
-    change.title.iter().for_each(|title| check_title(&mut faults, title));
+    if let Some(title) = &mut change.title {
+        check_title(&mut faults, title);
+        if title.is_empty() {
+            *title = request.name;
+        }
+    }
     input::finish(faults, name.map(|name| (id, Command::SetBorough { name, change })))
 }
 
 fn check_title(faults: &mut Faults, title: &str) {
-    let length = title.chars().count();
-    if !(1..=MAX_TITLE).contains(&length) || title.chars().any(char::is_control) {
-        let expected = format!("1 to {MAX_TITLE} characters, none of them a control character");
+    if title.chars().count() > MAX_TITLE || title.chars().any(char::is_control) {
+        let expected = format!("up to {MAX_TITLE} characters, none of them a control character");
         faults.push(Problem::new("title", expected, quoted(title)));
     }
 }

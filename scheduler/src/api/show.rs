@@ -12,7 +12,7 @@ use supercloud_proto::{
 
 use crate::{
     placement::{BoroughPlan, WorkloadPlan, explain},
-    state::{Borough, Excess, Host, Instance, State, Workload, codec},
+    state::{Borough, Excess, Host, Instance, State, Workload, codec, demand::demand, quota},
 };
 
 /// A workload with its counts.
@@ -48,11 +48,24 @@ fn place_of<'c>(counts: &'c mut v1::WorkloadCounts, instance: &Instance) -> &'c 
     }
 }
 
+/// An instance. One that waits says so where its borough's quota keeps it.
+pub(super) fn instance(state: &State, instance: &Instance) -> v1::Instance {
+    let message = state.instance_message(instance);
+    if !instance.is_pending() {
+        return message;
+    }
+    let borough = &instance.workload().borough;
+    match state.excesses(borough, demand(instance.spec())) {
+        excesses if excesses.is_empty() => message,
+        excesses => v1::Instance { state_reason: quota::words(borough, &excesses), ..message },
+    }
+}
+
 /// The instances of a workload by slot and id, the first of them where they would not fit one message.
 pub(super) fn instances_of(state: &State, workload: &Workload, most_bytes: usize) -> Vec<v1::Instance> {
     let mut instances: Vec<&Arc<Instance>> = state.instances_of(&workload.key).collect();
     instances.sort_unstable_by_key(|instance| (instance.slot, instance.id));
-    within(instances.into_iter().map(|instance| state.instance_message(instance)), most_bytes)
+    within(instances.into_iter().map(|of| instance(state, of)), most_bytes)
 }
 
 /// Messages up to a number of bytes.

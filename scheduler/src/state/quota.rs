@@ -7,7 +7,10 @@
 
 use std::fmt;
 
-use supercloud_proto::amount::{Amounts, Bytes, MilliCpu};
+use supercloud_proto::{
+    amount::{Amounts, Bytes, MilliCpu},
+    name::BoroughName,
+};
 
 use super::fits::Amount;
 
@@ -134,6 +137,13 @@ impl Quota {
     pub fn admits(self, used: Amounts, needed: Amounts) -> bool {
         self.excesses(used, needed).next().is_none()
     }
+}
+
+/// All that a quota of a borough would be exceeded by, in words.
+#[must_use]
+pub fn words(borough: &BoroughName, excesses: &[Excess]) -> String {
+    let excesses: Vec<String> = excesses.iter().map(ToString::to_string).collect();
+    format!("{borough}'s {}", excesses.join(", and its "))
 }
 
 impl fmt::Display for Excess {

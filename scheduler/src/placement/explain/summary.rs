@@ -8,6 +8,7 @@ use crate::{
     state::{
         Instance,
         fits::{FILTERS, must_wait_for},
+        quota,
     },
 };
 
@@ -75,10 +76,8 @@ fn of_request(survey: &Survey<'_>, who: &str) -> String {
     if survey.excesses.is_empty() {
         return of_hosts(survey, who);
     }
-    let excesses: Vec<String> = survey.excesses.iter().map(ToString::to_string).collect();
-    let borough = &survey.request.key.borough;
-    let hosts = of_hosts(survey, "it");
-    format!("{who} waits since {borough}'s {}; apart from that {hosts}", excesses.join(", and its "))
+    let quota = quota::words(&survey.request.key.borough, &survey.excesses);
+    format!("{who} waits since {quota}; apart from that {}", of_hosts(survey, "it"))
 }
 
 fn of_hosts(survey: &Survey<'_>, who: &str) -> String {
