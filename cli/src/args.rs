@@ -1,8 +1,9 @@
 //! The command line: nouns, verbs and the everyday shortcuts. Words only; what they do stands in `cmd`.
 
-use std::path::PathBuf;
+use std::{path::PathBuf, str::FromStr};
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
+use supercloud_proto::amount::{Bytes, InvalidAmount, MilliCpu};
 
 /// Runs the boroughs' services on the shared estate.
 #[derive(Debug, Parser)]
@@ -239,6 +240,8 @@ pub enum BoroughCommand {
         #[arg(long, default_value = "")]
         title: String,
     },
+    /// Change what a borough may have, or its title; what is not named stays as it is
+    Set(SetBoroughArgs),
     /// List boroughs
     List,
     /// Show one borough
@@ -246,6 +249,49 @@ pub enum BoroughCommand {
         /// Its name
         name: String,
     },
+}
+
+/// For `borough set`.
+#[derive(Debug, Args)]
+pub struct SetBoroughArgs {
+    /// Its name
+    pub name: String,
+    /// Name as people write it
+    #[arg(long)]
+    pub title: Option<String>,
+    /// Most processor time that its instances may take, as 64 or 500m; none: as much as there is
+    #[arg(long, value_name = "CORES|none")]
+    pub quota_cpu: Option<Most<MilliCpu>>,
+    /// Most memory, as 256GiB; none: as much as there is
+    #[arg(long, value_name = "SIZE|none")]
+    pub quota_memory: Option<Most<Bytes>>,
+    /// Most disk space, as 2TiB; none: as much as there is
+    #[arg(long, value_name = "SIZE|none")]
+    pub quota_disk: Option<Most<Bytes>>,
+    /// Processor time up to which its instances are placed before those of others; 0: none
+    #[arg(long, value_name = "CORES")]
+    pub guarantee_cpu: Option<MilliCpu>,
+    /// Memory, likewise
+    #[arg(long, value_name = "SIZE")]
+    pub guarantee_memory: Option<Bytes>,
+    /// Disk space, likewise
+    #[arg(long, value_name = "SIZE")]
+    pub guarantee_disk: Option<Bytes>,
+    /// How much it may have before it waits for others, 1 to 1000; 100 is usual
+    #[arg(long)]
+    pub weight: Option<u32>,
+}
+
+/// The most that is allowed of something; `None`, written `none`: there is no limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Most<T>(pub Option<T>);
+
+impl<T: FromStr<Err = InvalidAmount>> FromStr for Most<T> {
+    type Err = InvalidAmount;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAmount> {
+        if text == "none" { Ok(Self(None)) } else { text.parse().map(|most| Self(Some(most))) }
+    }
 }
 
 /// Workloads.

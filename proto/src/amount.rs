@@ -143,6 +143,15 @@ impl Amounts {
         }
     }
 
+    /// The larger of each amount.
+    pub fn most(self, other: Self) -> Self {
+        Self {
+            cpu: self.cpu.max(other.cpu),
+            memory: self.memory.max(other.memory),
+            disk: self.disk.max(other.disk),
+        }
+    }
+
     /// The difference; stops at zero.
     pub fn saturating_sub(self, other: Self) -> Self {
         Self {

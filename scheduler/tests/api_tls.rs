@@ -83,6 +83,9 @@ async fn a_borough_sees_and_changes_what_is_its_own() -> Outcome {
     // What only operators may.
     let create = v1::CreateBoroughRequest { name: "brent".into(), ..Default::default() };
     assert_eq!(code(BoroughServiceClient::new(camden.clone()).create(create).await), Code::PermissionDenied);
+    let change = v1::BoroughChange { weight: Some(1_000), ..Default::default() };
+    let set = v1::SetBoroughRequest { name: "camden".into(), change: Some(change), ..Default::default() };
+    assert_eq!(code(BoroughServiceClient::new(camden.clone()).set(set).await), Code::PermissionDenied);
     let tokens = SchedulerServiceClient::new(camden).create_token(v1::CreateTokenRequest::default()).await;
     assert_eq!(code(tokens), Code::PermissionDenied);
     node.shutdown().await;

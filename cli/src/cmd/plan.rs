@@ -3,10 +3,18 @@
 use serde_json::Value;
 use supercloud_proto::{
     spec::WorkloadSpec,
-    v1::{ApplyChange, PlanRequest, WorkloadPlan, workload_service_client::WorkloadServiceClient},
+    v1::{
+        ApplyChange, PlanRequest, PlanResponse, WorkloadPlan, workload_service_client::WorkloadServiceClient,
+    },
 };
 
-use crate::{args::Format, failure::Failure, output, session::Session, show::plan};
+use crate::{
+    args::Format,
+    failure::Failure,
+    output,
+    session::Session,
+    show::{borough, plan},
+};
 
 /// Exit code where something would change.
 const CHANGES: u8 = 10;
@@ -15,23 +23,22 @@ const UNPLACED: u8 = 11;
 
 pub(super) async fn run(session: &Session, format: Format, specs: &[WorkloadSpec]) -> Result<(), Failure> {
     let request = PlanRequest { specs: specs.iter().map(Into::into).collect(), stale: session.stale };
-    let plans = session
+    let answer = session
         .call(request, async |channel, request| WorkloadServiceClient::new(channel).plan(request).await)
-        .await?
-        .plans;
+        .await?;
+    let PlanResponse { plans, boroughs, .. } = &answer;
     match format {
         Format::Json | Format::Yaml => {
-            output::document(
-                format,
-                &Value::Array(plans.iter().map(|one| plan::shown(one).value).collect()),
-            )?;
+            let values = plans.iter().map(|one| plan::value(one, boroughs)).collect();
+            output::document(format, &Value::Array(values))?;
         }
-        Format::Name => plans.iter().try_for_each(|one| output::line(&plan::shown(one).name))?,
+        Format::Name => plans.iter().try_for_each(|one| output::line(&plan::name(one)))?,
         Format::Table | Format::Wide => {
-            plans.iter().try_for_each(|one| output::line(plan::text(one).trim_end()))?
+            plans.iter().try_for_each(|one| output::line(plan::text(one).trim_end()))?;
+            boroughs.iter().try_for_each(|one| output::line(&borough::plan_text(one)))?;
         }
     }
-    match code(&plans) {
+    match code(plans) {
         0 => Ok(()),
         code => Err(Failure::Code(code)),
     }

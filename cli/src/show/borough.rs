@@ -1,24 +1,27 @@
 //! Boroughs.
 
-use serde_json::json;
+use serde_json::{Value, json};
 use supercloud_proto::{
-    amount::{Bytes, MilliCpu},
+    amount::{Amounts, Bytes, MilliCpu},
     v1,
 };
 
-use super::object;
+use super::{dash, host::amounts_value, object};
 use crate::{
     output::{Headings, Shown, facts},
     time::moment,
 };
 
-/// Headings of the list.
-pub const HEADINGS: Headings =
-    Headings { usual: &["name", "title", "workloads", "instances", "cpu", "memory"], wide: &["created"] };
+/// Headings of the list. Of each amount what is used, and the quota where there is one.
+pub const HEADINGS: Headings = Headings {
+    usual: &["name", "title", "workloads", "instances", "cpu", "memory", "disk", "guarantee", "weight"],
+    wide: &["created"],
+};
 
 /// One borough.
 pub fn shown(borough: &v1::Borough) -> Shown {
-    let (cpu, memory) = (MilliCpu(borough.used_cpu_millis), Bytes(borough.used_memory_bytes));
+    let (used, quota) = (used(borough), borough.quota.unwrap_or_default());
+    let guarantee = borough.guarantee.map(Amounts::from).unwrap_or_default();
     Shown {
         name: borough.name.clone(),
         value: object([
@@ -26,7 +29,13 @@ pub fn shown(borough: &v1::Borough) -> Shown {
             ("title", json!(borough.title)),
             ("workloads", json!(borough.workloads)),
             ("instances", json!(borough.instances)),
-            ("used", json!({"cpu": cpu.to_string(), "memory": memory.exact()})),
+            ("used", amounts_value(used)),
+            ("quota", quota_value(&quota)),
+            (
+                "guarantee",
+                if guarantee == Amounts::default() { Value::Null } else { amounts_value(guarantee) },
+            ),
+            ("weight", json!(borough.weight)),
             ("created", json!(moment(borough.created_ms))),
         ]),
         row: vec![
@@ -34,8 +43,11 @@ pub fn shown(borough: &v1::Borough) -> Shown {
             borough.title.clone(),
             borough.workloads.to_string(),
             borough.instances.to_string(),
-            cpu.to_string(),
-            memory.to_string(),
+            of_quota(used.cpu, quota.cpu_millis.map(MilliCpu), "/"),
+            of_quota(used.memory, quota.memory_bytes.map(Bytes), "/"),
+            of_quota(used.disk, quota.disk_bytes.map(Bytes), "/"),
+            dash(&guarantee_text(guarantee)),
+            borough.weight.to_string(),
             moment(borough.created_ms),
         ],
     }
@@ -43,15 +55,80 @@ pub fn shown(borough: &v1::Borough) -> Shown {
 
 /// One borough in lines.
 pub fn text(borough: &v1::Borough) -> String {
+    let quota = borough.quota.unwrap_or_default();
     facts(&[
         ("borough", borough.name.clone()),
         ("title", borough.title.clone()),
         ("workloads", borough.workloads.to_string()),
         ("instances", borough.instances.to_string()),
-        (
-            "uses",
-            format!("{} cpu, {} memory", MilliCpu(borough.used_cpu_millis), Bytes(borough.used_memory_bytes)),
-        ),
+        ("uses", uses(used(borough), &quota)),
+        ("guarantee", guarantee_text(borough.guarantee.map(Amounts::from).unwrap_or_default())),
+        ("weight", borough.weight.to_string()),
         ("created", moment(borough.created_ms)),
     ])
+}
+
+fn used(borough: &v1::Borough) -> Amounts {
+    Amounts {
+        cpu: MilliCpu(borough.used_cpu_millis),
+        memory: Bytes(borough.used_memory_bytes),
+        disk: Bytes(borough.used_disk_bytes),
+    }
+}
+
+fn uses(used: Amounts, quota: &v1::Quota) -> String {
+    format!(
+        "{} cpu, {} memory, {} disk",
+        of_quota(used.cpu, quota.cpu_millis.map(MilliCpu), " of "),
+        of_quota(used.memory, quota.memory_bytes.map(Bytes), " of "),
+        of_quota(used.disk, quota.disk_bytes.map(Bytes), " of "),
+    )
+}
+
+/// What is used, and of how much where there is a quota.
+fn of_quota<T: std::fmt::Display>(used: T, quota: Option<T>, of: &str) -> String {
+    quota.map_or_else(|| used.to_string(), |quota| format!("{used}{of}{quota}"))
+}
+
+/// What is guaranteed; empty: nothing.
+fn guarantee_text(guarantee: Amounts) -> String {
+    let parts = [
+        (guarantee.cpu.0 > 0).then(|| format!("{} cpu", guarantee.cpu)),
+        (guarantee.memory.0 > 0).then(|| format!("{} memory", guarantee.memory)),
+        (guarantee.disk.0 > 0).then(|| format!("{} disk", guarantee.disk)),
+    ];
+    parts.into_iter().flatten().collect::<Vec<_>>().join(", ")
+}
+
+/// A quota for programs: the amounts that have one.
+fn quota_value(quota: &v1::Quota) -> Value {
+    object([
+        ("cpu", quota.cpu_millis.map_or(Value::Null, |cpu| json!(MilliCpu(cpu).to_string()))),
+        ("memory", quota.memory_bytes.map_or(Value::Null, |size| json!(Bytes(size).exact()))),
+        ("disk", quota.disk_bytes.map_or(Value::Null, |size| json!(Bytes(size).exact()))),
+    ])
+}
+
+/// What an apply would let a borough use, for programs.
+pub fn plan_value(plan: &v1::BoroughPlan) -> Value {
+    let amounts = |amounts: Option<v1::HostAmounts>| amounts.map(Amounts::from).unwrap_or_default();
+    object([
+        ("quota", quota_value(&plan.quota.unwrap_or_default())),
+        ("before", amounts_value(amounts(plan.before))),
+        ("after", amounts_value(amounts(plan.after))),
+    ])
+}
+
+/// The same in a line for people.
+pub fn plan_text(plan: &v1::BoroughPlan) -> String {
+    let amounts = |amounts: Option<v1::HostAmounts>| amounts.map(Amounts::from).unwrap_or_default();
+    let (before, after, quota) = (amounts(plan.before), amounts(plan.after), plan.quota.unwrap_or_default());
+    format!(
+        "borough {} would use {}; now {} cpu, {} memory, {} disk",
+        plan.borough,
+        uses(after, &quota),
+        before.cpu,
+        before.memory,
+        before.disk
+    )
 }

@@ -34,6 +34,7 @@ pub fn value(explanation: &v1::PlacementExplanation) -> Value {
         ("instance", json!(explanation.instance)),
         ("host", json!(explanation.host)),
         ("summary", json!(explanation.summary)),
+        ("quota", explanation.quota.iter().map(excess).collect()),
         ("hosts", json!(explanation.hosts)),
         ("fitting", json!(explanation.fitting)),
         ("filters", Value::Array(filters.collect())),
@@ -48,6 +49,16 @@ pub fn value(explanation: &v1::PlacementExplanation) -> Value {
                 .collect(),
         ),
     ])
+}
+
+fn excess(excess: &v1::QuotaExcess) -> Value {
+    json!({
+        "what": excess.what,
+        "quota": excess.quota,
+        "used": excess.used,
+        "needed": excess.needed,
+        "reason": excess.reason,
+    })
 }
 
 fn nearest(miss: &v1::NearMiss) -> Value {

@@ -23,7 +23,8 @@ fn amounts(amounts: Option<v1::HostAmounts>) -> Amounts {
     amounts.map(Amounts::from).unwrap_or_default()
 }
 
-fn amounts_value(amounts: Amounts) -> Value {
+/// Amounts for programs.
+pub fn amounts_value(amounts: Amounts) -> Value {
     json!({"cpu": amounts.cpu.to_string(), "memory": amounts.memory.exact(), "disk": amounts.disk.exact()})
 }
 

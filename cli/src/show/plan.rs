@@ -3,8 +3,7 @@
 use serde_json::{Value, json};
 use supercloud_proto::v1;
 
-use super::{explanation, object};
-use crate::output::Shown;
+use super::{borough, explanation, object};
 
 /// The word of a change.
 pub fn change_word(change: i32) -> &'static str {
@@ -17,29 +16,32 @@ pub fn change_word(change: i32) -> &'static str {
     }
 }
 
-/// One plan.
-pub fn shown(plan: &v1::WorkloadPlan) -> Shown {
+/// Whose plan it is.
+pub fn name(plan: &v1::WorkloadPlan) -> String {
+    format!("{}/{}", plan.borough, plan.workload)
+}
+
+/// One plan for programs, with what its borough would use.
+pub fn value(plan: &v1::WorkloadPlan, boroughs: &[v1::BoroughPlan]) -> Value {
     let diffs =
         plan.diffs.iter().map(|diff| json!({"path": diff.path, "before": diff.before, "after": diff.after}));
     let placements =
         plan.placements.iter().map(|placement| json!({"slot": placement.slot, "host": placement.host}));
-    Shown {
-        name: format!("{}/{}", plan.borough, plan.workload),
-        value: object([
-            ("borough", json!(plan.borough)),
-            ("workload", json!(plan.workload)),
-            ("change", json!(change_word(plan.change))),
-            ("revision", json!(plan.revision)),
-            ("diffs", Value::Array(diffs.collect())),
-            ("placements", Value::Array(placements.collect())),
-            ("stops", json!(plan.stops)),
-            ("displaces", json!(plan.displaces)),
-            ("displaces_own", json!(plan.displaces_own)),
-            ("unplaced", json!(plan.unplaced)),
-            ("unplaced_because", plan.unplaced_because.as_ref().map_or(Value::Null, explanation::value)),
-        ]),
-        row: Vec::new(),
-    }
+    let borough = boroughs.iter().find(|borough| borough.borough == plan.borough);
+    object([
+        ("borough", json!(plan.borough)),
+        ("workload", json!(plan.workload)),
+        ("change", json!(change_word(plan.change))),
+        ("revision", json!(plan.revision)),
+        ("diffs", Value::Array(diffs.collect())),
+        ("placements", Value::Array(placements.collect())),
+        ("stops", json!(plan.stops)),
+        ("displaces", json!(plan.displaces)),
+        ("displaces_own", json!(plan.displaces_own)),
+        ("unplaced", json!(plan.unplaced)),
+        ("unplaced_because", plan.unplaced_because.as_ref().map_or(Value::Null, explanation::value)),
+        ("borough_use", borough.map_or(Value::Null, borough::plan_value)),
+    ])
 }
 
 /// In lines for people.
@@ -48,7 +50,7 @@ pub fn text(plan: &v1::WorkloadPlan) -> String {
         "unchanged" => "would not change".to_owned(),
         word => format!("would be {word} (revision {})", plan.revision),
     };
-    let mut text = format!("{}/{} {word}\n", plan.borough, plan.workload);
+    let mut text = format!("{} {word}\n", name(plan));
     for diff in &plan.diffs {
         text.push_str(&match (diff.before.as_str(), diff.after.as_str()) {
             ("", after) => format!("  + {}: {after}\n", diff.path),

@@ -50,6 +50,7 @@ pub const TABLE: &[(&str, Who)] = &[
     ("/supercloud.v1.HostService/SetSchedulable", Operators),
     ("/supercloud.v1.HostService/Remove", Operators),
     ("/supercloud.v1.BoroughService/Create", Operators),
+    ("/supercloud.v1.BoroughService/Set", Operators),
     ("/supercloud.v1.BoroughService/List", People),
     ("/supercloud.v1.BoroughService/Get", People),
     ("/supercloud.v1.EventService/List", People),

@@ -1,4 +1,4 @@
-//! Boroughs: created by operators, seen by all for what is theirs.
+//! Boroughs: created and changed by operators, seen by all for what is theirs.
 
 use supercloud_proto::{
     name::BoroughName,
@@ -8,7 +8,7 @@ use supercloud_proto::{
 use tonic::{Request, Response, Status};
 
 use super::{Api, input, open, refusals, show};
-use crate::state::Command;
+use crate::state::{BoroughChange, Change, Command, Done, codec};
 
 /// Longest title, in characters.
 const MAX_TITLE: usize = 100;
@@ -18,11 +18,33 @@ fn new_borough(request: v1::CreateBoroughRequest) -> Result<(String, Command), S
     let id = input::request_id(&mut faults, request.request_id);
     let name: Option<BoroughName> = faults.take("name", request.name.parse());
     let title = if request.title.is_empty() { request.name } else { request.title };
+    check_title(&mut faults, &title);
+    input::finish(faults, name.map(|name| (id, Command::CreateBorough { name, title })))
+}
+
+/// A change of a borough. Whether what comes of it can be is for the state to say.
+fn changed_borough(request: v1::SetBoroughRequest) -> Result<(String, Command), Status> {
+    let mut faults = Faults::default();
+    let id = input::request_id(&mut faults, request.request_id);
+    let name: Option<BoroughName> = faults.take("name", request.name.parse());
+    let mut change = codec::parse_borough_change(request.change.unwrap_or_default());
+    if change == BoroughChange::default() {
+        faults.push(Problem::new("change", "something to change", "nothing"));
+    }
+    if let Some(title) = &mut change.title {
+        check_title(&mut faults, title);
+        if title.is_empty() {
+            *title = request.name;
+        }
+    }
+    input::finish(faults, name.map(|name| (id, Command::SetBorough { name, change })))
+}
+
+fn check_title(faults: &mut Faults, title: &str) {
     if title.chars().count() > MAX_TITLE || title.chars().any(char::is_control) {
         let expected = format!("up to {MAX_TITLE} characters, none of them a control character");
-        faults.push(Problem::new("title", expected, quoted(&title)));
+        faults.push(Problem::new("title", expected, quoted(title)));
     }
-    input::finish(faults, name.map(|name| (id, Command::CreateBorough { name, title })))
 }
 
 #[tonic::async_trait]
@@ -37,6 +59,22 @@ impl BoroughService for Api {
         let changed = self.change(&caller.by(), &id, command).await?;
         let borough = show::boroughs(&changed.state, |known| known.as_str() == name).pop();
         Ok(Response::new(v1::CreateBoroughResponse { borough, index: changed.index }))
+    }
+
+    async fn set(
+        &self,
+        request: Request<v1::SetBoroughRequest>,
+    ) -> Result<Response<v1::SetBoroughResponse>, Status> {
+        let (caller, request) = open(request)?;
+        let name = request.name.clone();
+        let (id, command) = changed_borough(request)?;
+        let done = self.change(&caller.by(), &id, command).await?;
+        let Done::Applied(change) = done.done else {
+            return Err(Status::internal("the change of a borough was answered with something else"));
+        };
+        let borough = show::boroughs(&done.state, |known| known.as_str() == name).pop();
+        let changed = change != Change::Unchanged;
+        Ok(Response::new(v1::SetBoroughResponse { borough, changed, index: done.index }))
     }
 
     async fn list(

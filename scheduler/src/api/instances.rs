@@ -76,7 +76,7 @@ impl Wanted {
                 && host.is_none_or(|host| instance.host() == Some(host))
                 && caller.sees(&instance.workload().borough)
         });
-        Ok(input::page(shown, self.size, |found| found.id.to_string(), |found| state.instance_message(found)))
+        Ok(input::page(shown, self.size, |found| found.id.to_string(), |found| show::instance(state, found)))
     }
 }
 
@@ -188,7 +188,7 @@ impl InstanceService for Api {
         let state = self.state(request.stale).await?;
         let index = state.applied();
         if let Ok(instance) = seen(&state, &caller, id) {
-            let instance = Some(state.instance_message(instance));
+            let instance = Some(show::instance(&state, instance));
             return Ok(
                 self.answer(request.stale, v1::GetInstanceResponse { instance, archived: false, index })
             );

@@ -11,8 +11,8 @@ use supercloud_proto::{
 };
 
 use crate::{
-    placement::{WorkloadPlan, explain},
-    state::{Host, Instance, State, Workload, codec},
+    placement::{BoroughPlan, WorkloadPlan, explain},
+    state::{Borough, Excess, Host, Instance, State, Workload, codec, quota},
 };
 
 /// A workload with its counts.
@@ -48,11 +48,24 @@ fn place_of<'c>(counts: &'c mut v1::WorkloadCounts, instance: &Instance) -> &'c 
     }
 }
 
+/// An instance. One that waits says so where its borough's quota keeps it.
+pub(super) fn instance(state: &State, instance: &Instance) -> v1::Instance {
+    let message = state.instance_message(instance);
+    if !instance.is_pending() {
+        return message;
+    }
+    let borough = &instance.workload().borough;
+    match state.excesses_with(instance) {
+        excesses if excesses.is_empty() => message,
+        excesses => v1::Instance { state_reason: quota::words(borough, &excesses), ..message },
+    }
+}
+
 /// The instances of a workload by slot and id, the first of them where they would not fit one message.
 pub(super) fn instances_of(state: &State, workload: &Workload, most_bytes: usize) -> Vec<v1::Instance> {
     let mut instances: Vec<&Arc<Instance>> = state.instances_of(&workload.key).collect();
     instances.sort_unstable_by_key(|instance| (instance.slot, instance.id));
-    within(instances.into_iter().map(|instance| state.instance_message(instance)), most_bytes)
+    within(instances.into_iter().map(|of| instance(state, of)), most_bytes)
 }
 
 /// Messages up to a number of bytes.
@@ -113,20 +126,25 @@ pub(super) fn boroughs(state: &State, sees: impl Fn(&BoroughName) -> bool) -> Ve
         .boroughs()
         .iter()
         .filter(|(name, _)| sees(name))
-        .map(|(name, borough)| (name.clone(), codec::borough_message(borough)))
+        .map(|(name, known)| (name.clone(), borough(state, known)))
         .collect();
     for key in state.workloads().keys() {
         let Some(borough) = shown.get_mut(&key.borough) else { continue };
         borough.workloads += 1;
-        for instance in state.instances_of(key) {
-            borough.instances += 1;
-            if let Some(placed) = instance.takes() {
-                borough.used_cpu_millis += placed.taken.cpu.0;
-                borough.used_memory_bytes += placed.taken.memory.0;
-            }
-        }
+        borough.instances += state.count_of(key) as u32;
     }
     shown.into_values().collect()
+}
+
+/// A borough with what it uses.
+fn borough(state: &State, borough: &Borough) -> v1::Borough {
+    let used = state.taken_by(&borough.name);
+    v1::Borough {
+        used_cpu_millis: used.cpu.0,
+        used_memory_bytes: used.memory.0,
+        used_disk_bytes: used.disk.0,
+        ..codec::borough_message(borough)
+    }
 }
 
 /// What an apply would do.
@@ -161,6 +179,16 @@ pub(super) fn plan(plan: WorkloadPlan) -> v1::WorkloadPlan {
     }
 }
 
+/// What of its quota a borough would use.
+pub(super) fn borough_plan(plan: BoroughPlan) -> v1::BoroughPlan {
+    v1::BoroughPlan {
+        borough: plan.borough.into(),
+        quota: codec::quota_message(plan.quota),
+        before: Some(plan.before.into()),
+        after: Some(plan.after.into()),
+    }
+}
+
 /// Why an instance is where it is, or is nowhere.
 pub(super) fn explanation(explanation: explain::Explanation) -> v1::PlacementExplanation {
     v1::PlacementExplanation {
@@ -172,7 +200,18 @@ pub(super) fn explanation(explanation: explain::Explanation) -> v1::PlacementExp
         nearest: explanation.nearest.map(nearest),
         scores: explanation.scores.into_iter().map(score).collect(),
         summary: explanation.summary,
+        quota: explanation.quota.iter().map(excess).collect(),
         changes: explanation.changes.into_iter().map(suggestion).collect(),
+    }
+}
+
+fn excess(excess: &Excess) -> v1::QuotaExcess {
+    v1::QuotaExcess {
+        what: excess.what.as_str().to_owned(),
+        quota: excess.quota,
+        used: excess.used,
+        needed: excess.needed,
+        reason: excess.to_string(),
     }
 }
 

@@ -116,9 +116,10 @@ impl WorkloadService for Api {
         }
         let state = self.state(request.stale).await?;
         let (index, now) = (state.applied(), clock::unix_now());
-        let plans = self.heavy(move || placement::plan(&state, &specs, now)).await?.map_err(refused)?;
-        let plans = plans.into_iter().map(show::plan).collect();
-        Ok(self.answer(request.stale, v1::PlanResponse { plans, index }))
+        let plan = self.heavy(move || placement::plan(&state, &specs, now)).await?.map_err(refused)?;
+        let plans = plan.workloads.into_iter().map(show::plan).collect();
+        let boroughs = plan.boroughs.into_iter().map(show::borough_plan).collect();
+        Ok(self.answer(request.stale, v1::PlanResponse { plans, index, boroughs }))
     }
 
     async fn scale(

@@ -20,7 +20,7 @@ use super::{
     spread::Siblings,
 };
 use crate::state::{
-    Instance, State,
+    Excess, Instance, State,
     fits::{Candidate, FILTERS, Misfit, Request},
 };
 pub use changes::{Suggestion, changes};
@@ -52,6 +52,8 @@ pub struct Explanation {
     pub nearest: Option<NearMiss>,
     /// Its host and the best others with their scores, its host first.
     pub scores: Vec<HostScore>,
+    /// The amounts of its borough's quota that it would exceed; none where it is placed.
+    pub quota: Vec<Excess>,
     /// The whole in one sentence.
     pub summary: String,
     /// What would make it fit, where that was looked for ([`changes`]).
@@ -136,7 +138,8 @@ pub fn instance(state: &State, instance: &Instance, now: UnixMillis) -> Explanat
     let mut ledger = Ledger::new(state);
     ledger.take_back(instance);
     let siblings = Siblings::of(&ledger, instance.workload(), Some(instance.id));
-    let survey = Survey::of(&ledger, Request::of(instance), siblings, instance.host());
+    let mut survey = Survey::of(&ledger, Request::of(instance), siblings, instance.host());
+    survey.excesses = if instance.is_pending() { state.excesses_with(instance) } else { Vec::new() };
     Explanation {
         instance: Some(instance.id),
         summary: summary::of_instance(&survey, instance, now),
@@ -149,7 +152,8 @@ pub fn spec(state: &State, spec: &WorkloadSpec) -> Explanation {
     let ledger = Ledger::new(state);
     let key = spec.key();
     let siblings = Siblings::of(&ledger, &key, None);
-    let survey = Survey::of(&ledger, Request::new(&key, spec), siblings, None);
+    let mut survey = Survey::of(&ledger, Request::new(&key, spec), siblings, None);
+    survey.excesses = state.excesses(&key.borough, survey.request.demand);
     Explanation { summary: summary::of_spec(&survey, &key), ..survey.told() }
 }
 
@@ -167,13 +171,16 @@ struct Survey<'l> {
     fitting: Vec<(Standing, Slot)>,
     tally: Tally,
     nearest: Nearest,
+    /// What its borough's quota has against it.
+    excesses: Vec<Excess>,
 }
 
 impl<'l> Survey<'l> {
     fn of(ledger: &'l Ledger, request: Request<'l>, siblings: Siblings, home: Option<HostId>) -> Self {
         let home = home.and_then(|host| ledger.slot(host));
         let (fitting, tally, nearest) = (Vec::new(), Tally::default(), Nearest::default());
-        let mut survey = Self { ledger, request, siblings, home, fitting, tally, nearest };
+        let excesses = Vec::new();
+        let mut survey = Self { ledger, request, siblings, home, fitting, tally, nearest, excesses };
         for slot in ledger.slots() {
             let candidate = ledger.candidate(slot);
             let misfits: Vec<Misfit> = candidate.misfits(&request).collect();
@@ -239,6 +246,7 @@ impl<'l> Survey<'l> {
                 shortfalls: tally::shortfalls(misfits),
             }),
             scores: scored.map(|slot| self.score(slot)).collect(),
+            quota: self.excesses.clone(),
             summary: String::new(),
             changes: Vec::new(),
         }

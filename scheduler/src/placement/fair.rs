@@ -1,10 +1,17 @@
-//! Fairness between boroughs: whose turn it is among those that wait with the same priority.
+//! Fairness between boroughs: whose turn it is among those that wait with the same priority, and what each is charged in a pass.
 //!
-//! It is the turn of whoever has the smallest *dominant share* of the estate (Ghodsi et al., "Dominant Resource Fairness", NSDI 2011): the larger of its
-//! shares of all processors and of all memory, by what its placed instances take. So ten thousand requests of one borough do not delay the one of
-//! another, and whoever has little of the estate comes before whoever has much.
+//! It is the turn of whoever has the smallest *dominant share* of the estate for its weight (Ghodsi et al., "Dominant Resource Fairness", NSDI 2011, with
+//! weights): the larger of its shares of all processors and of all memory, by what its placed instances take, divided by its weight. So ten thousand
+//! requests of one borough do not delay the one of another, whoever has little of the estate comes before whoever has much, and one of weight 200
+//! may have twice as much as one of weight 100 before it waits for it.
 //!
-//! Shares are compared in [steps](STEPS) of the estate, and equal ones by the boroughs' names. A turn lasts until its borough comes to the next step, so
+//! Before all others come those that are *within their guarantee*: that have less than it of every amount that is guaranteed to them. An instance that
+//! begins within it and ends beyond it still comes first: so whether a borough comes first does not depend on which of its instances are tried. What is
+//! guaranteed to a borough and not used by it is anybody's.
+//!
+//! The accounts that this goes by are those of the quotas too (`state::quota`): what the state says is charged, and what the pass has given since.
+//!
+//! Shares are compared in [steps](STEPS) of the estate at the usual weight, and equal ones by the boroughs' names. A turn lasts until its borough comes to the next step, so
 //! that on a small estate boroughs take turns one by one, and on a large one hundreds of instances of a workload stay together, which makes them cheap.
 //! Whose turn ends when depends on nobody else: so it does not matter who else waits in vain.
 
@@ -15,10 +22,13 @@ use std::{
 
 use supercloud_proto::{amount::Amounts, name::BoroughName};
 
-use crate::state::State;
+use crate::state::{Allowance, State, preempt::Guarantees};
 
 /// Steps in which shares are compared: the whole estate. A step of an estate of a million instances is some 250 of them.
 const STEPS: u128 = 4_096;
+
+/// The weight at which a share is what it is.
+const USUAL_WEIGHT: u128 = Allowance::USUAL_WEIGHT as u128;
 
 /// Number of a borough. Numbers say nothing of an order.
 pub(super) type Number = usize;
@@ -43,24 +53,67 @@ impl Whole {
     }
 }
 
-/// What each borough has.
+/// What each borough has, and may have.
 #[derive(Default)]
 pub(super) struct Boroughs {
     numbers: HashMap<BoroughName, Number>,
-    /// By number, with what its placed instances take.
-    known: Vec<(BoroughName, Amounts)>,
+    /// By number.
+    accounts: Vec<Account>,
     whole: Whole,
 }
 
+struct Account {
+    borough: BoroughName,
+    allowance: Allowance,
+    /// What its placed instances take.
+    taken: Amounts,
+    /// What of it was to stay when the pass began, and has not made way in it.
+    staying: Amounts,
+    /// What it was given in the pass.
+    given: Amounts,
+}
+
+/// How what boroughs have and may have differs from before.
+#[derive(Debug, Default)]
+pub(super) struct Shift {
+    /// Their quotas may have more room.
+    pub(super) roomier: Vec<Number>,
+    /// They may take back what they are guaranteed for more than before.
+    pub(super) claimants: Vec<Number>,
+    /// Whether some have more beyond their guarantees that may make way, and could not before.
+    pub(super) more_is_spare: bool,
+}
+
+/// Whether a borough is beyond its guarantee, and how many whole steps of the estate it has for its weight. Smaller comes first.
+type Standing = (bool, u64);
+
 impl Boroughs {
-    /// Takes what they have from a state whose hosts have so much in all.
-    pub(super) fn catch_up(&mut self, state: &State, whole: Whole) {
+    /// Takes what they have and may have from a state whose hosts have so much in all, and each at most so much.
+    pub(super) fn catch_up(&mut self, state: &State, whole: Whole, largest: Amounts) -> Shift {
         self.whole = whole;
-        self.known.iter_mut().for_each(|(_, taken)| *taken = Amounts::default());
-        for (borough, taken) in state.taken_by_borough() {
-            let number = self.number(borough);
-            self.known[number].1 = *taken;
+        for borough in state.boroughs().keys() {
+            self.number(borough);
         }
+        let mut shift = Shift::default();
+        for (number, account) in self.accounts.iter_mut().enumerate() {
+            let taken = std::mem::replace(&mut account.taken, state.taken_by(&account.borough));
+            let allowance = std::mem::replace(&mut account.allowance, state.allowance_of(&account.borough));
+            let before = Account { borough: account.borough.clone(), allowance, taken, ..*account };
+            account.staying = state.staying_by(&account.borough);
+            account.given = Amounts::default();
+            shift.more_is_spare |= rose(before.surplus(), account.surplus(), largest);
+            if allowance.guarantee != account.allowance.guarantee
+                || rose(before.lack(), account.lack(), largest)
+            {
+                shift.claimants.push(number);
+            }
+            let is_tighter =
+                taken.within(account.taken) && account.allowance.quota.most().within(allowance.quota.most());
+            if !is_tighter {
+                shift.roomier.push(number);
+            }
+        }
+        shift
     }
 
     /// The number of a borough.
@@ -68,59 +121,143 @@ impl Boroughs {
         if let Some(number) = self.numbers.get(borough) {
             return *number;
         }
-        self.numbers.insert(borough.clone(), self.known.len());
-        self.known.push((borough.clone(), Amounts::default()));
-        self.known.len() - 1
+        self.numbers.insert(borough.clone(), self.accounts.len());
+        let nothing = Amounts::default();
+        self.accounts.push(Account {
+            borough: borough.clone(),
+            allowance: Allowance::default(),
+            taken: nothing,
+            staying: nothing,
+            given: nothing,
+        });
+        self.accounts.len() - 1
     }
 
     /// Counts what an instance of a borough is given.
     pub(super) fn give(&mut self, borough: Number, amounts: Amounts) {
-        self.known[borough].1 += amounts;
+        let account = &mut self.accounts[borough];
+        account.taken += amounts;
+        account.given += amounts;
     }
 
-    /// How many whole steps of the estate a borough has.
-    fn steps(&self, borough: Number) -> u64 {
-        let (_, taken) = self.known[borough];
-        let steps = |part: u64, whole: u128| (u128::from(part) * STEPS).checked_div(whole).unwrap_or(0);
+    /// Counts what makes way of a borough's work.
+    pub(super) fn make_way(&mut self, borough: &BoroughName, amounts: Amounts) {
+        if let Some(number) = self.numbers.get(borough) {
+            let staying = &mut self.accounts[*number].staying;
+            *staying = staying.saturating_sub(amounts);
+        }
+    }
+
+    /// Whether something is guaranteed to a borough.
+    pub(super) fn is_guaranteed(&self, borough: Number) -> bool {
+        self.accounts[borough].allowance.guarantee != Amounts::default()
+    }
+
+    /// Whether a borough's quota lets something more in.
+    pub(super) fn admits(&self, borough: Number, needed: Amounts) -> bool {
+        let account = &self.accounts[borough];
+        account.allowance.quota.admits(account.taken, needed)
+    }
+
+    fn standing(&self, borough: Number) -> Standing {
+        let Account { allowance, taken, .. } = &self.accounts[borough];
+        let steps = |part: u64, whole: u128| {
+            let of_whole = whole.saturating_mul(allowance.weight.into());
+            (u128::from(part) * STEPS * USUAL_WEIGHT).checked_div(of_whole).unwrap_or(0)
+        };
         let dominant = steps(taken.cpu.0, self.whole.cpu).max(steps(taken.memory.0, self.whole.memory));
-        u64::try_from(dominant).unwrap_or(u64::MAX)
+        (!is_within_guarantee(allowance, *taken), u64::try_from(dominant).unwrap_or(u64::MAX))
     }
 
-    /// Processor and memory of which a borough must have less to have no more than so many whole steps.
-    fn bounds(&self, steps: u64) -> [u64; 2] {
-        [self.whole.cpu, self.whole.memory].map(|whole| {
-            let bound = whole.saturating_mul(u128::from(steps) + 1).div_ceil(STEPS);
-            u64::try_from(bound).unwrap_or(u64::MAX)
+    /// Processor, memory and disk of which a borough must have less to stand as it does.
+    fn bounds(&self, borough: Number, (is_beyond, steps): Standing) -> [u64; 3] {
+        let allowance = &self.accounts[borough].allowance;
+        let bound = |whole: u128| {
+            let parts = whole.saturating_mul(allowance.weight.into()).saturating_mul(u128::from(steps) + 1);
+            u64::try_from(parts.div_ceil(STEPS * USUAL_WEIGHT)).unwrap_or(u64::MAX)
+        };
+        let steps = [bound(self.whole.cpu), bound(self.whole.memory), u64::MAX];
+        if is_beyond {
+            return steps;
+        }
+        let [cpu, memory, disk] = guaranteed(allowance);
+        [steps[0].min(cpu), steps[1].min(memory), steps[2].min(disk)]
+    }
+}
+
+impl Account {
+    fn surplus(&self) -> Amounts {
+        self.allowance.surplus(self.staying)
+    }
+
+    fn lack(&self) -> Amounts {
+        self.allowance.lack(self.staying.saturating_add(self.given))
+    }
+}
+
+/// What the pass gives is not looked at where it would make more way: so who finds nobody who makes way does not find one later in the pass.
+impl Guarantees for Boroughs {
+    fn surplus(&self, borough: &BoroughName) -> Amounts {
+        self.numbers.get(borough).map_or_else(Amounts::default, |number| self.accounts[*number].surplus())
+    }
+
+    fn claims(&self, borough: &BoroughName, needed: Amounts) -> bool {
+        self.numbers.get(borough).is_some_and(|number| {
+            let account = &self.accounts[*number];
+            account.allowance.claims(account.staying.saturating_add(account.given), needed)
         })
     }
+}
+
+/// Whether an amount has become more that was less than what anything may ask for on a host.
+fn rose(before: Amounts, now: Amounts, largest: Amounts) -> bool {
+    let rose = |before: u64, now: u64, largest: u64| before < now && before < largest;
+    rose(before.cpu.0, now.cpu.0, largest.cpu.0)
+        || rose(before.memory.0, now.memory.0, largest.memory.0)
+        || rose(before.disk.0, now.disk.0, largest.disk.0)
+}
+
+/// Processor, memory and disk that are guaranteed; the largest number where nothing is.
+fn guaranteed(allowance: &Allowance) -> [u64; 3] {
+    let Amounts { cpu, memory, disk } = allowance.guarantee;
+    [cpu.0, memory.0, disk.0].map(|amount| if amount == 0 { u64::MAX } else { amount })
+}
+
+/// Whether a borough has less than what it is guaranteed, of all that it is guaranteed.
+fn is_within_guarantee(allowance: &Allowance, taken: Amounts) -> bool {
+    let [cpu, memory, disk] = guaranteed(allowance);
+    allowance.guarantee != Amounts::default()
+        && taken.cpu.0 < cpu
+        && taken.memory.0 < memory
+        && taken.disk.0 < disk
 }
 
 /// The boroughs that wait, and whose turn it is.
 #[derive(Default)]
 pub(super) struct Turns {
-    waiting: BinaryHeap<Reverse<(u64, BoroughName, Number)>>,
-    /// The borough, and the processor and the memory at which its turn ends.
-    turn: Option<(Number, [u64; 2])>,
+    waiting: BinaryHeap<Reverse<(Standing, BoroughName, Number)>>,
+    /// The borough, and the processor, memory and disk at which its turn ends.
+    turn: Option<(Number, [u64; 3])>,
 }
 
 impl Turns {
     /// A borough waits.
     pub(super) fn join(&mut self, boroughs: &Boroughs, borough: Number) {
-        let (name, _) = &boroughs.known[borough];
-        self.waiting.push(Reverse((boroughs.steps(borough), name.clone(), borough)));
+        let name = boroughs.accounts[borough].borough.clone();
+        self.waiting.push(Reverse((boroughs.standing(borough), name, borough)));
     }
 
     /// Whose turn it is.
     pub(super) fn whose(&mut self, boroughs: &Boroughs) -> Option<Number> {
-        if let Some((borough, [cpu, memory])) = self.turn {
-            let (_, taken) = boroughs.known[borough];
-            if taken.cpu.0 < cpu && taken.memory.0 < memory {
+        if let Some((borough, [cpu, memory, disk])) = self.turn {
+            let Amounts { cpu: of_cpu, memory: of_memory, disk: of_disk } = boroughs.accounts[borough].taken;
+            if of_cpu.0 < cpu && of_memory.0 < memory && of_disk.0 < disk {
                 return Some(borough);
             }
             self.join(boroughs, borough);
         }
-        let Reverse((steps, _, borough)) = self.waiting.pop()?;
-        self.turn = Some((borough, boroughs.bounds(steps)));
+        let Reverse((standing, _, borough)) = self.waiting.pop()?;
+        self.turn = Some((borough, boroughs.bounds(borough, standing)));
         Some(borough)
     }
 

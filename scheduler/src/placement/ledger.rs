@@ -45,13 +45,15 @@ pub(super) struct Ledger {
     domains: Domains,
     /// Processor and memory that all hosts have to give away.
     whole: Whole,
+    /// The most of each amount that any host has, or ever had, to give away.
+    largest: Amounts,
     vacant: usize,
     changes: Vec<Change>,
     /// Number of the first of `changes`.
     first_change: usize,
     /// Slots in which something was given or taken back that the state does not know of.
     given: Vec<Slot>,
-    /// Slots in which room is kept, with the highest priority for which.
+    /// Slots in which room is kept, with the highest rank for which.
     kept: BTreeMap<Slot, u32>,
     /// Instances that are to make way, of which the state does not know.
     doomed: HashSet<InstanceId>,
@@ -122,6 +124,7 @@ impl Ledger {
             state.hosts().values().map(|host| Seat::of(state, host, &mut domains)).collect();
         let mut whole = Whole::default();
         seats.iter().for_each(|seat| whole.add(seat.allocatable));
+        let largest = seats.iter().fold(Amounts::default(), |largest, seat| largest.most(seat.allocatable));
         let (changes, given) = (Vec::new(), Vec::new());
         let outlook = Outlook::of(state);
         let kept = |(slot, seat): (Slot, &Seat)| Some((slot, most_urgent(&seat.used)?));
@@ -133,6 +136,7 @@ impl Ledger {
             seats,
             domains,
             whole,
+            largest,
             vacant: 0,
             changes,
             first_change: 0,
@@ -200,6 +204,7 @@ impl Ledger {
             let seat = Seat::of(&self.state, host, &mut self.domains);
             self.changes.push(Change { slot: self.seats.len(), is_of_record: true });
             self.whole.add(seat.allocatable);
+            self.largest = self.largest.most(seat.allocatable);
             self.seats.push(seat);
             self.note_kept(self.seats.len() - 1);
         }
@@ -246,6 +251,7 @@ impl Ledger {
         }
         *seat = Seat::of(&self.state, host, &mut self.domains);
         self.whole.add(seat.allocatable);
+        self.largest = self.largest.most(seat.allocatable);
         self.changes.push(Change { slot, is_of_record: true });
         true
     }
@@ -258,6 +264,11 @@ impl Ledger {
     /// Processor and memory that all hosts have to give away.
     pub(super) fn whole(&self) -> Whole {
         self.whole
+    }
+
+    /// The most of each amount that any host has, or ever had, to give away.
+    pub(super) fn largest(&self) -> Amounts {
+        self.largest
     }
 
     /// The mix of requests for devices.
@@ -320,11 +331,11 @@ impl Ledger {
         self.note_given(slot);
     }
 
-    /// Keeps room in a slot for an instance of this priority, for which these are to make way.
-    pub(super) fn keep(&mut self, slot: Slot, priority: u32, instance: InstanceId, victims: &[InstanceId]) {
+    /// Keeps room in a slot for an instance of this rank, for which these are to make way.
+    pub(super) fn keep(&mut self, slot: Slot, rank: u32, instance: InstanceId, victims: &[InstanceId]) {
         let Self { state, seats, .. } = self;
         let used = Arc::make_mut(&mut seats[slot].used);
-        used.awaited.insert((priority, instance));
+        used.awaited.insert((rank, instance));
         let taken = victims.iter().filter_map(|id| state.instance(*id)?.takes());
         taken.for_each(|placed| used.going += placed.taken);
         self.doomed.extend(victims);

@@ -24,4 +24,4 @@ mod trial;
 
 pub use explain::Explanation;
 pub use pass::{Engine, Limits, Plan, pass};
-pub use plan::{WorkloadPlan, plan};
+pub use plan::{ApplyPlan, BoroughPlan, WorkloadPlan, plan};

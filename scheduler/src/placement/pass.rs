@@ -2,7 +2,7 @@
 //! checks each placement again by the same rule, and what it refuses is still pending.
 //!
 //! The most urgent instances are taken first, among them boroughs in turn (`fair`) and of each borough the oldest, and each gets the best host that is
-//! left. What one takes, the next one misses. What waits (`queue`), what hosts have (`ledger`) and in which order they are good for which shape of instance (`shapes`) is
+//! left, as far as its borough's quota goes (`state::quota`). What one takes, the next one misses. What waits (`queue`), what hosts have (`ledger`) and in which order they are good for which shape of instance (`shapes`) is
 //! kept by an [`Engine`] from pass to pass and repaired by what changed, so that a pass costs what it decides: neither what the estate holds nor
 //! what waits in vain. What an engine knows from before never changes what it decides: [`pass`], which begins with a new one, decides
 //! the same; a test compares.
@@ -17,11 +17,12 @@ use std::{
 };
 
 use supercloud_proto::{
+    amount::Amounts,
     id::{InstanceId, UnixMillis},
     name::WorkloadKey,
 };
 
-pub use super::queue::Unplaced;
+pub use super::queue::{Unplaced, Why};
 use super::{
     fair::Boroughs,
     ledger::{CaughtUp, Ledger, Slot},
@@ -31,9 +32,9 @@ use super::{
 };
 use crate::state::{
     Placement, Preemption, RevisionRecord, State,
-    demand::demand,
     fits::{Request, held_slots},
     level::FOURTH,
+    preempt::Guarantees,
 };
 
 /// Most placements of one pass: so many fit into one log entry of about half a MiB, and apply is done with them in some tens of milliseconds.
@@ -61,7 +62,8 @@ pub struct Plan {
     pub placements: Vec<Placement>,
     /// What makes way for instances that found no host, in the order in which it was decided; to be applied in this order, after the placements.
     pub preemptions: Vec<Preemption>,
-    /// What was looked at and found no host, by revision, most urgent first. What is known from before to fit nowhere is not looked at.
+    /// What was looked at and is kept by its borough's quota or found no host, by revision, most urgent first. What is known from before to get none is
+    /// not looked at.
     pub unplaced: Vec<Unplaced>,
     /// The earliest time at which an instance may be placed that has to wait for its time.
     pub next_wake: Option<UnixMillis>,
@@ -110,10 +112,10 @@ impl Engine {
         plan
     }
 
-    /// All that is known to find no host, most urgent first.
+    /// All that is known to get no host, most urgent first.
     #[must_use]
     pub fn unplaced(&self) -> Vec<Unplaced> {
-        self.queue.unplaced()
+        self.queue.unplaced(&self.boroughs)
     }
 
     fn catch_up(&mut self, state: &State, now: UnixMillis) {
@@ -127,8 +129,9 @@ impl Engine {
         if caught_up == CaughtUp::Anew {
             self.shapes = Shapes::default();
         }
-        self.boroughs.catch_up(state, self.ledger.whole());
-        self.queue.wake(&self.ledger, &caught_up);
+        let shift = self.boroughs.catch_up(state, self.ledger.whole(), self.ledger.largest());
+        self.queue.wake(&self.ledger, &caught_up, &self.boroughs, &shift);
+        self.queue.admit(&self.boroughs, &shift.roomier);
     }
 
     fn decide(&mut self, now: UnixMillis, limits: Limits) -> Plan {
@@ -148,10 +151,19 @@ impl Engine {
                 plan.more = true;
                 break;
             }
-            let record = record.clone();
             let kept = self.queue.are_awaited(line).then(|| self.kept(id)).flatten();
+            let (borough, demand) = self.queue.charge(line);
+            // What a pass gives is not given back in it: what its quota keeps, or what found no host, fares no better later. What is awaited is charged already.
+            let is_charged = self.queue.are_awaited(line);
+            if !is_charged && !self.boroughs.admits(borough, demand) {
+                plan.unplaced.push(self.queue.keep(line, id));
+                continue;
+            }
+            let record = record.clone();
             if let Some(placement) = self.shapes.place(&mut self.ledger, &record, id, kept) {
-                self.boroughs.give(self.queue.borough(line), demand(&record.spec));
+                if !is_charged {
+                    self.boroughs.give(borough, demand);
+                }
                 plan.placements.push(placement);
                 self.queue.note_given(&mut progress, line, id);
                 continue;
@@ -160,17 +172,22 @@ impl Engine {
                 Room::Awaited => {}
                 Room::Made(preemption) => {
                     making.insert(line);
+                    self.boroughs.give(borough, demand);
                     plan.preemptions.push(preemption);
                 }
                 // What was to make way for it is no help any more.
-                Room::Coming | Room::Nowhere if kept.is_some() => {
+                Room::Coming | Room::Nowhere if is_charged => {
                     plan.preemptions.push(Preemption { instance: id, host: None, victims: Vec::new() });
                 }
                 // It, or one of its line, is looked at again in the next pass.
-                Room::Coming => self.queue.leave(&mut progress, line),
-                Room::Nowhere if making.contains(&line) => self.queue.leave(&mut progress, line),
-                // What a pass gives is not given back in it: what found no host does not find one later.
-                Room::Nowhere => plan.unplaced.push(self.queue.stick(line, id)),
+                Room::Coming => plan.unplaced.push(self.queue.leave(line, id)),
+                Room::Nowhere if making.contains(&line) => plan.unplaced.push(self.queue.leave(line, id)),
+                // What was placed in this pass makes way for nobody in it, and may for this one in the next.
+                Room::Nowhere if !plan.placements.is_empty() && self.has_claim(&record, demand) => {
+                    plan.unplaced.push(self.queue.leave(line, id));
+                    plan.more = true;
+                }
+                Room::Nowhere => plan.unplaced.push(self.queue.stick(line, id, &self.boroughs)),
             }
         }
         plan.more |= self.queue.has_passed() || !plan.preemptions.is_empty();
@@ -180,6 +197,11 @@ impl Engine {
     /// The slot in which room is kept for an instance.
     fn kept(&self, id: InstanceId) -> Option<Slot> {
         self.ledger.slot(self.ledger.state().instance(id)?.awaited_host()?)
+    }
+
+    /// Whether others make way for an instance of a revision whatever their priority, since it is guaranteed to its borough.
+    fn has_claim(&self, record: &RevisionRecord, demand: Amounts) -> bool {
+        self.ledger.state().level() >= FOURTH && self.boroughs.claims(&record.key.borough, demand)
     }
 
     /// Lets others make way for an instance that fits nowhere.
@@ -193,7 +215,7 @@ impl Engine {
                 return Room::Awaited;
             }
         }
-        self.preempting.make_room(&mut self.ledger, record, id)
+        self.preempting.make_room(&mut self.ledger, &mut self.boroughs, record, id)
     }
 }
 

@@ -7,12 +7,13 @@
 //! be swapped. *What is displaced counts as gone at once*, too. *What others wait for is placed too*, in its order, since it would be; it is not reported. *An instance that waits for its time*
 //! (after failures) is neither placed nor unplaced, but counted as waiting.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use supercloud_proto::{
+    amount::Amounts,
     id::{InstanceId, Revision, UnixMillis},
     instance::Desired,
-    name::{HostName, WorkloadKey},
+    name::{BoroughName, HostName, WorkloadKey},
     spec::{FieldDiff, WorkloadSpec, diff},
 };
 
@@ -20,7 +21,29 @@ use super::{
     explain::{self, Explanation},
     trial::Trial,
 };
-use crate::state::{Change, Command, Done, Instance, Rejection, State, fits::must_wait_for};
+use crate::state::{Change, Command, Done, Instance, Quota, Rejection, State, fits::must_wait_for};
+
+/// What an apply of some specs would do.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ApplyPlan {
+    /// One for each spec, in order.
+    pub workloads: Vec<WorkloadPlan>,
+    /// One for each borough among the specs, by name.
+    pub boroughs: Vec<BoroughPlan>,
+}
+
+/// What of its quota a borough would use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct BoroughPlan {
+    /// The borough.
+    pub borough: BoroughName,
+    /// Its quota.
+    pub quota: Quota,
+    /// What is charged now.
+    pub before: Amounts,
+    /// What would be charged then.
+    pub after: Amounts,
+}
 
 /// What an apply of one spec would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -45,7 +68,7 @@ pub struct WorkloadPlan {
     pub displaces: Vec<(InstanceId, WorkloadKey)>,
     /// Instances that wait for their time.
     pub waiting: u32,
-    /// Instances that would find no host.
+    /// Instances that would find no host, or be kept by their borough's quota.
     pub unplaced: u32,
     /// Why not.
     pub unplaced_because: Option<Explanation>,
@@ -72,14 +95,10 @@ pub struct Refused {
     pub rejection: Rejection,
 }
 
-/// What an apply of these specs, one after the other, would do; or all that would be refused. One plan for each spec, in order.
+/// What an apply of these specs, one after the other, would do; or all that would be refused.
 ///
 /// It takes as long as placing all that waits: on a large estate keep it off the threads that answer others.
-pub fn plan(
-    state: &State,
-    specs: &[WorkloadSpec],
-    now: UnixMillis,
-) -> Result<Vec<WorkloadPlan>, Vec<Refused>> {
+pub fn plan(state: &State, specs: &[WorkloadSpec], now: UnixMillis) -> Result<ApplyPlan, Vec<Refused>> {
     let mut trial = Trial::of(state, now);
     let changes = trial.apply_all(specs)?;
     for spec in specs {
@@ -90,21 +109,28 @@ pub fn plan(
     trial.let_go(stops.iter().flatten());
     let displaced = trial.place_all();
     let told = specs.iter().zip(changes).zip(stops);
-    let mut plans: Vec<WorkloadPlan> =
+    let mut workloads: Vec<WorkloadPlan> =
         told.filter_map(|((spec, change), stops)| trial.tell(state, spec, change, &stops)).collect();
     for (instance, victim) in displaced {
         let of = trial.state.instance(instance).map(|instance| instance.workload());
-        if let Some(plan) = plans.iter_mut().find(|plan| Some(&plan.workload) == of) {
+        if let Some(plan) = workloads.iter_mut().find(|plan| Some(&plan.workload) == of) {
             plan.displaces.push((victim.id, victim.workload().clone()));
         }
     }
     // What helps the first may help the others too, and looking for it takes time.
     if let Some((key, because)) =
-        plans.iter_mut().find_map(|plan| Some((&plan.workload, plan.unplaced_because.as_mut()?)))
+        workloads.iter_mut().find_map(|plan| Some((&plan.workload, plan.unplaced_because.as_mut()?)))
     {
         because.changes = trial.changes(key);
     }
-    Ok(plans)
+    let names: BTreeSet<&BoroughName> = specs.iter().map(|spec| &spec.borough).collect();
+    let borough = |name: &BoroughName| BoroughPlan {
+        borough: name.clone(),
+        quota: state.allowance_of(name).quota,
+        before: state.taken_by(name),
+        after: trial.state.taken_by(name),
+    };
+    Ok(ApplyPlan { workloads, boroughs: names.into_iter().map(borough).collect() })
 }
 
 /// The instances on a host that run in one state and not in the other.

@@ -7,6 +7,8 @@
 //! those that are not needed after all. So never more make way than are needed. (Compare the order of kube-scheduler's preemption, and Borg, EuroSys
 //! 2015, which also takes the lowest priority first.)
 //!
+//! Boroughs do not lose what they are guaranteed, and take that back from whoever has more than that (see the rule): of these, too, the lowest priority first.
+//!
 //! Where what is stopping already leaves room, on whatever host, nobody makes way.
 //!
 //! Hosts stand in a heap by what their choice costs at least, which is seen from what each priority takes of them; so mostly one or
@@ -24,11 +26,14 @@ use supercloud_proto::{
     name::WorkloadKey,
 };
 
-use super::ledger::{Ledger, Slot};
+use super::{
+    fair::Boroughs,
+    ledger::{Ledger, Slot},
+};
 use crate::state::{
     HostUse, Instance, Preemption, RevisionRecord, State,
     fits::{Candidate, Request},
-    preempt::{expected, make_way, may_make_way, will_fit},
+    preempt::{Guarantees, are_spare, expected, make_way, may_make_way, rank, will_fit},
 };
 
 /// Of so many all choices are tried.
@@ -48,8 +53,12 @@ pub(super) struct Cost {
 /// What is kept while instances of one revision look for room.
 struct Search {
     record: Arc<RevisionRecord>,
+    /// Whether their borough takes back what it is guaranteed.
+    has_claim: bool,
     /// Changes of the ledger that are taken into account.
     seen: usize,
+    /// How often somebody was chosen.
+    chosen: usize,
     hosts: BinaryHeap<Reverse<Looked>>,
 }
 
@@ -70,8 +79,8 @@ pub(super) enum Room {
 struct Looked {
     cost: Cost,
     slot: Slot,
-    /// The choice; `None`: the cost is only what it is at least.
-    victims: Option<Vec<InstanceId>>,
+    /// The choice, and how often somebody had been chosen when it was made; `None`: the cost is only what it is at least.
+    victims: Option<(Vec<InstanceId>, usize)>,
 }
 
 /// The search for room, and what is known from before in the pass.
@@ -92,25 +101,33 @@ impl Preempting {
     pub(super) fn make_room(
         &mut self,
         ledger: &mut Ledger,
+        boroughs: &mut Boroughs,
         record: &Arc<RevisionRecord>,
         id: InstanceId,
     ) -> Room {
         let request = Request { instance: Some(id), ..Request::new(&record.key, &record.spec) };
-        let Some((slot, victims)) = self.cheapest(ledger, record, &request) else { return Room::Nowhere };
+        let Some((slot, victims)) = self.cheapest(ledger, boroughs, record, &request) else {
+            return Room::Nowhere;
+        };
         if victims.is_empty() {
             // Whoever is next of the line waits with it.
             self.search = None;
             return Room::Coming;
         }
-        for victim in victims.iter().filter_map(|id| ledger.state().instance(*id)) {
+        let stopped = || victims.iter().filter_map(|id| ledger.state().instance(*id));
+        let rank = rank(&request, stopped().map(AsRef::as_ref));
+        for victim in stopped() {
+            let taken = victim.takes().map_or(Amounts::default(), |placed| placed.taken);
+            boroughs.make_way(&victim.workload().borough, taken);
             if let Some(spare) = self.spare.get_mut(victim.workload()) {
                 *spare = spare.saturating_sub(1);
             }
         }
-        ledger.keep(slot, record.spec.priority, id, &victims);
+        ledger.keep(slot, rank, id, &victims);
         if let Some(search) = &mut self.search {
             search.seen = ledger.changes();
-            search.hosts.extend(least(ledger, &request, slot).map(Reverse));
+            search.chosen += 1;
+            search.hosts.extend(least(ledger, &request, search.has_claim, slot).map(Reverse));
         }
         let host = Some(ledger.candidate(slot).host.id);
         Room::Made(Preemption { instance: id, host, victims })
@@ -119,23 +136,31 @@ impl Preempting {
     fn cheapest(
         &mut self,
         ledger: &Ledger,
+        boroughs: &Boroughs,
         record: &Arc<RevisionRecord>,
         request: &Request<'_>,
     ) -> Option<(Slot, Vec<InstanceId>)> {
-        let is_same =
-            |search: &&mut Search| Arc::ptr_eq(&search.record, record) && search.seen == ledger.changes();
+        let has_claim = boroughs.claims(&request.key.borough, request.demand);
+        let is_same = |search: &&mut Search| {
+            Arc::ptr_eq(&search.record, record)
+                && search.seen == ledger.changes()
+                && search.has_claim == has_claim
+        };
         if self.search.as_mut().filter(is_same).is_none() {
             let (record, seen) = (record.clone(), ledger.changes());
-            let hosts = ledger.slots().filter_map(|slot| least(ledger, request, slot)).map(Reverse);
-            self.search = Some(Search { record, seen, hosts: hosts.collect() });
+            let hosts =
+                ledger.slots().filter_map(|slot| least(ledger, request, has_claim, slot)).map(Reverse);
+            self.search = Some(Search { record, has_claim, seen, chosen: 0, hosts: hosts.collect() });
         }
         let Self { search, spare } = self;
-        let hosts = &mut search.as_mut()?.hosts;
+        let Search { hosts, chosen, .. } = search.as_mut()?;
+        let sought = Sought { ledger, boroughs, request, has_claim };
         loop {
             let Reverse(Looked { slot, victims, .. }) = hosts.pop()?;
             match victims {
-                Some(victims) => return Some((slot, victims)),
-                None => hosts.extend(look(ledger, request, slot, spare).map(Reverse)),
+                Some((victims, then)) if then == *chosen => return Some((slot, victims)),
+                // Since then boroughs and workloads may have come to have less to spare: it costs no less.
+                _ => hosts.extend(sought.look(slot, spare, *chosen).map(Reverse)),
             }
         }
     }
@@ -149,14 +174,14 @@ pub(super) fn is_worth_waiting(ledger: &Ledger, slot: Slot, request: &Request<'_
 }
 
 /// Whether a request would fit a host with all gone that is stopping or may make way for it, as far as amounts say.
-pub(super) fn may_have_room(candidate: &Candidate<'_>, request: &Request<'_>) -> bool {
-    at_least(candidate, request).is_some()
+pub(super) fn may_have_room(candidate: &Candidate<'_>, request: &Request<'_>, has_claim: bool) -> bool {
+    at_least(candidate, request, has_claim).is_some()
 }
 
 /// Whether a request would fit a host with all gone that may make way for it.
-pub(super) fn has_room_emptied(candidate: &Candidate<'_>, request: &Request<'_>) -> bool {
+pub(super) fn has_room_emptied(candidate: &Candidate<'_>, request: &Request<'_>, has_claim: bool) -> bool {
     let mut later = expected(candidate, request, |_| false);
-    for instance in victims(candidate, request, &later) {
+    for instance in victims(candidate, request, has_claim, &later) {
         make_way(&mut later, instance);
     }
     will_fit(candidate, request, &later)
@@ -164,15 +189,15 @@ pub(super) fn has_room_emptied(candidate: &Candidate<'_>, request: &Request<'_>)
 
 /// What it costs at least to make room on a host, as far as amounts say; `None`: there is no room even so. What is less urgent may come there without changing
 /// whether there is.
-fn at_least(candidate: &Candidate<'_>, request: &Request<'_>) -> Option<Cost> {
+fn at_least(candidate: &Candidate<'_>, request: &Request<'_>, has_claim: bool) -> Option<Cost> {
     let used = candidate.used;
     let is_coming = used.leaving > 0 || !used.awaited.is_empty();
     let mut free = candidate.free().saturating_add(used.going);
     if is_coming && request.demand.within(free) {
         return Some(Cost::default());
     }
-    let mut less_urgent =
-        used.by_priority().iter().take_while(|(priority, _)| *priority < request.spec.priority);
+    let may_go = |priority: u32| has_claim || priority < request.spec.priority;
+    let mut less_urgent = used.by_priority().iter().take_while(|(priority, _)| may_go(*priority));
     let (priority, _) = less_urgent.find(|(_, amounts)| {
         free = free.saturating_add(*amounts);
         request.demand.within(free)
@@ -182,47 +207,57 @@ fn at_least(candidate: &Candidate<'_>, request: &Request<'_>) -> Option<Cost> {
 }
 
 /// A host with what making room there costs at least, unless there is none to be made.
-fn least(ledger: &Ledger, request: &Request<'_>, slot: Slot) -> Option<Looked> {
+fn least(ledger: &Ledger, request: &Request<'_>, has_claim: bool, slot: Slot) -> Option<Looked> {
     let candidate = ledger.candidate(slot);
-    let cost = at_least(&candidate, request)?;
+    let cost = at_least(&candidate, request, has_claim)?;
     let may_be = ledger.is_taken(slot) && candidate.suits(request);
     may_be.then_some(Looked { cost, slot, victims: None })
 }
 
-/// The cheapest choice on a host.
-fn look(
-    ledger: &Ledger,
-    request: &Request<'_>,
-    slot: Slot,
-    spare: &mut HashMap<WorkloadKey, u32>,
-) -> Option<Looked> {
-    let candidate = ledger.candidate(slot);
-    let later = expected(&candidate, request, |id| ledger.is_doomed(id));
-    if will_fit(&candidate, request, &later) {
-        return Some(Looked { cost: Cost::default(), slot, victims: Some(Vec::new()) });
-    }
-    let pool = victims(&candidate, request, &later);
-    for victim in &pool {
-        let key = victim.workload();
-        if !spare.contains_key(key) {
-            spare.insert(key.clone(), may_miss(ledger, key));
+/// What room is sought for.
+struct Sought<'s> {
+    ledger: &'s Ledger,
+    boroughs: &'s Boroughs,
+    request: &'s Request<'s>,
+    has_claim: bool,
+}
+
+impl Sought<'_> {
+    /// The cheapest choice on a host.
+    fn look(&self, slot: Slot, spare: &mut HashMap<WorkloadKey, u32>, chosen: usize) -> Option<Looked> {
+        let Self { ledger, boroughs, request, has_claim } = *self;
+        let candidate = ledger.candidate(slot);
+        let later = expected(&candidate, request, |id| ledger.is_doomed(id));
+        if will_fit(&candidate, request, &later) {
+            return Some(Looked { cost: Cost::default(), slot, victims: Some((Vec::new(), chosen)) });
         }
+        let mut pool = victims(&candidate, request, has_claim, &later);
+        pool.retain(|victim| are_spare([&***victim].into_iter(), request, boroughs));
+        for victim in &pool {
+            let key = victim.workload();
+            if !spare.contains_key(key) {
+                spare.insert(key.clone(), may_miss(ledger, key));
+            }
+        }
+        let host = OneHost { candidate, request, later, spare, boroughs };
+        let choice = host.cheapest(&pool)?;
+        let victims = choice.iter().map(|victim| victim.id).collect();
+        Some(Looked { cost: host.cost(&choice), slot, victims: Some((victims, chosen)) })
     }
-    let host = OneHost { candidate, request, later, spare };
-    let chosen = host.cheapest(pool)?;
-    Some(Looked {
-        cost: host.cost(&chosen),
-        slot,
-        victims: Some(chosen.iter().map(|victim| victim.id).collect()),
-    })
 }
 
 /// Who may make way on a host, the least urgent first, of these the youngest.
-fn victims<'c>(candidate: &Candidate<'c>, request: &Request<'_>, later: &HostUse) -> Vec<&'c Arc<Instance>> {
+fn victims<'c>(
+    candidate: &Candidate<'c>,
+    request: &Request<'_>,
+    has_claim: bool,
+    later: &HostUse,
+) -> Vec<&'c Arc<Instance>> {
     let state: &'c State = candidate.state;
     let there = later.instances.iter().filter_map(|id| state.instance(*id));
     let on: HostId = candidate.host.id;
-    let may = |instance: &&Arc<Instance>| instance.host() == Some(on) && may_make_way(instance, request);
+    let may =
+        |instance: &&Arc<Instance>| instance.host() == Some(on) && may_make_way(instance, request, has_claim);
     let mut victims: Vec<_> = there.filter(may).collect();
     victims.sort_unstable_by_key(|victim| (victim.spec().priority, Reverse(victim.id)));
     victims
@@ -245,20 +280,21 @@ struct OneHost<'h> {
     request: &'h Request<'h>,
     later: HostUse,
     spare: &'h HashMap<WorkloadKey, u32>,
+    boroughs: &'h Boroughs,
 }
 
 impl OneHost<'_> {
-    /// The cheapest choice among those who may go, the least urgent of them first.
-    fn cheapest<'v>(&self, pool: Vec<&'v Arc<Instance>>) -> Option<Vec<&'v Arc<Instance>>> {
-        if !self.is_enough(&pool) {
+    /// The cheapest choice among those who may go, the least urgent of them first: among all up to the lowest priority that is enough.
+    fn cheapest<'v>(&self, pool: &[&'v Arc<Instance>]) -> Option<Vec<&'v Arc<Instance>>> {
+        if !self.is_enough(pool) {
             return None;
         }
-        let priority = |victim: &&Arc<Instance>| victim.spec().priority;
-        // All up to the lowest priority that is enough.
-        let ends =
-            (1..=pool.len()).filter(|end| pool.get(*end).map(priority) != pool.get(end - 1).map(priority));
-        let end = ends.into_iter().find(|end| self.is_enough(&pool[..*end]))?;
-        let pool = &pool[..end];
+        let priority = |place: usize| pool.get(place).map(|victim| victim.spec().priority);
+        let ends = (1..=pool.len()).filter(|end| priority(*end) != priority(end - 1));
+        ends.filter(|end| self.is_enough(&pool[..*end])).find_map(|end| self.cheapest_among(&pool[..end]))
+    }
+
+    fn cheapest_among<'v>(&self, pool: &[&'v Arc<Instance>]) -> Option<Vec<&'v Arc<Instance>>> {
         if pool.len() <= FEW {
             let choices = (1..1_u32 << pool.len()).map(|choice| {
                 let is_in = |(place, _): &(usize, &&'v Arc<Instance>)| choice >> place & 1 == 1;
@@ -279,7 +315,8 @@ impl OneHost<'_> {
         let mut best: Option<(Cost, Vec<_>)> = None;
         for choice in choices {
             let cost = self.cost(&choice);
-            if best.as_ref().is_none_or(|(least, _)| cost < *least) && self.is_enough(&choice) {
+            let is_cheaper = best.as_ref().is_none_or(|(least, _)| cost < *least);
+            if is_cheaper && self.is_enough(&choice) && self.are_spare(&choice) {
                 best = Some((cost, choice));
             }
         }
@@ -301,11 +338,15 @@ impl OneHost<'_> {
         left.sort_by_key(|victim| Reverse(help(victim)));
         let mut chosen: Vec<&Arc<Instance>> = Vec::new();
         while !self.is_enough(&chosen) && !left.is_empty() {
-            let within = left.iter().position(|victim| {
-                let with: Vec<_> = chosen.iter().copied().chain([*victim]).collect();
-                self.cost(&with).beyond == self.cost(&chosen).beyond
-            });
-            chosen.push(left.remove(within.unwrap_or(0)));
+            let with =
+                |victim: &&'v Arc<Instance>| -> Vec<_> { chosen.iter().copied().chain([*victim]).collect() };
+            left.retain(|victim| self.are_spare(&with(victim)));
+            let beyond = self.cost(&chosen).beyond;
+            let within = left.iter().position(|victim| self.cost(&with(victim)).beyond == beyond);
+            if !left.is_empty() {
+                let next = left.remove(within.unwrap_or(0));
+                chosen.push(next);
+            }
         }
         for place in (0..chosen.len()).rev() {
             let mut fewer = chosen.clone();
@@ -315,6 +356,11 @@ impl OneHost<'_> {
             }
         }
         chosen
+    }
+
+    /// Whether their boroughs keep what they are guaranteed without these.
+    fn are_spare(&self, chosen: &[&Arc<Instance>]) -> bool {
+        are_spare(chosen.iter().map(|victim| &***victim), self.request, self.boroughs)
     }
 
     fn free(&self) -> Amounts {

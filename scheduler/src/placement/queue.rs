@@ -2,8 +2,9 @@
 //! turn (see `fair`), and of a borough the oldest.
 //!
 //! A line whose turn found no host is *stuck*: nobody looks at it, however long it is, until something was given back on a host that it
-//! would fit then. Lines that need the same are stuck together, so that this is asked once for all of them. So a pass costs what may have
-//! changed, and not what waits.
+//! would fit then. Lines that need the same are stuck together, so that this is asked once for all of them. A line that its borough's quota does
+//! not let in is *kept*, beside those of its borough that are charged as much: nobody looks at it until that borough's account has more room. So a pass
+//! costs what may have changed, and not what waits.
 //!
 //! What was made by one entry has ids that follow each other. So instances are kept as *runs*, from a first to a last one: a workload of a
 //! thousand costs what one of one does.
@@ -18,19 +19,22 @@ use std::{
 
 use slab::Slab;
 use supercloud_proto::{
+    amount::Amounts,
     id::{InstanceId, Revision, UnixMillis},
     name::{WorkloadKey, WorkloadName},
 };
 
 use super::{
-    fair::{Boroughs, Number, Turns},
+    fair::{Boroughs, Number, Shift, Turns},
     ledger::{CaughtUp, Ledger, Slot},
     preempting::{has_room_emptied, may_have_room},
     shapes::Needs,
 };
 use crate::state::{
     Instance, RevisionRecord, State, Waiting,
+    demand::demand,
     fits::{Candidate, Known, Request},
+    preempt::Guarantees,
 };
 
 /// Before and behind all ids.
@@ -60,10 +64,14 @@ pub(super) struct Queue {
     open: BTreeMap<Place, Line>,
     /// Lines that are stuck, by what they need.
     stuck: HashMap<StuckBy, BTreeSet<Line>>,
+    /// Open lines that are not looked at again in this pass.
+    left: BTreeSet<Line>,
     /// Lines that must be together with a workload, by that workload: where it is given room, they may fit.
     awaiting: HashMap<WorkloadKey, BTreeSet<Line>>,
     /// A workload was given room in this pass after the turn of somebody who awaits it.
     passed: bool,
+    /// Lines that are kept by their borough's quota, by the borough and what each of them would be charged.
+    kept: HashMap<Number, HashMap<Amounts, BTreeSet<Line>>>,
 }
 
 /// Instances of one revision.
@@ -72,9 +80,13 @@ struct Waiters {
     /// Others make way for them: they are looked at in every pass.
     are_awaited: bool,
     borough: Number,
+    /// Whether something was guaranteed to the borough when they became stuck.
+    is_guaranteed: bool,
+    /// What each of them takes.
+    demand: Amounts,
     /// The first of each run, with the last one.
     runs: BTreeMap<InstanceId, InstanceId>,
-    /// Where the line stands among the open ones: where the first of it does. `None`: it is stuck.
+    /// Where the line stands among the open ones: where the first of it does. `None`: it is stuck or kept.
     place: Option<Place>,
 }
 
@@ -84,11 +96,14 @@ struct StuckBy {
     needs: Needs,
     /// What is less urgent may make way.
     priority: u32,
+    /// The borough, where something is guaranteed to it: what is beyond the guarantees of others may make way then.
+    guaranteed: Option<Number>,
     apart: Option<(WorkloadKey, bool, Vec<WorkloadName>)>,
 }
 
 impl StuckBy {
-    fn of(record: &RevisionRecord) -> Self {
+    fn of(waiters: &Waiters) -> Self {
+        let Waiters { record, borough, is_guaranteed, .. } = waiters;
         let (key, place) = (&record.key, &record.spec.place);
         let is_apart = place.distinct_hosts || !place.apart.is_empty();
         let needs = Needs::of(&Request::new(key, &record.spec));
@@ -96,6 +111,7 @@ impl StuckBy {
         Self {
             needs,
             priority,
+            guaranteed: is_guaranteed.then_some(*borough),
             apart: is_apart.then(|| (key.clone(), place.distinct_hosts, place.apart.clone())),
         }
     }
@@ -118,13 +134,11 @@ struct Served {
     entered: Option<InstanceId>,
     /// The next of each line that was entered and has not come to its end.
     next: BinaryHeap<Reverse<(InstanceId, Line)>>,
-    /// Lines that are not looked at again in this pass.
-    left: BTreeSet<Line>,
     /// The last that was looked at. Who was opened meanwhile may stand in line twice.
     last: Option<InstanceId>,
 }
 
-/// Instances of one revision that found no host.
+/// Instances of one revision that get no host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Unplaced {
     /// Workload.
@@ -135,6 +149,17 @@ pub struct Unplaced {
     pub instances: u32,
     /// The first of them.
     pub first: InstanceId,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why something gets no host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It fits none.
+    Hosts,
+    /// The quota of its borough does not let it in.
+    Quota,
 }
 
 impl Queue {
@@ -159,6 +184,7 @@ impl Queue {
             }
         }
         self.passed = false;
+        self.left.clear();
         let began = waiting.began.iter().filter_map(|id| state.instance(*id));
         let (now, later): (Vec<_>, Vec<_>) = began.partition(|instance| instance.not_before() == 0);
         for instance in later {
@@ -206,11 +232,16 @@ impl Queue {
     fn line(&mut self, record: &Arc<RevisionRecord>, are_awaited: bool, boroughs: &mut Boroughs) -> Line {
         let Self { lines, awaiting, .. } = self;
         *self.numbers.entry((Arc::as_ptr(record).addr(), are_awaited)).or_insert_with(|| {
-            let borough = boroughs.number(&record.key.borough);
-            let (record, runs) = (record.clone(), BTreeMap::new());
-            let waiters = Waiters { record, are_awaited, borough, runs, place: None };
-            let line = lines.insert(waiters);
-            for key in awaited(&lines[line].record) {
+            let line = lines.insert(Waiters {
+                record: record.clone(),
+                are_awaited,
+                borough: boroughs.number(&record.key.borough),
+                is_guaranteed: false,
+                demand: demand(&record.spec),
+                runs: BTreeMap::new(),
+                place: None,
+            });
+            for key in awaited(record) {
                 awaiting.entry(key).or_default().insert(line);
             }
             line
@@ -261,23 +292,37 @@ impl Queue {
     }
 
     fn drop_line(&mut self, line: Line) {
-        let Waiters { record, are_awaited, place, .. } = self.lines.remove(line);
-        self.numbers.remove(&(Arc::as_ptr(&record).addr(), are_awaited));
-        for key in awaited(&record) {
-            take_from(&mut self.awaiting, &key, line);
+        let waiters = self.lines.remove(line);
+        self.numbers.remove(&(Arc::as_ptr(&waiters.record).addr(), waiters.are_awaited));
+        for key in awaited(&waiters.record) {
+            take_out(&mut self.awaiting, &key, line);
         }
-        match place {
-            Some(place) => drop(self.open.remove(&place)),
-            None => take_from(&mut self.stuck, &StuckBy::of(&record), line),
+        if let Some(place) = waiters.place {
+            self.open.remove(&place);
+            return;
+        }
+        let kept = self.kept.get_mut(&waiters.borough);
+        let is_kept = kept.is_some_and(|kept| take_out(kept, &waiters.demand, line));
+        if !is_kept {
+            take_out(&mut self.stuck, &StuckBy::of(&waiters), line);
         }
     }
 
-    /// Opens the lines that are stuck and for which there may be room now.
-    pub(super) fn wake(&mut self, ledger: &Ledger, caught_up: &CaughtUp) {
+    /// Opens the lines that are stuck and for which there may be room now: on hosts where something was given back, or as others may make way that could
+    /// not before.
+    pub(super) fn wake(&mut self, ledger: &Ledger, caught_up: &CaughtUp, boroughs: &Boroughs, shift: &Shift) {
         let Self { lines, open, stuck, .. } = self;
         stuck.retain(|_, stuck| {
+            stuck.retain(|line| {
+                let may_claim = shift.claimants.contains(&lines[*line].borough);
+                if may_claim {
+                    lines[*line].reopen(*line, open);
+                }
+                !may_claim
+            });
             let example = stuck.first().map(|line| &*lines[*line].record);
-            let is_stuck = example.is_some_and(|record| !may_fit(ledger, record, caught_up));
+            let is_stuck = !shift.more_is_spare
+                && example.is_some_and(|record| !may_fit(ledger, record, caught_up, boroughs));
             if !is_stuck {
                 for line in stuck.iter() {
                     lines[*line].reopen(*line, open);
@@ -287,12 +332,27 @@ impl Queue {
         });
     }
 
+    /// Opens the lines that were kept by a quota and are no longer, of the boroughs whose quotas may have more room.
+    pub(super) fn admit(&mut self, boroughs: &Boroughs, roomier: &[Number]) {
+        let Self { lines, open, kept, .. } = self;
+        for borough in roomier {
+            let Some(kept) = kept.get_mut(borough) else { continue };
+            kept.retain(|demand, kept| {
+                let is_kept = !boroughs.admits(*borough, *demand);
+                if !is_kept {
+                    kept.iter().for_each(|line| lines[*line].reopen(*line, open));
+                }
+                is_kept
+            });
+        }
+    }
+
     /// Opens a line, if it is stuck.
     fn unstick(&mut self, line: Line) -> bool {
-        let is_stuck = self.lines[line].place.is_none();
+        let waiters = &mut self.lines[line];
+        let is_stuck = waiters.place.is_none() && take_out(&mut self.stuck, &StuckBy::of(waiters), line);
         if is_stuck {
-            take_from(&mut self.stuck, &StuckBy::of(&self.lines[line].record), line);
-            self.lines[line].reopen(line, &mut self.open);
+            waiters.reopen(line, &mut self.open);
         }
         is_stuck
     }
@@ -366,7 +426,7 @@ impl Queue {
                 continue;
             }
             let Reverse((id, line)) = served.next.pop()?;
-            if served.left.contains(&line) {
+            if self.left.contains(&line) {
                 continue;
             }
             if self.lines[line].place.is_some() && served.last.is_none_or(|last| last < id) {
@@ -384,19 +444,33 @@ impl Queue {
     }
 
     /// Says that nothing in the line fits anywhere, this one and those after it.
-    pub(super) fn stick(&mut self, line: Line, from: InstanceId) -> Unplaced {
+    pub(super) fn stick(&mut self, line: Line, from: InstanceId, boroughs: &Boroughs) -> Unplaced {
+        self.close(line);
         let waiters = &mut self.lines[line];
-        if let Some(place) = waiters.place.take() {
-            self.open.remove(&place);
-        }
-        self.stuck.entry(StuckBy::of(&waiters.record)).or_default().insert(line);
-        waiters.unplaced(from)
+        waiters.is_guaranteed = boroughs.is_guaranteed(waiters.borough);
+        self.stuck.entry(StuckBy::of(waiters)).or_default().insert(line);
+        waiters.unplaced(from, Why::Hosts)
     }
 
-    /// Leaves a line for this pass.
-    pub(super) fn leave(&mut self, progress: &mut Progress, line: Line) {
-        let served = progress.served.entry(self.lines[line].borough).or_default();
-        served.left.insert(line);
+    /// Says that the borough's quota lets nothing of the line in, this one and those after it.
+    pub(super) fn keep(&mut self, line: Line, from: InstanceId) -> Unplaced {
+        self.close(line);
+        let waiters = &self.lines[line];
+        let kept = self.kept.entry(waiters.borough).or_default();
+        kept.entry(waiters.demand).or_default().insert(line);
+        waiters.unplaced(from, Why::Quota)
+    }
+
+    fn close(&mut self, line: Line) {
+        if let Some(place) = self.lines[line].place.take() {
+            self.open.remove(&place);
+        }
+    }
+
+    /// Says that nothing in the line has a host yet, this one and those after it, and that it is looked at again in the next pass.
+    pub(super) fn leave(&mut self, line: Line, from: InstanceId) -> Unplaced {
+        self.left.insert(line);
+        self.lines[line].unplaced(from, Why::Hosts)
     }
 
     /// Whether others make way for the instances in a line.
@@ -404,17 +478,24 @@ impl Queue {
         self.lines[line].are_awaited
     }
 
-    /// The borough whose instances stand in a line.
-    pub(super) fn borough(&self, line: Line) -> Number {
-        self.lines[line].borough
+    /// The borough whose instances stand in a line, and what each of them would be charged.
+    pub(super) fn charge(&self, line: Line) -> (Number, Amounts) {
+        let waiters = &self.lines[line];
+        (waiters.borough, waiters.demand)
     }
 
-    /// All that is stuck, most urgent and then oldest first.
-    pub(super) fn unplaced(&self) -> Vec<Unplaced> {
-        let lines = self.stuck.values().flatten().map(|line| &self.lines[*line]);
+    /// All that is stuck, kept or left, most urgent and then oldest first. Why is as of now: a quota may keep what once only found no host.
+    pub(super) fn unplaced(&self, boroughs: &Boroughs) -> Vec<Unplaced> {
+        let kept = self.kept.values().flat_map(HashMap::values);
+        let lines =
+            self.stuck.values().chain(kept).chain([&self.left]).flatten().map(|line| &self.lines[*line]);
         let mut found: Vec<_> = lines.filter_map(|waiters| Some((waiters.first()?, waiters))).collect();
         found.sort_unstable_by_key(|(first, waiters)| (Reverse(waiters.record.spec.priority), *first));
-        found.into_iter().map(|(first, waiters)| waiters.unplaced(first)).collect()
+        let why = |of: &Waiters| match boroughs.admits(of.borough, of.demand) {
+            true => Why::Hosts,
+            false => Why::Quota,
+        };
+        found.into_iter().map(|(first, waiters)| waiters.unplaced(first, why(waiters))).collect()
     }
 }
 
@@ -441,7 +522,7 @@ impl Waiters {
     }
 
     /// Those from one on.
-    fn unplaced(&self, from: InstanceId) -> Unplaced {
+    fn unplaced(&self, from: InstanceId, why: Why) -> Unplaced {
         let length = |(first, last): (&InstanceId, &InstanceId)| {
             (last.ordinal + 1).saturating_sub(first.ordinal.max(if first.index == from.index {
                 from.ordinal
@@ -455,8 +536,19 @@ impl Waiters {
             revision: self.record.revision,
             instances: all.map(length).sum(),
             first: from,
+            why,
         }
     }
+}
+
+/// Takes a line out of those under a key. Says whether it was there.
+fn take_out<K: Eq + Hash>(lines: &mut HashMap<K, BTreeSet<Line>>, key: &K, line: Line) -> bool {
+    let Some(under) = lines.get_mut(key) else { return false };
+    let was_there = under.remove(&line);
+    if under.is_empty() {
+        lines.remove(key);
+    }
+    was_there
 }
 
 /// A record, the same where it stands at the same place in memory.
@@ -489,27 +581,20 @@ fn awaited(record: &RevisionRecord) -> impl Iterator<Item = WorkloadKey> {
     record.spec.place.together.iter().map(|workload| record.key.beside(workload))
 }
 
-/// Takes a line out, and with the last one the key.
-fn take_from<K: Eq + Hash>(lines: &mut HashMap<K, BTreeSet<Line>>, key: &K, line: Line) {
-    let Some(of_key) = lines.get_mut(key) else { return };
-    of_key.remove(&line);
-    if of_key.is_empty() {
-        lines.remove(key);
-    }
-}
-
 /// Whether an instance of this revision, or of one that is stuck by the same, fits where something was given back, or would with others making way. That others
 /// must be apart from it counts only where it says so of them too, and that room is kept there not at all: so this holds for all that are stuck with it.
-fn may_fit(ledger: &Ledger, record: &RevisionRecord, caught_up: &CaughtUp) -> bool {
+fn may_fit(ledger: &Ledger, record: &RevisionRecord, caught_up: &CaughtUp, boroughs: &Boroughs) -> bool {
     let CaughtUp::Improved(slots) = caught_up else { return true };
     let request = Request::new(&record.key, &record.spec);
     let place = &record.spec.place;
+    let has_claim = boroughs.claims(&record.key.borough, request.demand);
     let is_no_matter = (!place.distinct_hosts && place.apart.is_empty()).then_some(false);
     let known = Known { sibling: is_no_matter, unwanted: is_no_matter, reserved: Some(false) };
     let fits = |candidate: Candidate<'_>| {
         let candidate = Candidate { known, ..candidate };
         let fits = candidate.has_room(&request) && candidate.fits(&request).is_ok();
-        fits || may_have_room(&candidate, &request) && has_room_emptied(&candidate, &request)
+        fits || may_have_room(&candidate, &request, has_claim)
+            && has_room_emptied(&candidate, &request, has_claim)
     };
     slots.iter().any(|slot: &Slot| ledger.is_taken(*slot) && fits(ledger.candidate(*slot)))
 }

@@ -1,7 +1,7 @@
 //! The one way the state changes: an entry goes in, an outcome and what changed come out. Pure and total: applying asks no clock, rolls no
 //! dice, tells nobody and cannot fail; it can only reject, and then nothing has changed.
 //!
-//! [`Step`] is the working place of one entry. The rules stand by subject: `workloads`, `instances`, `reports`, `hosts`, `tokens`.
+//! [`Step`] is the working place of one entry. The rules stand by subject: `boroughs`, `workloads`, `instances`, `reports`, `hosts`, `tokens`.
 
 use std::sync::Arc;
 
@@ -16,6 +16,7 @@ use super::{
 };
 use telling::{Note, Stamp, Tellings, Text};
 
+mod boroughs;
 pub mod hosts;
 mod instances;
 mod reports;
@@ -97,6 +98,7 @@ impl Step<'_> {
         match command {
             Command::Initialise { cluster_id } => self.initialise(cluster_id),
             Command::CreateBorough { name, title } => self.create_borough(name, title),
+            Command::SetBorough { name, change } => self.set_borough(name, change),
             Command::ApplyWorkload { spec, expect_revision } => self.apply_workload(spec, *expect_revision),
             Command::ScaleWorkload { key, count } => self.scale_workload(key, *count),
             Command::StopWorkload { key, purge } => self.stop_workload(key, *purge),

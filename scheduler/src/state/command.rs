@@ -19,6 +19,7 @@ use supercloud_proto::{
 use super::{
     level::{self, Level},
     model::{Grant, Instance, Ports},
+    quota::BoroughChange,
 };
 
 /// One entry of the log.
@@ -48,6 +49,13 @@ pub enum Command {
         name: BoroughName,
         /// As people write it.
         title: String,
+    },
+    /// A change of a borough.
+    SetBorough {
+        /// Which.
+        name: BoroughName,
+        /// What changes.
+        change: BoroughChange,
     },
     /// A new workload or revision; the spec was checked before.
     ApplyWorkload {
@@ -165,7 +173,7 @@ impl Command {
             Self::Place(placements) => needs_of_placements(placements),
             Self::PlaceMany(placements) => needs_of_placements(placements).max(level::SECOND),
             Self::CompareStates | Self::ReportMany(_) => level::SECOND,
-            Self::Preempt(_) => level::FOURTH,
+            Self::Preempt(_) | Self::SetBorough { .. } => level::FOURTH,
             // It is what says so: whoever proposes it has asked every member.
             Self::RaiseLevel { level } => *level,
         }
@@ -290,7 +298,7 @@ pub struct Outcome {
 pub enum Done {
     /// There is no more to say.
     Nothing,
-    /// A workload was applied.
+    /// A workload was applied, or a borough changed.
     Applied(Change),
     /// A workload was scaled from this count.
     Scaled {
@@ -388,6 +396,13 @@ mod tests {
         let apart = apply(&|spec| spec.place.apart.push("db".parse().unwrap()));
         let together = apply(&|spec| spec.place.together.push("db".parse().unwrap()));
         assert_eq!([apart, together], [level::FOURTH; 2]);
+    }
+
+    #[test]
+    fn what_a_borough_may_have_needs_the_update_of_older_members() {
+        let name: BoroughName = "camden".parse().unwrap();
+        let set = Command::SetBorough { name, change: BoroughChange::default() };
+        assert_eq!(set.needs(), level::FOURTH);
     }
 
     #[test]

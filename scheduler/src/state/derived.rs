@@ -17,8 +17,8 @@ use supercloud_proto::{
 };
 
 use super::{
-    demand::{DemandCounts, DeviceDemand, device_demands},
-    model::{DevicesUse, Host, Instance, Placed},
+    demand::{DemandCounts, DeviceDemand, demand, device_demands},
+    model::{Awaited, DevicesUse, Host, Instance, Placed},
     sorted::Sorted,
 };
 
@@ -42,7 +42,7 @@ pub struct HostUse {
     pub minding: u32,
     /// What instances of each priority take, from the lowest on.
     by_priority: Vec<(u32, Amounts)>,
-    /// What waits for others to make way here, with its priority: room is kept for it.
+    /// What waits for others to make way here, with its rank: room is kept for it against all that have no higher priority.
     pub awaited: Sorted<(u32, InstanceId)>,
 }
 
@@ -91,20 +91,29 @@ impl HostUse {
     }
 }
 
+/// What the instances of a borough take of their hosts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct BoroughUse {
+    /// All of it, with the room that is made for those that wait.
+    pub taken: Amounts,
+    /// What of it those take that are told to stop and not gone.
+    pub going: Amounts,
+}
+
 /// How an instance stood before it changed; by default it was not there.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
 pub(super) struct Standing {
     pending: bool,
     placed: bool,
     takes: bool,
-    /// It counts for its borough: what was lost with its host runs no more, and its successor counts.
+    /// It counts for its borough, from when room is made for it on; what was lost with its host runs no more, and its successor counts.
     is_charged: bool,
     leaving: bool,
     /// It is leaving and still takes what it was given.
     is_going: bool,
     /// It is to stay, and says with which workloads it must not share its host.
     minds: bool,
-    awaited_host: Option<HostId>,
+    awaited: Option<Awaited>,
 }
 
 impl Standing {
@@ -113,11 +122,12 @@ impl Standing {
             pending: instance.is_pending(),
             placed: instance.placed.is_some(),
             takes: instance.takes().is_some(),
-            is_charged: instance.takes().is_some() && instance.state != InstanceState::Lost,
+            is_charged: instance.awaited_host().is_some()
+                || instance.takes().is_some() && instance.state != InstanceState::Lost,
             leaving: instance.placed.is_some() && !instance.is_to_stay(),
             is_going: instance.takes().is_some() && !instance.is_to_stay(),
             minds: instance.minds_neighbours(),
-            awaited_host: instance.awaited_host(),
+            awaited: instance.awaited(),
         }
     }
 }
@@ -131,7 +141,7 @@ pub struct Derived {
     /// With whether others make way for it.
     pending: OrdSet<(Reverse<u32>, InstanceId, bool)>,
     /// What the instances of each borough take of their hosts.
-    taken: OrdMap<BoroughName, Amounts>,
+    boroughs: OrdMap<BoroughName, BoroughUse>,
     /// How many instances ask for devices so.
     device_demands: OrdMap<DeviceDemand, DemandCounts>,
     /// Instances that stay on their hosts and must not share them with a workload, by that workload.
@@ -154,8 +164,9 @@ impl Derived {
         let now = Standing::of(instance);
         self.count_demands(before, now, instance);
         self.wait(before, now, instance);
+        self.charge(before, now, instance);
         let Some(placed) = &instance.placed else { return };
-        if (Standing { pending: now.pending, awaited_host: now.awaited_host, ..before }) == now {
+        if (Standing { pending: now.pending, awaited: now.awaited, ..before }) == now {
             return;
         }
         let used = Arc::make_mut(self.uses.entry(placed.host).or_default());
@@ -169,17 +180,8 @@ impl Derived {
         }
         used.leaving = used.leaving + u32::from(now.leaving) - u32::from(before.leaving);
         used.minding = used.minding + u32::from(now.minds) - u32::from(before.minds);
-        match (before.is_going, now.is_going) {
-            (false, true) => used.going += placed.taken,
-            (true, false) => used.going = used.going.saturating_sub(placed.taken),
-            _ => {}
-        }
+        add_or_take(&mut used.going, before.is_going, now.is_going, placed.taken);
         self.mind(before, now, instance);
-        match (before.is_charged, now.is_charged) {
-            (false, true) => self.charge(instance, placed),
-            (true, false) => self.give_back(instance, placed),
-            _ => {}
-        }
     }
 
     /// Takes out an instance as it last was.
@@ -194,6 +196,7 @@ impl Derived {
             }
         }
         self.wait(standing, Standing::default(), instance);
+        self.charge(standing, Standing::default(), instance);
         let Some(placed) = &instance.placed else { return };
         let Some(used) = self.uses.get_mut(&placed.host) else { return };
         let used = Arc::make_mut(used);
@@ -209,48 +212,46 @@ impl Derived {
         if used.is_empty() {
             self.uses.remove(&placed.host);
         }
-        if standing.is_charged {
-            self.give_back(instance, placed);
-        }
     }
 
     fn wait(&mut self, before: Standing, now: Standing, instance: &Instance) {
         let priority = instance.spec().priority;
         let place =
-            |of: Standing| of.pending.then_some((Reverse(priority), instance.id, of.awaited_host.is_some()));
+            |of: Standing| of.pending.then_some((Reverse(priority), instance.id, of.awaited.is_some()));
         if place(before) != place(now) {
             place(before).map(|place| self.pending.remove(&place));
             self.pending.extend(place(now));
         }
-        if before.awaited_host == now.awaited_host {
+        if before.awaited == now.awaited {
             return;
         }
-        if let Some(host) = before.awaited_host
+        if let Some(Awaited { host, rank }) = before.awaited
             && let Some(used) = self.uses.get_mut(&host)
         {
             let used = Arc::make_mut(used);
-            used.awaited.remove(&(priority, instance.id));
+            used.awaited.remove(&(rank, instance.id));
             if used.is_empty() {
                 self.uses.remove(&host);
             }
         }
-        if let Some(host) = now.awaited_host {
-            Arc::make_mut(self.uses.entry(host).or_default()).awaited.insert((priority, instance.id));
+        if let Some(Awaited { host, rank }) = now.awaited {
+            Arc::make_mut(self.uses.entry(host).or_default()).awaited.insert((rank, instance.id));
         }
     }
 
-    fn charge(&mut self, instance: &Instance, placed: &Placed) {
-        let taken = self.taken.entry(instance.workload().borough.clone()).or_default();
-        *taken = taken.saturating_add(placed.taken);
-    }
-
-    /// Takes back what an instance took of its borough's account.
-    fn give_back(&mut self, instance: &Instance, placed: &Placed) {
-        let borough = &instance.workload().borough;
-        let Some(taken) = self.taken.get_mut(borough) else { return };
-        *taken = taken.saturating_sub(placed.taken);
-        if *taken == Amounts::default() {
-            self.taken.remove(borough);
+    /// Charges a borough what has changed of what an instance takes.
+    fn charge(&mut self, before: Standing, now: Standing, instance: &Instance) {
+        let is_same = (before.is_charged, before.is_going) == (now.is_charged, now.is_going);
+        if is_same {
+            return;
+        }
+        let amounts = instance.placed.as_ref().map_or_else(|| demand(instance.spec()), |placed| placed.taken);
+        let used = self.boroughs.entry(instance.workload().borough.clone()).or_default();
+        let going = |of: Standing| of.is_charged && of.is_going;
+        add_or_take(&mut used.taken, before.is_charged, now.is_charged, amounts);
+        add_or_take(&mut used.going, going(before), going(now), amounts);
+        if *used == BoroughUse::default() {
+            self.boroughs.remove(&instance.workload().borough);
         }
     }
 
@@ -347,8 +348,8 @@ impl Derived {
         waiting
     }
 
-    pub(super) fn taken(&self) -> &OrdMap<BoroughName, Amounts> {
-        &self.taken
+    pub(super) fn use_of(&self, borough: &BoroughName) -> BoroughUse {
+        self.boroughs.get(borough).copied().unwrap_or_default()
     }
 
     pub(super) fn minding(&self, key: &WorkloadKey) -> impl Iterator<Item = &InstanceId> {
@@ -376,6 +377,15 @@ pub struct Waiting {
     pub began: Vec<InstanceId>,
     /// Waits no longer.
     pub ended: Vec<InstanceId>,
+}
+
+/// Adds what something has begun to take, or takes out what it takes no longer.
+fn add_or_take(sum: &mut Amounts, before: bool, now: bool, amounts: Amounts) {
+    match (before, now) {
+        (false, true) => *sum = sum.saturating_add(amounts),
+        (true, false) => *sum = sum.saturating_sub(amounts),
+        _ => {}
+    }
 }
 
 /// What a difference of two maps is about.

@@ -26,6 +26,7 @@ pub mod level;
 pub mod model;
 pub mod orders;
 pub mod preempt;
+pub mod quota;
 mod refound;
 pub mod requests;
 pub mod sorted;
@@ -41,6 +42,7 @@ pub use model::{
     Background, Borough, Event, EventKind, Grant, Host, Instance, Placed, Ports, RevisionRecord, Run,
     Subject, TaskSeen, Token, Workload,
 };
+pub use quota::{Allowance, BoroughChange, Excess, Quota};
 
 use level::Level;
 use requests::Requests;
@@ -182,9 +184,37 @@ impl State {
         self.derived.pending_since(&before.derived)
     }
 
-    /// What the placed instances of each borough take of their hosts, where it is anything. What was lost with its host does not count.
-    pub fn taken_by_borough(&self) -> &OrdMap<BoroughName, Amounts> {
-        self.derived.taken()
+    /// What the placed instances of a borough take of their hosts: what counts against its quota. What was lost with its host does not count.
+    pub fn taken_by(&self, borough: &BoroughName) -> Amounts {
+        self.derived.use_of(borough).taken
+    }
+
+    /// The same without what is told to stop.
+    pub fn staying_by(&self, borough: &BoroughName) -> Amounts {
+        let used = self.derived.use_of(borough);
+        used.taken.saturating_sub(used.going)
+    }
+
+    /// What a borough may have; a borough that is not known, everything.
+    pub fn allowance_of(&self, borough: &BoroughName) -> Allowance {
+        self.boroughs.get(borough).map_or_else(Allowance::default, |known| known.allowance)
+    }
+
+    /// The amounts of its quota that a borough would exceed with something more; none: its quota lets that in.
+    pub fn excesses(&self, borough: &BoroughName, needed: Amounts) -> Vec<Excess> {
+        let quota = self.allowance_of(borough).quota;
+        if quota == Quota::default() {
+            return Vec::new();
+        }
+        quota.excesses(self.taken_by(borough), needed).collect()
+    }
+
+    /// The same for an instance that waits. What room is made for is charged already.
+    pub fn excesses_with(&self, instance: &Instance) -> Vec<Excess> {
+        if instance.awaited().is_some() {
+            return Vec::new();
+        }
+        self.excesses(&instance.workload().borough, demand::demand(instance.spec()))
     }
 
     /// Instances that stay on their hosts and must not share them with this workload.

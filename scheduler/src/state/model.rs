@@ -11,13 +11,15 @@ use supercloud_proto::{
     spec::WorkloadSpec,
 };
 
+use super::quota::Allowance;
+
 mod devices;
 mod instance;
 mod ports;
 mod task;
 
 pub use devices::DevicesUse;
-pub use instance::{Background, Instance, Placed};
+pub use instance::{Awaited, Background, Instance, Placed};
 pub use ports::Ports;
 pub use task::{TaskSeen, TaskText};
 
@@ -30,6 +32,8 @@ pub struct Borough {
     pub title: String,
     /// When it was created.
     pub created: UnixMillis,
+    /// What it may have.
+    pub allowance: Allowance,
 }
 
 /// A workload with its revisions.
@@ -186,6 +190,8 @@ pub struct Subject {
 pub enum EventKind {
     /// A borough was created.
     BoroughCreated,
+    /// What a borough may have was changed, or its title.
+    BoroughChanged,
     /// A workload was created or changed.
     WorkloadApplied,
     /// Its count was changed.
@@ -231,6 +237,7 @@ impl EventKind {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::BoroughCreated => "borough-created",
+            Self::BoroughChanged => "borough-changed",
             Self::WorkloadApplied => "workload-applied",
             Self::WorkloadScaled => "workload-scaled",
             Self::WorkloadStopped => "workload-stopped",

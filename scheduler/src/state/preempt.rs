@@ -4,13 +4,17 @@
 //! Who waits is *awaited* on the host from then on: nothing that is not more urgent is placed there until it is, so that the room it is made
 //! does not go to others piece by piece. It may still be placed elsewhere, if there is room earlier.
 //!
-//! Decisions. *Only what has a strictly lower priority makes way*: so nobody ever makes way for whom he displaced, and there are no cycles. *Who makes way is
+//! Decisions. *What has a strictly lower priority makes way*, and beside it, whatever its priority, *what other boroughs have beyond their guarantees, for one that
+//! would be within its own*: what is guaranteed is lent while it is not used. *Nothing is taken of another borough's guarantee*, for either. So nobody makes
+//! way for whom he displaced, and there are no cycles: whoever took back what he is guaranteed has no more than that. *Who makes way is
 //! told to stop as by a rollout*, with the grace of its spec, and its successor waits for a host at once. *What is stopping already counts as gone*
 //! when it is asked how much more has to go: where that is enough, nobody else makes way.
 
 use std::{collections::BTreeSet, sync::Arc};
 
-use supercloud_proto::{id::InstanceId, instance::Desired};
+use supercloud_proto::{
+    amount::Amounts, id::InstanceId, instance::Desired, name::BoroughName, spec::MAX_PRIORITY,
+};
 
 use super::{
     State,
@@ -20,15 +24,61 @@ use super::{
     model::{Host, Instance},
 };
 
-/// Whether an instance may make way for a request.
-pub fn may_make_way(instance: &Instance, request: &Request<'_>) -> bool {
+/// What boroughs have of what they are guaranteed: in the state, or in a pass that has given and taken more.
+pub trait Guarantees {
+    /// How much of a borough's work may make way for others.
+    fn surplus(&self, borough: &BoroughName) -> Amounts;
+    /// Whether a borough may take back what it is guaranteed for something more.
+    fn claims(&self, borough: &BoroughName, needed: Amounts) -> bool;
+}
+
+impl Guarantees for State {
+    fn surplus(&self, borough: &BoroughName) -> Amounts {
+        self.allowance_of(borough).surplus(self.staying_by(borough))
+    }
+
+    fn claims(&self, borough: &BoroughName, needed: Amounts) -> bool {
+        self.allowance_of(borough).claims(self.staying_by(borough), needed)
+    }
+}
+
+/// Rank of what takes back what it is guaranteed: above all priorities.
+const CLAIM: u32 = MAX_PRIORITY + 1;
+
+/// The rank with which a request waits for these to make way.
+pub fn rank<'v>(request: &Request<'_>, mut victims: impl Iterator<Item = &'v Instance>) -> u32 {
+    let priority = request.spec.priority;
+    if victims.all(|victim| victim.spec().priority < priority) { priority } else { CLAIM }
+}
+
+/// Whether these may make way together: no borough but that of the request loses more than it has beyond its guarantee.
+pub fn are_spare<'v>(
+    victims: impl Iterator<Item = &'v Instance>,
+    request: &Request<'_>,
+    guarantees: &impl Guarantees,
+) -> bool {
+    let mut lost: Vec<(&BoroughName, Amounts)> = Vec::new();
+    for victim in victims.filter(|victim| victim.workload().borough != request.key.borough) {
+        let borough = &victim.workload().borough;
+        let taken = victim.takes().map_or(Amounts::default(), |placed| placed.taken);
+        match lost.iter_mut().find(|(of, _)| *of == borough) {
+            Some((_, amounts)) => *amounts = amounts.saturating_add(taken),
+            None => lost.push((borough, taken)),
+        }
+    }
+    lost.into_iter().all(|(borough, amounts)| amounts.within(guarantees.surplus(borough)))
+}
+
+/// Whether an instance may make way for a request, which has a claim or not; what its borough is guaranteed is not looked at.
+pub fn may_make_way(instance: &Instance, request: &Request<'_>, has_claim: bool) -> bool {
+    let is_other = instance.workload().borough != request.key.borough;
     let is_company = || {
         let together = &request.spec.place.together;
         instance.workload().borough == request.key.borough && together.contains(&instance.workload().workload)
     };
     instance.placed.is_some()
         && instance.is_to_stay()
-        && instance.spec().priority < request.spec.priority
+        && (instance.spec().priority < request.spec.priority || has_claim && is_other)
         && !is_company()
 }
 
@@ -93,8 +143,11 @@ pub(super) fn is_right(state: &State, host: &Host, preemption: &Preemption) -> b
     let (candidate, request) = (Candidate::new(state, host), Request::of(instance));
     let victims: BTreeSet<InstanceId> = preemption.victims.iter().copied().collect();
     let known: Vec<&Arc<Instance>> = victims.iter().filter_map(|id| state.instance(*id)).collect();
-    let may = |victim: &&Arc<Instance>| victim.host() == Some(host.id) && may_make_way(victim, &request);
-    if known.len() != preemption.victims.len() || !known.iter().all(may) {
+    let has_claim = state.claims(&request.key.borough, request.demand);
+    let may =
+        |victim: &&Arc<Instance>| victim.host() == Some(host.id) && may_make_way(victim, &request, has_claim);
+    let are_spare = || are_spare(known.iter().map(|victim| victim.as_ref()), &request, state);
+    if known.len() != preemption.victims.len() || !known.iter().all(may) || !are_spare() {
         return false;
     }
     let later = expected(&candidate, &request, |id| victims.contains(&id));

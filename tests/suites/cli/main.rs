@@ -53,6 +53,11 @@ fn a_workloads_life() -> Outcome {
 }
 
 #[test]
+fn quotas() -> Outcome {
+    World::with(SMALL, |world| transcript::play(world, "quotas.txt"))
+}
+
+#[test]
 fn usage() -> Outcome {
     World::with(NO_HOST, |world| transcript::play(world, "usage.txt"))
 }

@@ -1,6 +1,8 @@
 //! What would make an instance fit that fits nowhere: small changes of its spec or of the estate, each tried on a copy of the state by what a pass does to
 //! give one instance a host. What was not seen to work is not told.
 //!
+//! What its borough's quota keeps is told what would let it in: a larger quota, or asking for less.
+//!
 //! Decisions. *One change at a time*: what needs two is for the reasons of the filters to tell. *The instance goes first in the trial*, so that a change is
 //! told even where others wait for the same room, and a trial costs a look at all hosts and not at all that waits. *Nobody is named whose work would
 //! have to go*, since explanations go to tenants: it is told how much has to be freed, and the trial frees it by the least urgent work, the youngest first.
@@ -23,7 +25,7 @@ use crate::{
         trial::Trial,
     },
     state::{
-        Command, Host, HostUse, Instance, RevisionRecord, State,
+        BoroughChange, Command, Host, HostUse, Instance, RevisionRecord, State,
         apply::hosts::verdict_of,
         fits::{Candidate, Misfit, Reason, Request},
     },
@@ -39,7 +41,7 @@ const NEW_HOST: &str = "new-host";
 /// A change that would make an instance fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suggestion {
-    /// `resize` or `relax` the spec, `open-host`, `free-host` or `add-host`.
+    /// `resize` or `relax` the spec, `raise-quota`, `open-host`, `free-host` or `add-host`.
     pub kind: &'static str,
     /// In words.
     pub change: String,
@@ -47,7 +49,7 @@ pub struct Suggestion {
     pub host: Option<HostName>,
 }
 
-/// What would make this instance fit; nothing where it has a host, fits somewhere already, or no single change helps. It looks at all hosts for each
+/// What would give this instance a host; nothing where it has one, could have one already, or no single change helps. It looks at all hosts for each
 /// change that is tried: on a large estate keep it off the threads that answer others.
 pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Suggestion> {
     let ledger = Ledger::new(state);
@@ -56,14 +58,18 @@ pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Sugge
         .slots()
         .map(|slot| (slot, ledger.candidate(slot).misfits(&request).collect::<Vec<_>>()))
         .collect();
-    if !instance.is_pending() || found.iter().any(|(_, misfits)| misfits.is_empty()) {
+    if !instance.is_pending() {
         return Vec::new();
     }
+    let fits_somewhere = found.iter().any(|(_, misfits)| misfits.is_empty());
     let sought = Sought { state, instance, now, ledger: &ledger, request, found };
-    let ideas =
-        sought.resized().into_iter().chain(sought.opened()).chain(sought.freed()).chain(sought.added());
-    let ideas = ideas.chain(sought.tolerated()).chain(sought.relaxed());
-    ideas.take(MAX_TRIALS).filter(|idea| sought.works(idea)).map(|idea| idea.told).collect()
+    let mut ideas = sought.let_in();
+    if !fits_somewhere {
+        ideas.extend(sought.resized());
+        ideas.extend(sought.opened().into_iter().chain(sought.freed()).chain(sought.added()));
+        ideas.extend(sought.tolerated().into_iter().chain(sought.relaxed()));
+    }
+    ideas.into_iter().take(MAX_TRIALS).filter(|idea| sought.works(idea)).map(|idea| idea.told).collect()
 }
 
 /// A change, and what to try.
@@ -79,6 +85,7 @@ enum Estate {
     Open(HostName),
     Free(Vec<Arc<Instance>>),
     Add(Arc<Inventory>),
+    Allow(BoroughChange),
 }
 
 /// What is looked for.
@@ -103,11 +110,21 @@ impl Sought<'_> {
             }
             Estate::Free(instances) => trial.let_go(instances.iter()),
             Estate::Add(inventory) => add_host(&mut trial, inventory),
+            Estate::Allow(change) => {
+                let (name, change) = (self.request.key.borough.clone(), change.clone());
+                drop(trial.apply(Command::SetBorough { name, change }));
+            }
         }
         let own = &self.instance.record;
         let spec = idea.spec.clone().map_or_else(|| own.spec.clone(), Arc::new);
         let record = Arc::new(RevisionRecord { spec, ..RevisionRecord::clone(own) });
-        Shapes::default().place(&mut Ledger::new(&trial.state), &record, self.instance.id, None).is_some()
+        let demand = Request::new(&record.key, &record.spec).demand;
+        let is_charged = self.instance.awaited().is_some();
+        let is_let_in = is_charged || trial.state.excesses(&record.key.borough, demand).is_empty();
+        is_let_in
+            && Shapes::default()
+                .place(&mut Ledger::new(&trial.state), &record, self.instance.id, None)
+                .is_some()
     }
 
     fn host(&self, slot: Slot) -> &Host {
@@ -139,10 +156,39 @@ impl Sought<'_> {
         self.short().filter(may).min_by_key(|(slot, missing)| (parts(*missing).into_iter().max(), *slot))
     }
 
-    /// Asking for less: what the nearest host has.
-    fn resized(&self) -> Vec<Idea> {
+    /// What its borough's quota lets in: more quota, or asking for what is left of it.
+    fn let_in(&self) -> Vec<Idea> {
+        let borough = &self.request.key.borough;
+        let quota = self.state.allowance_of(borough).quota;
+        let whole = self.state.taken_by(borough) + self.request.demand;
+        let missing = whole.saturating_sub(quota.most());
+        if missing == Amounts::default() {
+            return Vec::new();
+        }
+        let change = BoroughChange {
+            quota_cpu: (missing.cpu.0 > 0).then_some(Some(whole.cpu)),
+            quota_memory: (missing.memory.0 > 0).then_some(Some(whole.memory)),
+            quota_disk: (missing.disk.0 > 0).then_some(Some(whole.disk)),
+            ..BoroughChange::default()
+        };
+        let (by, to) = (amounts_text(missing, missing), amounts_text(whole, missing));
+        let words = format!("raise {borough}'s quota by {by}, to {to}, which operators decide");
+        let told = Suggestion { kind: "raise-quota", change: words, host: None };
+        let raised = Idea { told, spec: None, estate: Estate::Allow(change) };
+        [raised].into_iter().chain(self.resize(missing, None)).collect()
+    }
+
+    /// Asking for so much less; `None` where that is less than anything can run with.
+    fn resize(&self, missing: Amounts, slot: Option<Slot>) -> Option<Idea> {
+        let (less, mut spec) = (self.less(missing)?, self.instance.spec().clone());
+        (spec.resources.cpu, spec.resources.memory, spec.resources.disk) = (less.cpu, less.memory, less.disk);
+        Some(self.of_spec("resize", format!("ask for {}", amounts_text(less, missing)), spec, slot))
+    }
+
+    /// What would be asked for then.
+    fn less(&self, missing: Amounts) -> Option<Amounts> {
         let asked = self.instance.spec().resources.amounts();
-        let less = |missing: Amounts| Amounts {
+        let less = Amounts {
             cpu: MilliCpu(asked.cpu.0.saturating_sub(missing.cpu.0)),
             memory: Bytes(match missing.memory.0 {
                 0 => asked.memory.0,
@@ -150,20 +196,14 @@ impl Sought<'_> {
             }),
             disk: Bytes(asked.disk.0.saturating_sub(missing.disk.0)),
         };
-        let least = self.instance.spec().least_amounts();
-        let remains = |_, missing| least.within(less(missing));
-        let mut ideas = Vec::new();
-        if let Some((slot, missing)) = self.nearest_short(remains) {
-            let (less, mut spec) = (less(missing), self.instance.spec().clone());
-            (spec.resources.cpu, spec.resources.memory, spec.resources.disk) =
-                (less.cpu, less.memory, less.disk);
-            ideas.push(self.of_spec(
-                "resize",
-                format!("ask for {}", amounts_text(less, missing)),
-                spec,
-                Some(slot),
-            ));
-        }
+        self.instance.spec().least_amounts().within(less).then_some(less)
+    }
+
+    /// Asking for less: what the nearest host has.
+    fn resized(&self) -> Vec<Idea> {
+        let nearest = self.nearest_short(|_, missing| self.less(missing).is_some());
+        let mut ideas: Vec<Idea> =
+            nearest.and_then(|(slot, missing)| self.resize(missing, Some(slot))).into_iter().collect();
         ideas.extend(
             (0..self.instance.spec().resources.devices.len()).filter_map(|place| self.fewer_devices(place)),
         );

@@ -8,6 +8,7 @@ use crate::{
     state::{
         Instance,
         fits::{FILTERS, must_wait_for},
+        quota,
     },
 };
 
@@ -24,10 +25,10 @@ pub(super) fn of_instance(survey: &Survey<'_>, instance: &Instance, now: UnixMil
         let wait = instance.not_before().saturating_sub(now);
         return match (wait, survey.chosen()) {
             (0, _) => of_request(survey, &who),
-            (_, None) => format!("{}; it waits another {} anyway", of_request(survey, &who), seconds(wait)),
-            (_, Some(slot)) => {
+            (_, Some(slot)) if survey.excesses.is_empty() => {
                 format!("{who} waits another {}; {} would take it now", seconds(wait), survey.name(slot))
             }
+            _ => format!("{}; it waits another {} anyway", of_request(survey, &who), seconds(wait)),
         };
     };
     let Some(slot) = survey.home else {
@@ -73,8 +74,16 @@ pub(super) fn of_spec(survey: &Survey<'_>, key: &WorkloadKey) -> String {
     of_request(survey, &format!("an instance of {key}"))
 }
 
-/// Of what has no host yet.
+/// Of what has no host yet: first what its borough's quota has against it, then how it stands with the hosts.
 fn of_request(survey: &Survey<'_>, who: &str) -> String {
+    if survey.excesses.is_empty() {
+        return of_hosts(survey, who);
+    }
+    let quota = quota::words(&survey.request.key.borough, &survey.excesses);
+    format!("{who} waits since {quota}; apart from that {}", of_hosts(survey, "it"))
+}
+
+fn of_hosts(survey: &Survey<'_>, who: &str) -> String {
     let all = survey.ledger.slots().len();
     let fitting = survey.fitting.len();
     if all == 0 {

@@ -8,11 +8,12 @@
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
 //!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]
 //!         device=KIND[:count=][:share=][:models=A|B][:require=CONDITION]]
+//!     borough NAME [quota-cpu= quota-memory= quota-disk= (none: lifted) guarantee-cpu= guarantee-memory= guarantee-disk= weight=]
 //!     scale BOROUGH/NAME COUNT      report BOROUGH/NAME SLOT STATE [REASON]      time SECONDS (moves the clock on)
 //!     level (raises the feature level to the highest)      gone BOROUGH/NAME SLOT (those of it that are to stop are gone)
 //!     pass [PLACEMENTS]      explain BOROUGH/NAME SLOT      explain-spec ...as workload...      plan ...as workload... [; ...]      hosts
 
-use std::{env, fs, path::Path};
+use std::{env, fs, path::Path, str::FromStr};
 
 use supercloud_proto::{
     amount::{Bytes, MilliCpu},
@@ -24,7 +25,12 @@ use supercloud_proto::{
 };
 
 use super::estate::{Estate, inventory, spec, vm};
-use crate::placement::{Explanation, explain, pass::MAX_PLACEMENTS, plan};
+use crate::placement::{
+    Explanation, explain,
+    pass::{MAX_PLACEMENTS, Why},
+    plan,
+};
+use crate::state::{BoroughChange, Quota};
 
 #[test]
 fn cases_print_what_is_written_in_them() {
@@ -85,6 +91,9 @@ fn run(estate: &mut Estate, line: &str) -> String {
         ("close", [name]) => estate.schedulable(name, false),
         ("open", [name]) => estate.schedulable(name, true),
         ("workload", settings) => estate.workload(&spec_of(settings)),
+        ("borough", [name, settings @ ..]) => {
+            estate.allow(&BoroughName::new(name).unwrap(), &borough_change_of(settings));
+        }
         ("scale", [key, count]) => estate.scale(&key_of(key), count.parse().unwrap()),
         ("report", [key, slot, state, reason @ ..]) => {
             let instance = estate.instance(&key_of(key), slot.parse().unwrap());
@@ -144,7 +153,8 @@ fn passed(estate: &mut Estate, limit: usize) -> String {
     }
     for shape in &plan.unplaced {
         let (workload, revision) = (&shape.workload, shape.revision);
-        out += &format!("unplaced: {} of {workload} revision {revision}\n", shape.instances);
+        let why = if shape.why == Why::Quota { ", kept by quota" } else { "" };
+        out += &format!("unplaced: {} of {workload} revision {revision}{why}\n", shape.instances);
     }
     if let Some(at) = plan.next_wake {
         out += &format!("next wake in {} s\n", (at - estate.now) / 1000);
@@ -164,6 +174,9 @@ fn explained(explanation: &Explanation) -> String {
         for reason in &filter.reasons {
             out += &format!("    {} x {}\n", reason.hosts, reason.reason);
         }
+    }
+    for excess in &explanation.quota {
+        out += &format!("  quota: {excess}\n");
     }
     if let Some(nearest) = &explanation.nearest {
         out += &format!("  nearest {}\n", nearest.host);
@@ -187,12 +200,12 @@ fn planned(estate: &mut Estate, settings: &[&str]) -> String {
     for spec in &specs {
         estate.borough(&spec.borough);
     }
-    let plans = match plan::plan(&estate.state, &specs, estate.now) {
-        Ok(plans) => plans,
+    let plan = match plan::plan(&estate.state, &specs, estate.now) {
+        Ok(plan) => plan,
         Err(refused) => return format!("refused: {refused:?}\n"),
     };
     let mut out = String::new();
-    for plan in plans {
+    for plan in plan.workloads {
         out += &format!("{}: {:?}, revision {}\n", plan.workload, plan.change, plan.revision);
         for diff in &plan.diffs {
             let text = |value: &Option<String>| value.clone().unwrap_or_else(|| "unset".to_owned());
@@ -212,7 +225,17 @@ fn planned(estate: &mut Estate, settings: &[&str]) -> String {
         }
         if let Some(because) = &plan.unplaced_because {
             out += &format!("  unplaced: {}: {}\n", plan.unplaced, because.summary);
+            for told in &because.changes {
+                out += &format!("  would fit: {} ({})\n", told.change, told.kind);
+            }
         }
+    }
+    for of in plan.boroughs.iter().filter(|of| of.quota != Quota::default()) {
+        let (before, after) = (of.before, of.after);
+        out += &format!(
+            "{}: cpu {} -> {}, memory {} -> {}\n",
+            of.borough, before.cpu, after.cpu, before.memory, after.memory
+        );
     }
     out
 }
@@ -298,6 +321,30 @@ fn inventory_of(settings: &[&str]) -> Inventory {
         }
     }
     found
+}
+
+fn borough_change_of(settings: &[&str]) -> BoroughChange {
+    fn limit<T: FromStr>(value: &str) -> Option<Option<T>> {
+        Some(if value == "none" { None } else { Some(amount(value)) })
+    }
+    fn amount<T: FromStr>(value: &str) -> T {
+        value.parse().unwrap_or_else(|_| panic!("no amount: {value}"))
+    }
+    let mut change = BoroughChange::default();
+    for setting in settings {
+        let (word, value) = setting.split_once('=').unwrap();
+        match word {
+            "quota-cpu" => change.quota_cpu = limit(value),
+            "quota-memory" => change.quota_memory = limit(value),
+            "quota-disk" => change.quota_disk = limit(value),
+            "guarantee-cpu" => change.guarantee_cpu = Some(amount(value)),
+            "guarantee-memory" => change.guarantee_memory = Some(amount(value)),
+            "guarantee-disk" => change.guarantee_disk = Some(amount(value)),
+            "weight" => change.weight = Some(amount(value)),
+            _ => panic!("no such setting: {word}"),
+        }
+    }
+    change
 }
 
 fn spec_of(settings: &[&str]) -> WorkloadSpec {

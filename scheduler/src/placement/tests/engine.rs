@@ -6,6 +6,7 @@ use supercloud_proto::{
 };
 
 use super::{
+    allowances::{RandomAllowance, allow, random_allowance},
     estate::{Estate, inventory, spec},
     property::{RandomHost, RandomWorkload, add_host, random_host, random_workload, wanted},
 };
@@ -24,6 +25,7 @@ enum Event {
     Workload(u8, RandomWorkload),
     Scale(u8, u32),
     Report(u8, u8),
+    Allow(u8, RandomAllowance),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -36,6 +38,7 @@ fn event() -> impl Strategy<Value = Event> {
         3 => (number(), random_workload()).prop_map(|(number, workload)| Event::Workload(number, workload)),
         2 => (number(), 0u32..8).prop_map(|(number, count)| Event::Scale(number, count)),
         3 => (any::<u8>(), 0u8..3).prop_map(|(which, state)| Event::Report(which, state)),
+        2 => (0u8..3, random_allowance()).prop_map(|(borough, allowance)| Event::Allow(borough, allowance)),
     ]
 }
 
@@ -59,6 +62,7 @@ fn happen(estate: &mut Estate, event: &Event) {
             drop(estate.apply(Command::ScaleWorkload { key, count: *count }));
         }
         Event::Report(which, state) => report(estate, usize::from(*which), *state),
+        Event::Allow(borough, allowance) => allow(estate, *borough, allowance),
         Event::Judge(..) | Event::Close(..) => {}
     }
 }

@@ -14,7 +14,7 @@ use supercloud_proto::{
 
 use crate::{
     placement::pass::{self, Limits, Plan, pass},
-    state::{Command, Done, Entry, HostVerdict, Instance, Outcome, State, level::KNOWN},
+    state::{BoroughChange, Command, Done, Entry, HostVerdict, Instance, Outcome, State, level::KNOWN},
 };
 
 /// A state and a clock.
@@ -66,6 +66,12 @@ impl Estate {
         if !self.state.boroughs().contains_key(name) {
             self.must(Command::CreateBorough { name: name.clone(), title: name.to_string() });
         }
+    }
+
+    /// Changes a borough, and creates it where it is new.
+    pub(super) fn allow(&mut self, name: &BoroughName, change: &BoroughChange) {
+        self.borough(name);
+        self.must(Command::SetBorough { name: name.clone(), change: change.clone() });
     }
 
     pub(super) fn scale(&mut self, key: &WorkloadKey, count: u32) {

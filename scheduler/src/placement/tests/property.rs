@@ -18,11 +18,14 @@ use supercloud_proto::{
     spec::{Driver, DriverKind, Port, Prefer, Protocol, SpreadOver, WorkloadSpec},
 };
 
-use super::estate::{Estate, inventory, spec, vm};
+use super::{
+    allowances::{self, Accounts, RandomAllowance, random_allowance},
+    estate::{Estate, inventory, spec, vm},
+};
 use crate::{
     placement::{
         explain,
-        pass::{Limits, Plan, pass},
+        pass::{Limits, Plan, Why, pass},
     },
     state::{
         Host, HostUse, Instance, State,
@@ -30,7 +33,7 @@ use crate::{
     },
 };
 
-const MIB: u64 = 1 << 20;
+pub(super) const MIB: u64 = 1 << 20;
 
 #[derive(Debug, Clone, Default)]
 pub(super) struct RandomHost {
@@ -103,8 +106,13 @@ prop_compose! {
     }
 }
 
+/// What the boroughs may have; some have it all.
+fn random_boroughs() -> impl Strategy<Value = Vec<Option<RandomAllowance>>> {
+    prop::collection::vec(prop::option::of(random_allowance()), BOROUGHS.len())
+}
+
 /// Whose workloads are.
-const BOROUGHS: [&str; 3] = ["camden", "barnet", "hackney"];
+pub(super) const BOROUGHS: [&str; 3] = ["camden", "barnet", "hackney"];
 
 /// What a condition may say of a host's tier.
 const SIGNS: [&str; 7] = ["==", "!=", "not in", "<", "<=", ">=", ">"];
@@ -295,7 +303,7 @@ fn gpus_free(load: &Load, host: &Host, asked: &DeviceRequest) -> bool {
 }
 
 /// Processor and memory of one instance.
-fn needs(spec: &WorkloadSpec) -> (u64, u64) {
+pub(super) fn needs(spec: &WorkloadSpec) -> (u64, u64) {
     let (cpu, memory) = (spec.resources.cpu.0, spec.resources.memory.0);
     (cpu, memory + overhead(matches!(spec.tasks[0].driver, Driver::Vm(_)), cpu, memory))
 }
@@ -352,7 +360,8 @@ fn would_go_without(state: &State, host: &Host, instance: &Instance, gone: &[Ins
 /// Whether room is kept on a host for what is as urgent, and not for the instance.
 fn is_kept_for_others(state: &State, host: &Host, instance: &Instance) -> bool {
     let awaited = |other: &&Arc<Instance>| {
-        other.awaited_host() == Some(host.id) && other.spec().priority >= instance.spec().priority
+        let awaited = other.awaited().filter(|awaited| awaited.host == host.id);
+        awaited.is_some_and(|awaited| awaited.rank >= instance.spec().priority)
     };
     instance.awaited_host() != Some(host.id) && state.pending().any(|other| awaited(&other))
 }
@@ -367,8 +376,15 @@ fn neighbours_agree(load: &Load, instance: &Instance) -> bool {
         && together.iter().all(is_there)
 }
 
-fn estate_of(hosts: &[RandomHost], workloads: &[RandomWorkload]) -> Estate {
+fn estate_of(
+    hosts: &[RandomHost],
+    workloads: &[RandomWorkload],
+    boroughs: &[Option<RandomAllowance>],
+) -> Estate {
     let mut estate = Estate::default();
+    for (number, allowance) in (0..).zip(boroughs) {
+        allowance.iter().for_each(|allowance| allowances::allow(&mut estate, number, allowance));
+    }
     for (number, host) in hosts.iter().enumerate() {
         add_host(&mut estate, &format!("h{number}"), host);
     }
@@ -508,39 +524,26 @@ fn rank(mix_of: &State, state: &State, host: &Host, instance: &Instance) -> (Vec
     (crowd, Reverse(worth(mix_of, state, host, instance)), host.id.0)
 }
 
-/// Whoever is more urgent is tried first; among equals the borough with the fewest whole 4096ths of the estate's processors or memory, whichever are more;
-/// and of a borough whoever is older.
+/// Whoever is more urgent is tried first; among equals the borough that stands first (see `allowances`); and of a borough whoever is older.
 fn check_order(state: &State, plan: &Plan) {
-    let mut taken: BTreeMap<String, (u64, u64)> = BTreeMap::new();
-    for instance in state.instances().values().filter(|instance| instance.takes().is_some()) {
-        add(&mut taken, instance);
-    }
+    let mut taken = allowances::accounts(state);
     let hosts = || state.hosts().values().map(|host| &host.inventory);
     let whole = [
         hosts().map(|of| of.capacity.cpu.0).sum::<u64>(),
         hosts().map(|of| of.capacity.memory.0.saturating_sub(of.reserved.memory.0)).sum(),
     ];
-    let steps =
-        |part: u64, whole: u64| if whole == 0 { 0 } else { u128::from(part) * 4_096 / u128::from(whole) };
-    let rank = |taken: &BTreeMap<String, (u64, u64)>, instance: &Instance| {
+    let rank = |taken: &Accounts, instance: &Instance| {
         let borough = instance.workload().borough.to_string();
-        let (cpu, memory) = taken.get(&borough).copied().unwrap_or_default();
-        let share = steps(cpu, whole[0]).max(steps(memory, whole[1]));
-        (u32::MAX - instance.spec().priority, share, borough, instance.id)
+        let standing = allowances::standing(state, whole, taken, &borough);
+        (u32::MAX - instance.spec().priority, standing, borough, instance.id)
     };
     let placed: Vec<_> =
         plan.placements.iter().map(|placement| state.instance(placement.instance).unwrap()).collect();
     for (place, instance) in placed.iter().enumerate() {
         let first = placed[place..].iter().map(|other| rank(&taken, other)).min();
         assert_eq!(Some(rank(&taken, instance)), first, "another one's turn");
-        add(&mut taken, instance);
+        allowances::add(&mut taken, instance);
     }
-}
-
-fn add(taken: &mut BTreeMap<String, (u64, u64)>, instance: &Instance) {
-    let (cpu, memory) = needs(instance.spec());
-    let of = taken.entry(instance.workload().borough.to_string()).or_default();
-    *of = (of.0 + cpu, of.1 + memory);
 }
 
 proptest! {
@@ -550,20 +553,22 @@ proptest! {
     fn a_pass_gives_only_what_is_there_and_leaves_nothing_that_would_fit(
         hosts in prop::collection::vec(random_host(), 0..7),
         workloads in prop::collection::vec(random_workload(), 1..7),
+        boroughs in random_boroughs(),
         limit in 1usize..40,
     ) {
-        let mut estate = estate_of(&hosts, &workloads);
+        let mut estate = estate_of(&hosts, &workloads, &boroughs);
+        check_order(&estate.state, &pass(&estate.state, 0, Limits { placements: limit }));
         estate.raise_level();
         let again = pass(&estate.state, 0, Limits { placements: limit });
         let plan = pass(&estate.state.clone(), 0, Limits { placements: limit });
         prop_assert_eq!(&plan, &again, "the same state gives another plan");
-        check_order(&estate.state, &plan);
         // One by one, as apply does, every placement is let in by the one rule.
         let mut state = estate.state.clone();
         for placement in &plan.placements {
             let instance = state.instance(placement.instance).unwrap().clone();
             let host = state.host(placement.host).unwrap().clone();
             prop_assert!(would_go(&state, &host, &instance));
+            prop_assert!(allowances::would_be_let_in(&state, &instance), "{} is beyond a quota", instance.id);
             let own = |other: &&Arc<Host>| instance.awaited_host().is_none_or(|kept| {
                 other.id == kept || !would_go(&state, state.host(kept).unwrap(), &instance)
             });
@@ -585,21 +590,30 @@ proptest! {
             prop_assert_eq!(lost, i128::from(before.1), "other devices would leave more");
         }
         check_loads(&state);
-        // Passes end, and what then still waits goes nowhere, says the naive judge.
+        allowances::check_quotas(&state);
+        // Passes end, and what then still waits goes nowhere, or a quota keeps it, says the naive judge.
         while estate.pass(limit).more {}
         check_loads(&estate.state);
+        allowances::check_quotas(&estate.state);
         let rest: Vec<_> = estate.state.pending().cloned().collect();
         for instance in &rest {
-            for host in estate.state.hosts().values() {
-                prop_assert!(!would_go(&estate.state, host, instance), "{} would go to {}", instance.id, host.name);
-            }
             let told = explain::instance(&estate.state, instance, 0);
+            let is_let_in = allowances::would_be_let_in(&estate.state, instance);
+            prop_assert_eq!(told.quota.is_empty(), is_let_in);
+            let going = estate.state.hosts().values().filter(|host| would_go(&estate.state, host, instance)).count();
+            prop_assert!(!is_let_in || going == 0, "{} would go somewhere", instance.id);
             let fallen: u32 = told.filters.iter().map(|filter| filter.hosts).sum();
-            prop_assert_eq!((told.fitting, fallen, told.nearest.is_some()), (0, told.hosts, told.hosts > 0));
+            prop_assert_eq!((told.fitting as usize, told.fitting + fallen), (going, told.hosts));
+            prop_assert_eq!(told.nearest.is_some(), told.hosts > 0 && going == 0);
         }
-        if !rest.iter().any(|instance| instance.awaited_host().is_some()) {
-            let unplaced: u32 = estate.full_pass().unplaced.iter().map(|shape| shape.instances).sum();
-            prop_assert_eq!(unplaced as usize, rest.len());
+        if rest.iter().any(|instance| instance.awaited_host().is_some()) {
+            return Ok(());
+        }
+        let unplaced = estate.full_pass().unplaced;
+        prop_assert_eq!(unplaced.iter().map(|shape| shape.instances).sum::<u32>() as usize, rest.len());
+        for shape in &unplaced {
+            let first = estate.state.instance(shape.first).unwrap();
+            prop_assert_eq!(shape.why == Why::Hosts, allowances::would_be_let_in(&estate.state, first));
         }
     }
 
@@ -608,7 +622,7 @@ proptest! {
         hosts in prop::collection::vec(random_host(), 1..7),
         workloads in prop::collection::vec(random_workload(), 1..7),
     ) {
-        let mut estate = estate_of(&hosts, &workloads);
+        let mut estate = estate_of(&hosts, &workloads, &[]);
         estate.pass(8);
         let mut checked = BTreeMap::new();
         for instance in estate.state.pending() {
@@ -629,8 +643,11 @@ proptest! {
         workloads in prop::collection::vec(random_workload(), 1..7),
         urgent in random_workload(),
         priority in 1u32..4,
+        boroughs in random_boroughs(),
     ) {
-        let mut estate = estate_of(&hosts, &workloads);
+        // What a quota keeps makes nobody go; that is for another test.
+        let boroughs: Vec<_> = boroughs.into_iter().map(|of| of.map(RandomAllowance::without_quota)).collect();
+        let mut estate = estate_of(&hosts, &workloads, &boroughs);
         while estate.pass(40).more {}
         estate.raise_level();
         let urgent = RandomWorkload { count: 1, priority, together: None, ..urgent };
@@ -680,8 +697,11 @@ fn cost_by_force<'i>(state: &State, victims: impl Iterator<Item = &'i Instance>)
 
 /// The least that it costs to make room on a host, by a look at every choice.
 fn cheapest_by_force(state: &State, host: &Host, instance: &Instance) -> Option<(u32, u32, u32, u32)> {
+    let own = &instance.workload().borough;
+    let is_guaranteed = allowances::would_be_guaranteed(state, instance);
     let is_less_urgent = |other: &&Arc<Instance>| {
-        other.host() == Some(host.id) && other.spec().priority < instance.spec().priority
+        let is_lower = other.spec().priority < instance.spec().priority;
+        other.host() == Some(host.id) && (is_lower || is_guaranteed && other.workload().borough != *own)
     };
     let less_urgent: Vec<_> = state.instances().values().filter(is_less_urgent).collect();
     // More than this is left to the rule that nobody goes who is not needed.
@@ -694,8 +714,9 @@ fn cheapest_by_force(state: &State, host: &Host, instance: &Instance) -> Option<
             .map(|(_, other)| &***other)
     };
     let makes_room = |choice: &u32| {
-        let reports = chosen(*choice).map(|gone| gone.id).collect::<Vec<_>>();
-        would_go_without(state, host, instance, &reports)
+        let gone: Vec<&Instance> = chosen(*choice).collect();
+        let ids: Vec<InstanceId> = gone.iter().map(|gone| gone.id).collect();
+        allowances::are_lent(state, own, &gone) && would_go_without(state, host, instance, &ids)
     };
     choices.filter(makes_room).map(|choice| cost_by_force(state, chosen(choice))).min()
 }

@@ -161,7 +161,7 @@ impl Step<'_> {
         let awaiting: Vec<InstanceId> =
             self.state.used(host.id).awaited.iter().map(|(_, instance)| *instance).collect();
         for id in awaiting {
-            self.change(id, |instance| instance.set_awaited_host(None));
+            self.change(id, |instance| instance.set_awaited(None));
         }
         self.state.derived.remove_host(&host);
         self.state.hosts.remove(&host.id);

@@ -15,8 +15,8 @@ use crate::state::{
     command::{Done, Placement, Preemption},
     derived::Standing,
     fits::{Request, fits, must_wait_for},
-    model::{Background, EventKind, Instance, Placed, Workload},
-    preempt::is_right,
+    model::{Awaited, Background, EventKind, Instance, Placed, Workload},
+    preempt::{is_right, rank},
     sorted::densely,
 };
 
@@ -132,7 +132,8 @@ impl Step<'_> {
         let Some(host) = self.state.hosts.get(&placement.host) else { return false };
         let request = Request::of(instance).as_placed(placement);
         let waits = || must_wait_for(self.state, instance).is_some();
-        if !instance.is_pending() || waits() || fits(self.state, host, &request).is_err() {
+        let exceeds = || !self.state.excesses_with(instance).is_empty();
+        if !instance.is_pending() || waits() || exceeds() || fits(self.state, host, &request).is_err() {
             return false;
         }
         let devices = placement.devices.clone().into_boxed_slice();
@@ -145,7 +146,7 @@ impl Step<'_> {
             instance.state = InstanceState::Placed;
             instance.set_state_reason("");
             instance.set_devices(devices);
-            instance.set_awaited_host(None);
+            instance.set_awaited(None);
             instance.order_index = index;
             instance.changed = time;
         });
@@ -164,10 +165,13 @@ impl Step<'_> {
         let Some(host) = preemption.host else { return self.end_waiting(preemption.instance) };
         let Some(host) = self.state.hosts.get(&host) else { return false };
         let waits = || must_wait_for(self.state, instance).is_some();
-        if !instance.is_pending() || waits() || !is_right(self.state, host, preemption) {
+        let exceeds = || !self.state.excesses_with(instance).is_empty();
+        if !instance.is_pending() || waits() || exceeds() || !is_right(self.state, host, preemption) {
             return false;
         }
-        let priority = instance.spec().priority;
+        let victims = preemption.victims.iter().filter_map(|id| self.state.instance(*id));
+        let rank = rank(&Request::of(instance), victims.map(AsRef::as_ref));
+        let awaited = Awaited { host: host.id, rank };
         let text = format!("waits on {}, where {} make way for it", host.name, preemption.victims.len());
         let note = Note::new(
             EventKind::InstanceAwaiting,
@@ -176,10 +180,10 @@ impl Step<'_> {
             Text::Said(text.into()),
         );
         self.tellings.note(note);
-        self.change(preemption.instance, |instance| instance.set_awaited_host(preemption.host));
+        self.change(preemption.instance, |instance| instance.set_awaited(Some(awaited)));
         for victim in &preemption.victims {
             let Some(victim) = self.state.instances.get(victim).cloned() else { continue };
-            self.succeed(&victim, &format!("makes way for more urgent work, of priority {priority}"));
+            self.succeed(&victim, "makes way for more urgent work");
         }
         true
     }
@@ -189,7 +193,7 @@ impl Step<'_> {
         let is_awaited =
             self.state.instances.get(&id).is_some_and(|instance| instance.awaited_host().is_some());
         if is_awaited {
-            self.change(id, |instance| instance.set_awaited_host(None));
+            self.change(id, |instance| instance.set_awaited(None));
         }
         is_awaited
     }

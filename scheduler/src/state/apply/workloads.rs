@@ -1,4 +1,4 @@
-//! Rules for boroughs and workloads: created, changed, scaled, stopped, forgotten.
+//! Rules for workloads: created, changed, scaled, stopped, forgotten.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -9,31 +9,20 @@ use imbl::{Vector, vector};
 use supercloud_proto::{
     id::{InstanceId, Revision},
     instance::Desired,
-    name::{BoroughName, WorkloadKey},
+    name::WorkloadKey,
     spec::WorkloadSpec,
 };
 
 use super::Step;
 use crate::state::{
     command::{Change, Done, Rejection},
-    model::{Borough, EventKind, RevisionRecord, Subject, Workload},
+    model::{EventKind, RevisionRecord, Subject, Workload},
 };
 
 /// Revisions kept of a workload beside those that instances still run.
 const KEPT_REVISIONS: usize = 10;
 
 impl Step<'_> {
-    pub(super) fn create_borough(&mut self, name: &BoroughName, title: &str) -> Result<Done, Rejection> {
-        if self.state.boroughs.contains_key(name) {
-            return Err(Rejection::Exists(format!("borough {name}")));
-        }
-        let borough = Borough { name: name.clone(), title: title.to_owned(), created: self.time };
-        self.state.boroughs.insert(name.clone(), Arc::new(borough));
-        let subject = Subject { borough: Some(name.clone()), ..Subject::default() };
-        self.event(EventKind::BoroughCreated, subject, format!("borough {title} created"));
-        Ok(Done::Nothing)
-    }
-
     pub(super) fn apply_workload(
         &mut self,
         spec: &WorkloadSpec,

@@ -61,7 +61,7 @@ mod tests {
     use supercloud_proto::{name::HostName, spec::WorkloadSpec};
 
     use super::*;
-    use crate::state::{Command, Entry, tests::world::service};
+    use crate::state::{BoroughChange, Command, Entry, tests::world::service};
 
     fn entry(command: Command) -> Vec<u8> {
         let entry = Entry {
@@ -106,6 +106,8 @@ mod tests {
         assert!(!is_long(&state, &entry(borough("Camden".to_owned()))));
         assert!(is_long(&state, &entry(borough("C".repeat(MANY_BYTES)))));
         assert!(!is_long(&state, &entry(Command::Place(Vec::new()))));
+        let name = BoroughName::new("camden").unwrap();
+        assert!(!is_long(&state, &entry(Command::SetBorough { name, change: BoroughChange::default() })));
         assert!(!is_long(&state, b"") && !is_long(&state, &[0xff; 9]), "what is no entry");
     }
 }

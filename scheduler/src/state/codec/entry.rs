@@ -15,6 +15,8 @@ use crate::state::{
     model::Grant,
 };
 
+use super::boroughs;
+
 type Stored = stored::entry::Command;
 
 /// A problem with a field, alone.
@@ -65,6 +67,10 @@ fn command(command: &Command) -> Stored {
         Command::CreateBorough { name, title } => {
             Stored::CreateBorough(stored::CreateBorough { name: name.into(), title: title.clone() })
         }
+        Command::SetBorough { name, change } => Stored::SetBorough(stored::SetBorough {
+            name: name.into(),
+            change: Some(boroughs::change_message(change)),
+        }),
         Command::ApplyWorkload { spec, expect_revision } => Stored::ApplyWorkload(stored::ApplyWorkload {
             spec: Some(spec.as_ref().into()),
             expect_revision: *expect_revision,
@@ -240,6 +246,10 @@ fn parse(command: Stored) -> Result<Command, Problems> {
     Ok(match command {
         Stored::Initialise(m) => Command::Initialise { cluster_id: m.cluster_id },
         Stored::CreateBorough(m) => Command::CreateBorough { name: parsed("name", &m.name)?, title: m.title },
+        Stored::SetBorough(m) => {
+            let change = m.change.ok_or_else(|| wrong("change", "a change", "none"))?;
+            Command::SetBorough { name: parsed("name", &m.name)?, change: boroughs::parse_change(change) }
+        }
         Stored::ApplyWorkload(m) => {
             let spec = m.spec.ok_or_else(|| wrong("spec", "a spec", "none"))?;
             Command::ApplyWorkload { spec: Box::new(spec.try_into()?), expect_revision: m.expect_revision }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::state::{
     State,
-    model::{Background, Instance, Placed, Ports, RevisionRecord, TaskSeen, TaskText},
+    model::{Awaited, Background, Instance, Placed, Ports, RevisionRecord, TaskSeen, TaskText},
 };
 
 /// Field of a `SnapshotRecord` that holds an instance.
@@ -89,9 +89,10 @@ fn body(state: &State, instance: &Instance, out: &mut Vec<u8>) {
             out.number(3, of.share.0);
         });
     }
-    if let Some(awaited) = instance.awaited_host() {
-        out.number(23, awaited.0);
-        out.text(24, state.host_name(awaited).map_or("", HostName::as_str));
+    if let Some(awaited) = instance.awaited() {
+        out.number(23, awaited.host.0);
+        out.text(24, state.host_name(awaited.host).map_or("", HostName::as_str));
+        out.number(25, awaited.rank);
     }
 }
 
@@ -149,6 +150,7 @@ struct Found<'a> {
     taken: Amounts,
     devices: Vec<&'a [u8]>,
     awaited_host: u32,
+    awaited_rank: u32,
 }
 
 impl Reader {
@@ -167,7 +169,8 @@ impl Reader {
             },
             failures: found.failures,
             devices: found.devices.iter().map(|device| device_name(device)).collect::<Result<_, _>>()?,
-            awaited_host: (found.awaited_host != 0).then_some(HostId(found.awaited_host)),
+            awaited: (found.awaited_host != 0)
+                .then_some(Awaited { host: HostId(found.awaited_host), rank: found.awaited_rank }),
         };
         Ok(Instance {
             id: parsed("id", found.id)?,
@@ -229,6 +232,7 @@ impl<'a> Found<'a> {
                 21 => found.taken = amounts(value.bytes())?,
                 22 => found.devices.push(value.bytes()),
                 23 => found.awaited_host = value.number() as u32,
+                25 => found.awaited_rank = value.number() as u32,
                 // The hosts' names (6, 24) are in the hosts' records; what else there may be a later version wrote.
                 _ => {}
             }
@@ -349,7 +353,7 @@ mod tests {
             replaces: (failures % 2 == 1).then_some(placed),
             failures: failures as u32,
             devices: Box::default(),
-            awaited_host: instance.is_pending().then_some(HostId(1)),
+            awaited: instance.is_pending().then_some(Awaited { host: HostId(1), rank: failures as u32 % 3 }),
         }
         .boxed();
         instance

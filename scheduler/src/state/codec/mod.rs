@@ -1,10 +1,11 @@
 //! The state's edge to what is stored and sent: entries and outcomes as bytes, records as messages, snapshots as streams of records.
-//! Generated types appear here and in `api`, nowhere else in the scheduler. Files: `entry`, `outcome`, `records` (messages) · `wire`, `instances` (straight
+//! Generated types appear here and in `api`, nowhere else in the scheduler. Files: `entry`, `outcome`, `records`, `boroughs` (messages) · `wire`, `instances` (straight
 //! to bytes) · `effort` (what applying an entry costs) · `snapshot`.
 
 use prost::Message;
 use supercloud_proto::{log::v1 as stored, problem::Problems};
 
+mod boroughs;
 mod effort;
 mod entry;
 mod instances;
@@ -13,9 +14,10 @@ mod records;
 mod snapshot;
 mod wire;
 
+pub use boroughs::{borough_message, parse_change as parse_borough_change, quota_message};
 pub use effort::is_long;
 pub use outcome::change_message;
-pub use records::{borough_message, host_message, workload_message, workload_revision_message};
+pub use records::{host_message, workload_message, workload_revision_message};
 pub use snapshot::RestoreError;
 
 use super::{

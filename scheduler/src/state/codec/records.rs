@@ -15,22 +15,8 @@ use supercloud_proto::{
 use super::entry::{parse_grant, parsed, token, wrong};
 use crate::state::{
     State,
-    model::{Borough, Host, Instance, RevisionRecord, Token, Workload},
+    model::{Host, Instance, RevisionRecord, Token, Workload},
 };
-
-/// A borough, without what is counted.
-pub fn borough_message(borough: &Borough) -> v1::Borough {
-    v1::Borough {
-        name: (&borough.name).into(),
-        title: borough.title.clone(),
-        created_ms: borough.created,
-        ..v1::Borough::default()
-    }
-}
-
-pub(super) fn parse_borough(message: v1::Borough) -> Result<Borough, Problems> {
-    Ok(Borough { name: parsed("name", &message.name)?, title: message.title, created: message.created_ms })
-}
 
 /// A workload, without counts and history.
 pub fn workload_message(workload: &Workload) -> v1::Workload {
@@ -173,6 +159,7 @@ impl State {
             report_sequence: instance.report_sequence,
             taken: instance.placed.as_ref().map(|placed| placed.taken.into()),
             devices: instance.given_devices().map(Into::into).collect(),
+            awaited_rank: instance.awaited().map_or(0, |awaited| awaited.rank),
             awaited_host_id: awaited.map_or(0, |id| id.0),
             awaited_host: awaited.and_then(|id| self.host_name(id)).map(String::from).unwrap_or_default(),
         }

@@ -14,6 +14,7 @@ use supercloud_proto::{
 };
 
 use super::{
+    boroughs,
     entry::wrong,
     instances, outcome, records,
     wire::{Reading, Value, varint},
@@ -90,7 +91,7 @@ impl State {
             last_host_id: self.next_host,
         }))?;
         for borough in self.boroughs.values() {
-            writer.record(Record::Borough(records::borough_message(borough)))?;
+            writer.record(Record::Borough(boroughs::borough_record(borough)))?;
         }
         for workload in self.workloads.values() {
             writer.record(Record::Workload(records::whole_workload_message(workload)))?;
@@ -167,7 +168,7 @@ impl State {
     fn take_in(&mut self, record: Record) -> Result<(), Problems> {
         match record {
             Record::Borough(message) => {
-                let borough = records::parse_borough(message)?;
+                let borough = boroughs::parse_borough(message)?;
                 self.boroughs.insert(borough.name.clone(), Arc::new(borough));
             }
             Record::Workload(message) => {

@@ -219,7 +219,7 @@ impl Amount {
     }
 
     /// So much of it as text that loses nothing.
-    fn exact(self, amount: u64) -> String {
+    pub fn exact(self, amount: u64) -> String {
         match self {
             Self::Cpu => MilliCpu(amount).to_string(),
             Self::Memory | Self::Disk => Bytes(amount).exact(),

@@ -58,8 +58,17 @@ pub struct Background {
     pub failures: u32,
     /// Names of its devices, in the order of [`Resources::each_device`](supercloud_proto::spec::Resources::each_device).
     pub devices: Box<[DeviceName]>,
-    /// The host on which others make way for it while it is pending.
-    pub awaited_host: Option<HostId>,
+    /// Where others make way for it while it is pending.
+    pub awaited: Option<Awaited>,
+}
+
+/// Where others make way for an instance.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Awaited {
+    /// The host.
+    pub host: HostId,
+    /// What has no higher priority than this does not get the room.
+    pub rank: u32,
 }
 
 impl Background {
@@ -122,16 +131,21 @@ impl Instance {
         }
     }
 
-    /// Says on which host others make way for it.
-    pub fn set_awaited_host(&mut self, host: Option<HostId>) {
-        if self.awaited_host() != host {
-            self.change_background(|background| background.awaited_host = host);
+    /// Says where others make way for it.
+    pub fn set_awaited(&mut self, awaited: Option<Awaited>) {
+        if self.awaited() != awaited {
+            self.change_background(|background| background.awaited = awaited);
         }
+    }
+
+    /// Where others make way for it while it is pending.
+    pub fn awaited(&self) -> Option<Awaited> {
+        self.background.as_ref().and_then(|background| background.awaited)
     }
 
     /// The host on which others make way for it while it is pending.
     pub fn awaited_host(&self) -> Option<HostId> {
-        self.background.as_ref().and_then(|background| background.awaited_host)
+        self.awaited().map(|awaited| awaited.host)
     }
 
     fn change_background(&mut self, change: impl FnOnce(&mut Background)) {

@@ -44,6 +44,18 @@ fn no_host_bears_too_much(state: &State) {
     }
 }
 
+/// No borough has more than its quota: true whenever something has just been placed.
+pub(super) fn check_quotas(state: &State) {
+    for (name, borough) in state.boroughs() {
+        let gone =
+            [InstanceState::Stopped, InstanceState::Completed, InstanceState::Failed, InstanceState::Lost];
+        let own = state.instances().values().filter(|instance| instance.workload().borough == *name);
+        let there = own.filter(|instance| !gone.contains(&instance.state));
+        let cpu: u64 = there.filter_map(|instance| Some(instance.placed.as_ref()?.taken.cpu.0)).sum();
+        assert!(borough.allowance.quota.cpu.is_none_or(|most| cpu <= most.0), "{name} has {cpu}");
+    }
+}
+
 /// At most one instance of a slot is wanted, and as many slots as the workload wants.
 fn every_slot_once(state: &State) {
     let mut slots = BTreeMap::new();

@@ -1,5 +1,6 @@
 //! Cases and properties of the state, and the small world that they play in.
 
+mod boroughs;
 mod cases;
 mod checker;
 mod properties;

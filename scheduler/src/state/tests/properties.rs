@@ -2,6 +2,7 @@
 
 use proptest::prelude::*;
 use supercloud_proto::{
+    amount::MilliCpu,
     host::HostState,
     id::{HostId, InstanceId},
     instance::InstanceState,
@@ -9,11 +10,11 @@ use supercloud_proto::{
 };
 
 use super::{
-    checker::check,
+    checker::{check, check_quotas},
     world::{World, inventory, key, service, web},
 };
 use crate::state::{
-    Command, Entry, HostVerdict, State,
+    BoroughChange, Command, Entry, HostVerdict, State,
     codec::{DecodeError, RestoreError},
     level::{FIRST, KNOWN},
 };
@@ -31,6 +32,7 @@ enum Step {
     Place { nth: usize, host: u8 },
     Replace { nth: usize },
     Report { nth: usize, state: usize, restarts: u32, from: Option<u8> },
+    Allow { cpu: Option<u64>, weight: u32 },
     Wait { millis: u64 },
 }
 
@@ -47,6 +49,7 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(|nth| Step::Replace { nth }),
         8 => (any::<usize>(), 0..InstanceState::ALL.len(), 0..3u32, proptest::option::weighted(0.1, 0..3u8))
             .prop_map(|(nth, state, restarts, from)| Step::Report { nth, state, restarts, from }),
+        1 => (proptest::option::of(0..4_000u64), 1..4u32).prop_map(|(cpu, weight)| Step::Allow { cpu, weight }),
         1 => (0..100_000u64).prop_map(|millis| Step::Wait { millis }),
     ]
 }
@@ -113,7 +116,9 @@ fn play(world: &mut World, step: &Step) {
             if waiting > 0 {
                 let id = world.state.pending().nth(n % waiting).unwrap().id;
                 let host = host_named(world, *host);
-                world.place(id, host);
+                if world.place(id, host) {
+                    check_quotas(&world.state);
+                }
             }
         }
         Step::Replace { nth: n } => {
@@ -127,6 +132,11 @@ fn play(world: &mut World, step: &Step) {
                 let host = from.map(|host| host_named(world, host)).or(own);
                 world.report_from(host.unwrap_or(HostId(1)), id, InstanceState::ALL[*state], *restarts);
             }
+        }
+        Step::Allow { cpu, weight } => {
+            let quota_cpu = Some(cpu.map(MilliCpu));
+            let change = BoroughChange { quota_cpu, weight: Some(*weight), ..BoroughChange::default() };
+            world.apply(Command::SetBorough { name: "camden".parse().unwrap(), change });
         }
         Step::Wait { millis } => world.now += millis,
     }

@@ -1,0 +1,151 @@
+//! What boroughs of random estates may have, with a naive judge of it: it adds up from the specs, and shares no code with what it judges.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use supercloud_proto::{
+    amount::{Bytes, MilliCpu},
+    instance::InstanceState,
+    name::BoroughName,
+};
+
+use super::property::{BOROUGHS, MIB, needs};
+use crate::{
+    placement::tests::estate::Estate,
+    state::{BoroughChange, Instance, State},
+};
+
+/// Amounts of processor and memory, in thousandths and MiB.
+#[derive(Debug, Clone, Default)]
+pub(super) struct RandomAllowance {
+    quota: (Option<u64>, Option<u64>),
+    guarantee: (u64, u64),
+    weight: u32,
+}
+
+prop_compose! {
+    pub(super) fn random_allowance()(
+        cpu in prop::option::of(0u64..6_000), mib in prop::option::of(0u64..6_000),
+        guarantee in (prop_oneof![Just(0), 0u64..4_000], prop_oneof![Just(0), 0u64..4_000]),
+        weight in prop::sample::select(vec![1, 50, 100, 200, 1_000]),
+    ) -> RandomAllowance {
+        let guarantee = (guarantee.0.min(cpu.unwrap_or(u64::MAX)), guarantee.1.min(mib.unwrap_or(u64::MAX)));
+        RandomAllowance { quota: (cpu, mib), guarantee, weight }
+    }
+}
+
+impl RandomAllowance {
+    pub(super) fn without_quota(self) -> Self {
+        Self { quota: (None, None), ..self }
+    }
+}
+
+/// Gives one of the boroughs, which is created where it is new, what it may have.
+pub(super) fn allow(estate: &mut Estate, borough: u8, random: &RandomAllowance) {
+    let name = BoroughName::new(BOROUGHS[usize::from(borough)]).unwrap();
+    let change = BoroughChange {
+        quota_cpu: Some(random.quota.0.map(MilliCpu)),
+        quota_memory: Some(random.quota.1.map(|mib| Bytes(mib * MIB))),
+        guarantee_cpu: Some(MilliCpu(random.guarantee.0)),
+        guarantee_memory: Some(Bytes(random.guarantee.1 * MIB)),
+        weight: Some(random.weight),
+        ..BoroughChange::default()
+    };
+    estate.allow(&name, &change);
+}
+
+/// What each borough has of processor and memory.
+pub(super) type Accounts = BTreeMap<String, (u64, u64)>;
+
+/// The same, added up from the specs of what stands on hosts and is not lost, or has others make way for it.
+pub(super) fn accounts(state: &State) -> Accounts {
+    let mut accounts = Accounts::new();
+    for instance in state.instances().values() {
+        let has_room = instance.takes().is_some() && instance.state != InstanceState::Lost;
+        if has_room || instance.awaited_host().is_some() {
+            add(&mut accounts, instance);
+        }
+    }
+    accounts
+}
+
+pub(super) fn add(accounts: &mut Accounts, instance: &Instance) {
+    let (cpu, memory) = needs(instance.spec());
+    let account = accounts.entry(instance.workload().borough.to_string()).or_default();
+    *account = (account.0 + cpu, account.1 + memory);
+}
+
+/// Whether the quota of its borough would let an instance in.
+pub(super) fn would_be_let_in(state: &State, instance: &Instance) -> bool {
+    let borough = &instance.workload().borough;
+    let (cpu, memory) = accounts(state).get(borough.as_str()).copied().unwrap_or_default();
+    let (more_cpu, more_memory) = needs(instance.spec());
+    let quota = &state.boroughs()[borough].allowance.quota;
+    instance.awaited_host().is_some()
+        || quota.cpu.is_none_or(|most| cpu + more_cpu <= most.0)
+            && quota.memory.is_none_or(|most| memory + more_memory <= most.0)
+}
+
+/// What of a borough's work would stay, were nobody to go who stays now.
+fn staying(state: &State, borough: &BoroughName) -> [u64; 2] {
+    let mut staying = Accounts::new();
+    let stays = |instance: &&std::sync::Arc<Instance>| instance.is_to_stay() && instance.placed.is_some();
+    state.instances().values().filter(stays).for_each(|instance| add(&mut staying, instance));
+    let (cpu, memory) = staying.get(borough.as_str()).copied().unwrap_or_default();
+    [cpu, memory]
+}
+
+fn guarantee(state: &State, borough: &BoroughName) -> [u64; 2] {
+    let guarantee = &state.boroughs()[borough].allowance.guarantee;
+    [guarantee.cpu.0, guarantee.memory.0]
+}
+
+/// Whether an instance would be within what is guaranteed to its borough.
+pub(super) fn would_be_guaranteed(state: &State, instance: &Instance) -> bool {
+    let borough = &instance.workload().borough;
+    let ((cpu, memory), has) = (needs(instance.spec()), staying(state, borough));
+    let of = |i: usize, needed: u64| (guarantee(state, borough)[i], has[i], needed);
+    let guaranteed: Vec<_> =
+        [of(0, cpu), of(1, memory)].into_iter().filter(|(guarantee, ..)| *guarantee > 0).collect();
+    guaranteed.iter().any(|(.., needed)| *needed > 0)
+        && guaranteed.iter().all(|(guarantee, has, needed)| has + needed <= *guarantee)
+}
+
+/// Whether these could go without any borough but this one losing of what is guaranteed to it.
+pub(super) fn are_lent(state: &State, to: &BoroughName, gone: &[&Instance]) -> bool {
+    let mut lost = Accounts::new();
+    let others = gone.iter().filter(|instance| instance.workload().borough != *to);
+    others.for_each(|instance| add(&mut lost, instance));
+    lost.iter().all(|(borough, (cpu, memory))| {
+        let borough = BoroughName::new(borough).unwrap();
+        let (guarantee, has) = (guarantee(state, &borough), staying(state, &borough));
+        [*cpu, *memory]
+            .into_iter()
+            .enumerate()
+            .all(|(i, lost)| guarantee[i] == 0 || lost <= has[i].saturating_sub(guarantee[i]))
+    })
+}
+
+/// No borough has more than its quota.
+pub(super) fn check_quotas(state: &State) {
+    for (borough, (cpu, memory)) in accounts(state) {
+        let quota = &state.boroughs()[&BoroughName::new(&borough).unwrap()].allowance.quota;
+        assert!(quota.cpu.is_none_or(|most| cpu <= most.0), "{borough} has too much processor");
+        assert!(quota.memory.is_none_or(|most| memory <= most.0), "{borough} has too much memory");
+    }
+}
+
+/// Whose turn comes first: whoever has less than is guaranteed to it, and then whoever has the fewest whole 4096ths of the estate's processors or
+/// memory, whichever are more, where a weight of 200 counts half and one of 50 twice.
+pub(super) fn standing(state: &State, whole: [u64; 2], accounts: &Accounts, borough: &str) -> (bool, u128) {
+    let allowance = &state.boroughs()[&BoroughName::new(borough).unwrap()].allowance;
+    let (cpu, memory) = accounts.get(borough).copied().unwrap_or_default();
+    let steps = |part: u64, whole: u64| match u128::from(whole) * u128::from(allowance.weight) {
+        0 => 0,
+        whole => u128::from(part) * 409_600 / whole,
+    };
+    let guaranteed = [(cpu, allowance.guarantee.cpu.0), (memory, allowance.guarantee.memory.0)];
+    let mut guaranteed = guaranteed.into_iter().filter(|(_, guarantee)| *guarantee > 0).peekable();
+    let is_within = guaranteed.peek().is_some() && guaranteed.all(|(has, guarantee)| has < guarantee);
+    (!is_within, steps(cpu, whole[0]).max(steps(memory, whole[1])))
+}

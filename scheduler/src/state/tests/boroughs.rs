@@ -1,0 +1,125 @@
+//! What boroughs may have: changed field by field, told, refused where it cannot be, and kept to when instances are placed.
+
+use supercloud_proto::{
+    amount::{Amounts, Bytes, MilliCpu},
+    host::HostState,
+    instance::InstanceState,
+};
+
+use super::world::{GIB, World, service};
+use crate::state::{Allowance, BoroughChange, Change, Command, Done, HostVerdict, Quota, Rejection, State};
+
+fn set(change: BoroughChange) -> Command {
+    Command::SetBorough { name: "camden".parse().unwrap(), change }
+}
+
+fn allowance(world: &World) -> Allowance {
+    world.state.allowance_of(&"camden".parse().unwrap())
+}
+
+fn quota_cpu(millis: u64) -> Command {
+    set(BoroughChange { quota_cpu: Some(Some(MilliCpu(millis))), ..BoroughChange::default() })
+}
+
+#[test]
+fn only_what_is_given_changes_and_an_event_says_what() {
+    let mut world = World::with_hosts(&[]);
+    let all = BoroughChange {
+        title: Some("Borough of Camden".to_owned()),
+        quota_cpu: Some(Some(MilliCpu(4_000))),
+        quota_memory: Some(Some(Bytes(8 * GIB))),
+        quota_disk: Some(None),
+        guarantee_cpu: Some(MilliCpu(1_500)),
+        guarantee_disk: Some(Bytes(GIB)),
+        weight: Some(200),
+        ..BoroughChange::default()
+    };
+    assert_eq!(world.must(set(all.clone())), Done::Applied(Change::Updated));
+    let told = world.events.last().unwrap().clone();
+    assert_eq!((told.kind.as_str(), told.subject.borough), ("borough-changed", "camden".parse().ok()));
+    assert_eq!(
+        told.message,
+        "title from \"Camden\" to \"Borough of Camden\", quota.cpu from none to 4, guarantee.cpu from 0 to 1500m, \
+         quota.memory from none to 8GiB, guarantee.disk from 0B to 1GiB, weight from 100 to 200"
+    );
+    let events = world.events.len();
+    assert_eq!(world.must(set(all)), Done::Applied(Change::Unchanged));
+    assert_eq!(world.events.len(), events, "nothing happened");
+    let lift = BoroughChange { quota_cpu: Some(None), ..BoroughChange::default() };
+    assert_eq!(world.must(set(lift)), Done::Applied(Change::Updated));
+    assert_eq!(world.events.last().unwrap().message, "quota.cpu from 4 to none");
+    let expected = Allowance {
+        quota: Quota { memory: Some(Bytes(8 * GIB)), ..Quota::default() },
+        guarantee: Amounts { cpu: MilliCpu(1_500), disk: Bytes(GIB), ..Amounts::default() },
+        weight: 200,
+    };
+    assert_eq!(allowance(&world), expected);
+    let mut bytes = Vec::new();
+    world.state.write(&mut bytes).unwrap();
+    let restored = State::read(&mut bytes.as_slice()).unwrap();
+    assert_eq!(restored.boroughs(), world.state.boroughs());
+}
+
+#[test]
+fn what_cannot_be_is_refused_with_field_expectation_and_value() {
+    let mut world = World::with_hosts(&[]);
+    let change = BoroughChange {
+        quota_cpu: Some(Some(MilliCpu(1_000))),
+        guarantee_cpu: Some(MilliCpu(1_500)),
+        weight: Some(0),
+        ..BoroughChange::default()
+    };
+    let Rejection::Invalid(problems) = world.refused(set(change)) else { panic!("refused otherwise") };
+    let told: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    assert_eq!(
+        told,
+        [
+            "guarantee.cpu: expected at most the quota of 1, found 1500m",
+            "weight: expected 1 to 1000, found 0"
+        ]
+    );
+    assert_eq!(allowance(&world), Allowance::default());
+    world.must(set(BoroughChange { guarantee_cpu: Some(MilliCpu(1_500)), ..BoroughChange::default() }));
+    assert!(matches!(world.refused(quota_cpu(1_499)), Rejection::Invalid(_)), "less than is guaranteed");
+    world.must(quota_cpu(1_500));
+    let nowhere = Command::SetBorough { name: "nowhere".parse().unwrap(), change: BoroughChange::default() };
+    assert_eq!(world.refused(nowhere), Rejection::NotFound("borough nowhere".to_owned()));
+}
+
+#[test]
+fn a_quota_is_kept_to_and_what_is_lost_is_not_charged() {
+    let mut world = World::with_hosts(&["h1", "h2"]);
+    let hosts: Vec<_> = world.state.hosts().keys().copied().collect();
+    world.must(quota_cpu(1_400));
+    world.apply_spec(&service("web", 4));
+    assert_eq!(world.place_all(&hosts), 2, "half a core each");
+    world.must(quota_cpu(500));
+    assert_eq!(world.shape("web").iter().filter(|shape| shape.contains("placed")).count(), 2, "they stay");
+    assert_eq!(world.place_all(&hosts), 0);
+    world.must(quota_cpu(1_500));
+    assert_eq!(world.place_all(&hosts), 1);
+    // All of them are lost with their host, so their successors find the quota unused; one goes with what is over.
+    world.must(Command::JudgeHosts(vec![HostVerdict {
+        host: hosts[0],
+        state: HostState::Lost,
+        reason: String::new(),
+    }]));
+    assert_eq!(world.state.taken_by(&"camden".parse().unwrap()), Amounts::default());
+    assert_eq!(world.place_all(&hosts[1..]), 3);
+    let first = world.state.instances_on(hosts[1]).next().unwrap().id;
+    world.report(first, InstanceState::Completed);
+    assert_eq!(world.place_all(&hosts[1..]), 1);
+}
+
+#[test]
+fn a_borough_as_it_always_was_has_the_bytes_that_it_always_had() {
+    let mut world = World::with_hosts(&[]);
+    let before = world.state.hash();
+    let weight = |weight| set(BoroughChange { weight: Some(weight), ..BoroughChange::default() });
+    let index = world.state.applied();
+    world.must(weight(99));
+    assert_ne!(world.state.hash(), before);
+    world.must(weight(100));
+    world.state.skip(index);
+    assert_eq!(world.state.hash(), before, "what older versions do not know is not written");
+}
