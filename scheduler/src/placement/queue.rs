@@ -122,7 +122,7 @@ impl Queue {
         for (first, last, ()) in runs(waiting.ended.iter().map(|id| (*id, ()))) {
             self.remove(first, last);
         }
-        let began = waiting.began.iter().filter_map(|id| state.instance(*id));
+        let began = state.instances_by(waiting.began.iter().copied());
         let (now, later): (Vec<_>, Vec<_>) = began.partition(|instance| instance.not_before() == 0);
         for instance in later {
             self.later.insert((instance.not_before(), instance.id));

@@ -45,7 +45,8 @@ type Best = (Reverse<u32>, Entry);
 /// Hosts by rank, ties by slot.
 #[derive(Debug, Default)]
 pub(super) struct Ranking {
-    numbers: BTreeMap<Whereabouts, Group>,
+    /// Groups by the numbers of their places.
+    numbers: Vec<Option<Group>>,
     groups: Vec<Ranked>,
     seats: Vec<Seat>,
     /// Entries of all groups, with those set aside.
@@ -91,6 +92,29 @@ struct Seat {
 }
 
 impl Ranking {
+    /// Of all hosts, in the order of their slots.
+    pub(super) fn of(hosts: impl Iterator<Item = (Whereabouts, Option<Rank>)>) -> Self {
+        let mut ranking = Self::default();
+        let mut lists: Vec<Vec<Entry>> = Vec::new();
+        for (slot, (place, rank)) in hosts.enumerate() {
+            let group = ranking.group(place);
+            lists.resize_with(ranking.groups.len(), Vec::new);
+            ranking.seats.push(Seat { group, rank });
+            lists[group as usize].extend(rank.map(|rank| Entry { rank, slot: Reverse(slot as u32) }));
+        }
+        ranking.fill(lists);
+        ranking
+    }
+
+    /// Gives each group its entries.
+    fn fill(&mut self, lists: Vec<Vec<Entry>>) {
+        self.entries = lists.iter().map(Vec::len).sum();
+        for (ranked, list) in self.groups.iter_mut().zip(lists) {
+            ranked.best = BinaryHeap::from(list);
+            ranked.top = None;
+        }
+    }
+
     /// Says how a host stands now; those before it have been put in.
     pub(super) fn put(&mut self, slot: Slot, place: Whereabouts, rank: Option<Rank>) {
         let now = Seat { group: self.group(place), rank };
@@ -117,13 +141,11 @@ impl Ranking {
     }
 
     fn group(&mut self, place: Whereabouts) -> Group {
-        let groups = &mut self.groups;
-        if let [only] = &groups[..]
-            && only.place == place
-        {
-            return 0;
+        let Self { groups, numbers, .. } = self;
+        if place.number() >= numbers.len() {
+            numbers.resize(place.number() + 1, None);
         }
-        *self.numbers.entry(place).or_insert_with(|| {
+        *numbers[place.number()].get_or_insert_with(|| {
             groups.push(Ranked { place, best: BinaryHeap::new(), top: None });
             groups.len() as Group - 1
         })
@@ -153,10 +175,10 @@ impl Ranking {
             return self.best_of(0, look).map(|(_, entry)| entry.slot());
         }
         let mut order = self.order.take().unwrap_or_default();
-        let is_right = !order.sites.is_empty()
-            && std::mem::take(&mut self.moved)
-                .into_iter()
-                .all(|group| self.put_right(&mut order, group, look));
+        let mut moved = std::mem::take(&mut self.moved);
+        let is_right =
+            !order.sites.is_empty() && moved.drain(..).all(|group| self.put_right(&mut order, group, look));
+        self.moved = moved;
         if !is_right {
             order = self.order_for(look);
         }
@@ -284,11 +306,7 @@ impl Ranking {
                 lists[seat.group as usize].push(Entry { rank, slot: Reverse(slot as u32) });
             }
         }
-        self.entries = lists.iter().map(Vec::len).sum();
-        for (ranked, list) in self.groups.iter_mut().zip(lists) {
-            ranked.best = BinaryHeap::from(list);
-            ranked.top = None;
-        }
+        self.fill(lists);
     }
 }
 
