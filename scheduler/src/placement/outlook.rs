@@ -131,6 +131,7 @@ impl Outlook {
     }
 
     /// Whether what a request takes is free: as [`Candidate::has_room`], which compares texts.
+    #[inline]
     pub(super) fn has_room(&self, candidate: &Candidate<'_>, request: &Request<'_>) -> bool {
         let requests = &request.spec.resources.devices;
         if !request.demand.within(candidate.free()) {
@@ -194,9 +195,12 @@ impl Outlook {
     /// What is free on a host that has devices.
     fn room(&self, candidate: &Candidate<'_>) -> Option<Room<'_>> {
         let stock = self.stocks.get(&candidate.host.id)?;
-        let free: Vec<Share> =
-            candidate.used.devices.free_of_each(candidate.host.inventory.devices.keys()).collect();
-        let shares = stock.names.iter().map(|name| free[*name as usize]).collect();
+        let devices = &candidate.host.inventory.devices;
+        let mut shares: Vec<Share> = candidate.used.devices.free_of_each(devices.keys()).collect();
+        // Where all are well and of one sort, places are in the order of names.
+        if stock.parts.len() != 1 || stock.names.len() != devices.len() {
+            shares = stock.names.iter().map(|name| shares[*name as usize]).collect();
+        }
         Some(Room { stock, shares, left: candidate.free() })
     }
 
@@ -243,9 +247,11 @@ impl Outlook {
         worth
     }
 
-    /// What the mix could be given there, in thousandths of a device, times [`PARTS`].
+    /// What the mix could be given there, in thousandths of a device, times [`PARTS`]. On most hosts little is free, and most requests are for more.
     fn worth(&self, room: &Room<'_>) -> i64 {
-        let typical = self.typical.iter().enumerate();
+        let most = room.shares.iter().max().copied().unwrap_or(Share::NONE);
+        let typical =
+            self.typical.iter().enumerate().filter(|(_, typical)| typical.demand.request.share <= most);
         let sum: i64 =
             typical.map(|(bit, typical)| typical.weight * self.worth_for(room, typical, bit)).sum();
         // Two halves of each worth.

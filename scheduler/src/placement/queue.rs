@@ -22,6 +22,7 @@ use supercloud_proto::{
 };
 
 use super::{
+    by_number::ByNumber,
     fair::{Boroughs, Number, Turns},
     ledger::{CaughtUp, Ledger, Slot},
     shapes::Needs,
@@ -84,7 +85,7 @@ pub(super) struct Progress {
     level: Option<Reverse<u32>>,
     /// The boroughs that wait with this priority.
     turns: Turns,
-    served: HashMap<Number, Served>,
+    served: ByNumber<Number, Served>,
 }
 
 /// How far one borough has come with one priority.
@@ -92,6 +93,8 @@ pub(super) struct Progress {
 struct Served {
     /// Open lines up to here have been entered.
     entered: Option<InstanceId>,
+    /// The first open line after that, where that was looked up: no line is opened in a pass, and only such as were entered are stuck.
+    unentered: Option<Option<(InstanceId, Line)>>,
     /// The next of each line that was entered and has not come to its end.
     next: BinaryHeap<Reverse<(InstanceId, Line)>>,
 }
@@ -270,14 +273,17 @@ impl Queue {
     /// The next one of a borough.
     fn next_of(&self, rank: Rank, served: &mut Served) -> Option<(Line, InstanceId)> {
         loop {
-            let after = served.entered.map_or(Included((rank, FIRST)), |entered| Excluded((rank, entered)));
-            let last = Included((rank, LAST));
-            let unentered = self.open.range((after, last)).next();
+            let unentered = *served.unentered.get_or_insert_with(|| {
+                let after =
+                    served.entered.map_or(Included((rank, FIRST)), |entered| Excluded((rank, entered)));
+                let line = self.open.range((after, Included((rank, LAST)))).next();
+                line.map(|((_, id), line)| (*id, *line))
+            });
             let is_before = |id: &InstanceId| served.next.peek().is_none_or(|Reverse((first, _))| id < first);
-            if let Some(((_, id), line)) = unentered.filter(|((_, id), _)| is_before(id)) {
-                served.entered = Some(*id);
-                let first = self.lines[*line].first();
-                served.next.extend(first.map(|first| Reverse((first, *line))));
+            if let Some((id, line)) = unentered.filter(|(id, _)| is_before(id)) {
+                (served.entered, served.unentered) = (Some(id), None);
+                let first = self.lines[line].first();
+                served.next.extend(first.map(|first| Reverse((first, line))));
                 continue;
             }
             let Reverse((id, line)) = served.next.pop()?;

@@ -95,19 +95,23 @@ impl Ranking {
     /// Of all hosts, in the order of their slots.
     pub(super) fn of(hosts: impl Iterator<Item = (Whereabouts, Option<Rank>)>) -> Self {
         let mut ranking = Self::default();
-        let mut lists: Vec<Vec<Entry>> = Vec::new();
-        for (slot, (place, rank)) in hosts.enumerate() {
-            let group = ranking.group(place);
-            lists.resize_with(ranking.groups.len(), Vec::new);
-            ranking.seats.push(Seat { group, rank });
-            lists[group as usize].extend(rank.map(|rank| Entry { rank, slot: Reverse(slot as u32) }));
-        }
-        ranking.fill(lists);
+        let seat = |(place, rank)| Seat { group: ranking.group(place), rank };
+        ranking.seats = hosts.map(seat).collect();
+        ranking.fill();
         ranking
     }
 
-    /// Gives each group its entries.
-    fn fill(&mut self, lists: Vec<Vec<Entry>>) {
+    /// Gives each group the entries of its seats, and no others.
+    fn fill(&mut self) {
+        let mut sizes = vec![0; self.groups.len()];
+        let ranked = self.seats.iter().filter(|seat| seat.rank.is_some());
+        ranked.for_each(|seat| sizes[seat.group as usize] += 1);
+        let mut lists: Vec<Vec<Entry>> = sizes.into_iter().map(Vec::with_capacity).collect();
+        for (slot, seat) in self.seats.iter().enumerate() {
+            if let Some(rank) = seat.rank {
+                lists[seat.group as usize].push(Entry { rank, slot: Reverse(slot as u32) });
+            }
+        }
         self.entries = lists.iter().map(Vec::len).sum();
         for (ranked, list) in self.groups.iter_mut().zip(lists) {
             ranked.best = BinaryHeap::from(list);
@@ -115,8 +119,8 @@ impl Ranking {
         }
     }
 
-    /// Says how a host stands now; those before it have been put in.
-    pub(super) fn put(&mut self, slot: Slot, place: Whereabouts, rank: Option<Rank>) {
+    /// Says how a host stands now; those before it have been put in. What whose turn it is minds is set aside at once.
+    pub(super) fn put(&mut self, slot: Slot, place: Whereabouts, rank: Option<Rank>, look: Look<'_>) {
         let now = Seat { group: self.group(place), rank };
         let before = match self.seats.get_mut(slot) {
             Some(seat) => Some(std::mem::replace(seat, now)),
@@ -133,15 +137,25 @@ impl Ranking {
         }
         let Some(rank) = rank else { return };
         let entry = Entry { rank, slot: Reverse(slot as u32) };
-        let ranked = &mut self.groups[now.group as usize];
-        ranked.best.push(entry);
-        ranked.top = ranked.top.map(|top| top.max(entry));
+        if look.minds(slot) {
+            let aside = self.aside.entry(now.group).or_default();
+            aside.push((Reverse(look.siblings.on(slot)), entry));
+        } else {
+            let ranked = &mut self.groups[now.group as usize];
+            ranked.best.push(entry);
+            ranked.top = ranked.top.map(|top| top.max(entry));
+        }
         self.entries += 1;
         self.note_moved(now.group);
     }
 
     fn group(&mut self, place: Whereabouts) -> Group {
         let Self { groups, numbers, .. } = self;
+        if let [only] = &groups[..]
+            && only.place == place
+        {
+            return 0;
+        }
         if place.number() >= numbers.len() {
             numbers.resize(place.number() + 1, None);
         }
@@ -300,13 +314,7 @@ impl Ranking {
             return;
         }
         self.aside.clear();
-        let mut lists = vec![Vec::new(); self.groups.len()];
-        for (slot, seat) in self.seats.iter().enumerate() {
-            if let Some(rank) = seat.rank {
-                lists[seat.group as usize].push(Entry { rank, slot: Reverse(slot as u32) });
-            }
-        }
-        self.fill(lists);
+        self.fill();
     }
 }
 

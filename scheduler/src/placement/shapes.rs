@@ -212,9 +212,9 @@ impl Shape {
     }
 
     /// Ranks a host with room. Of ten thousand hosts only the best are looked at more closely.
-    fn judge(&mut self, ledger: &Ledger, slot: Slot) {
+    fn judge(&mut self, ledger: &Ledger, slot: Slot, look: Look<'_>) {
         let (place, rank) = self.judged(ledger, slot);
-        self.ranking.put(slot, place, rank);
+        self.ranking.put(slot, place, rank, look);
     }
 
     fn judged(&self, ledger: &Ledger, slot: Slot) -> (Whereabouts, Option<Rank>) {
@@ -239,12 +239,12 @@ impl Shape {
     }
 
     /// Takes into account what changed since.
-    fn repair(&mut self, ledger: &Ledger) {
+    fn repair(&mut self, ledger: &Ledger, look: Look<'_>) {
         let Some(changed) = ledger.changed_since(self.seen) else { return self.begin_anew(ledger) };
         self.suits.resize(ledger.slots().len(), None);
         for change in changed {
             self.suits[change.slot] = self.suits[change.slot].filter(|_| !change.is_of_record);
-            self.judge(ledger, change.slot);
+            self.judge(ledger, change.slot, look);
         }
         self.seen = ledger.changes();
         self.ranking.tidy();
@@ -272,9 +272,9 @@ impl Shape {
         id: InstanceId,
         siblings: &Siblings,
     ) -> Option<(Placement, Slot)> {
-        self.repair(ledger);
-        let request = self.request(record);
         let look = Look { siblings, apart: Apart::asked_by(&record.spec.place) };
+        self.repair(ledger, look);
+        let request = self.request(record);
         let slot = self.top(ledger, &request, look)?;
         let candidate = ledger.candidate(slot);
         let host = candidate.host.id;
