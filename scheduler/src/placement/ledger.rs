@@ -163,7 +163,7 @@ impl Ledger {
         stale.sort_unstable();
         stale.dedup();
         improved.extend(stale.into_iter().filter(|slot| self.refresh(*slot)));
-        if self.vacant > MIN_VACANT.max(self.seats.len() / 2) {
+        if self.vacant > MIN_VACANT.max(self.seats.len() / 2) || self.outlook.is_overgrown() {
             return self.begin_anew();
         }
         self.look_out(&known);
@@ -179,8 +179,7 @@ impl Ledger {
         if self.state.device_demands().ptr_eq(known.device_demands()) {
             return;
         }
-        let outlook = Outlook::of(&self.state);
-        if std::mem::replace(&mut self.outlook, outlook) == self.outlook {
+        if !self.outlook.look_again(&self.state) {
             return;
         }
         let has_devices = |slot: &Slot| !self.seats[*slot].host.inventory.devices.is_empty();
@@ -202,6 +201,7 @@ impl Ledger {
     fn push(&mut self, host: HostId) {
         if let Some(host) = self.state.host(host) {
             let seat = Seat::of(&self.state, host, &mut self.domains);
+            self.outlook.learn(host);
             self.changes.push(Change { slot: self.seats.len(), is_of_record: true });
             self.whole.add(seat.allocatable);
             self.largest = self.largest.most(seat.allocatable);
@@ -250,6 +250,7 @@ impl Ledger {
             self.vacant -= 1;
         }
         *seat = Seat::of(&self.state, host, &mut self.domains);
+        self.outlook.learn(host);
         self.whole.add(seat.allocatable);
         self.largest = self.largest.most(seat.allocatable);
         self.changes.push(Change { slot, is_of_record: true });
@@ -271,7 +272,7 @@ impl Ledger {
         self.largest
     }
 
-    /// The mix of requests for devices.
+    /// The mix of requests for devices, and the devices there are.
     pub(super) fn outlook(&self) -> &Outlook {
         &self.outlook
     }

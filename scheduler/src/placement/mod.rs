@@ -6,6 +6,7 @@
 //!
 //! To add a filter: see `state::fits`. To add a score rule: see [`score`]. Cases are text files in `cases`, one for each filter and edge.
 
+mod by_number;
 pub mod explain;
 mod fair;
 mod ledger;

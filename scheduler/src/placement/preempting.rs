@@ -16,7 +16,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BinaryHeap, HashMap},
+    collections::{BinaryHeap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -57,6 +57,8 @@ struct Search {
     has_claim: bool,
     /// Changes of the ledger that are taken into account.
     seen: usize,
+    /// Whether there are hosts that others wait for, and that were passed over.
+    has_passed_over: bool,
     /// How often somebody was chosen.
     chosen: usize,
     hosts: BinaryHeap<Reverse<Looked>>,
@@ -89,6 +91,8 @@ pub(super) struct Preempting {
     search: Option<Search>,
     /// How many more instances of a workload may be missing.
     spare: HashMap<WorkloadKey, u32>,
+    /// Slots in which somebody who is more urgent, or whose turn was before, waits for what is stopping there: it is nobody else's in this pass.
+    promised: HashSet<Slot>,
 }
 
 impl Preempting {
@@ -107,10 +111,11 @@ impl Preempting {
     ) -> Room {
         let request = Request { instance: Some(id), ..Request::new(&record.key, &record.spec) };
         let Some((slot, victims)) = self.cheapest(ledger, boroughs, record, &request) else {
-            return Room::Nowhere;
+            let has_passed_over = self.search.as_ref().is_some_and(|search| search.has_passed_over);
+            return if has_passed_over { Room::Coming } else { Room::Nowhere };
         };
         if victims.is_empty() {
-            // Whoever is next of the line waits with it.
+            self.promised.insert(slot);
             self.search = None;
             return Room::Coming;
         }
@@ -147,12 +152,20 @@ impl Preempting {
                 && search.has_claim == has_claim
         };
         if self.search.as_mut().filter(is_same).is_none() {
-            let (record, seen) = (record.clone(), ledger.changes());
-            let hosts =
-                ledger.slots().filter_map(|slot| least(ledger, request, has_claim, slot)).map(Reverse);
-            self.search = Some(Search { record, has_claim, seen, chosen: 0, hosts: hosts.collect() });
+            let mut hosts: Vec<_> =
+                ledger.slots().filter_map(|slot| least(ledger, request, has_claim, slot)).collect();
+            let all = hosts.len();
+            hosts.retain(|host| !self.promised.contains(&host.slot));
+            self.search = Some(Search {
+                record: record.clone(),
+                has_claim,
+                seen: ledger.changes(),
+                has_passed_over: hosts.len() < all,
+                chosen: 0,
+                hosts: hosts.into_iter().map(Reverse).collect(),
+            });
         }
-        let Self { search, spare } = self;
+        let Self { search, spare, .. } = self;
         let Search { hosts, chosen, .. } = search.as_mut()?;
         let sought = Sought { ledger, boroughs, request, has_claim };
         loop {

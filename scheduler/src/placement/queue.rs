@@ -25,6 +25,7 @@ use supercloud_proto::{
 };
 
 use super::{
+    by_number::ByNumber,
     fair::{Boroughs, Number, Shift, Turns},
     ledger::{CaughtUp, Ledger, Slot},
     preempting::{has_room_emptied, may_have_room},
@@ -124,7 +125,7 @@ pub(super) struct Progress {
     level: Option<Reverse<u32>>,
     /// The boroughs that wait with this priority.
     turns: Turns,
-    served: HashMap<Number, Served>,
+    served: ByNumber<Number, Served>,
 }
 
 /// How far one borough has come with one priority.
@@ -132,6 +133,8 @@ pub(super) struct Progress {
 struct Served {
     /// Open lines up to here have been entered.
     entered: Option<InstanceId>,
+    /// The first open line after that, where that was looked up since a line was opened: only such as were entered are stuck.
+    unentered: Option<Option<(InstanceId, Line)>>,
     /// The next of each line that was entered and has not come to its end.
     next: BinaryHeap<Reverse<(InstanceId, Line)>>,
     /// The last that was looked at. Who was opened meanwhile may stand in line twice.
@@ -185,7 +188,7 @@ impl Queue {
         }
         self.passed = false;
         self.left.clear();
-        let began = waiting.began.iter().filter_map(|id| state.instance(*id));
+        let began = state.instances_by(waiting.began.iter().copied());
         let (now, later): (Vec<_>, Vec<_>) = began.partition(|instance| instance.not_before() == 0);
         for instance in later {
             self.later.insert((instance.not_before(), instance.id));
@@ -370,8 +373,9 @@ impl Queue {
             let waiters = &self.lines[other];
             self.passed |= waiters.first().is_some_and(|first| waiters.place_of(first) < given);
             if was_stuck && waiters.place_of(id).0 == given.0 {
-                let next = waiters.after(id).map(|next| Reverse((next, other)));
-                progress.served.entry(borough).or_default().next.extend(next);
+                let served = progress.served.entry(borough).or_default();
+                served.next.extend(waiters.after(id).map(|next| Reverse((next, other))));
+                served.unentered = None;
             }
         }
     }
@@ -415,14 +419,17 @@ impl Queue {
     /// The next one of a borough.
     fn next_of(&self, rank: Rank, served: &mut Served) -> Option<(Line, InstanceId)> {
         loop {
-            let after = served.entered.map_or(Included((rank, FIRST)), |entered| Excluded((rank, entered)));
-            let last = Included((rank, LAST));
-            let unentered = self.open.range((after, last)).next();
+            let unentered = *served.unentered.get_or_insert_with(|| {
+                let after =
+                    served.entered.map_or(Included((rank, FIRST)), |entered| Excluded((rank, entered)));
+                let line = self.open.range((after, Included((rank, LAST)))).next();
+                line.map(|((_, id), line)| (*id, *line))
+            });
             let is_before = |id: &InstanceId| served.next.peek().is_none_or(|Reverse((first, _))| id < first);
-            if let Some(((_, id), line)) = unentered.filter(|((_, id), _)| is_before(id)) {
-                served.entered = Some(*id);
-                let first = self.lines[*line].first();
-                served.next.extend(first.map(|first| Reverse((first, *line))));
+            if let Some((id, line)) = unentered.filter(|(id, _)| is_before(id)) {
+                (served.entered, served.unentered) = (Some(id), None);
+                let first = self.lines[line].first();
+                served.next.extend(first.map(|first| Reverse((first, line))));
                 continue;
             }
             let Reverse((id, line)) = served.next.pop()?;

@@ -45,7 +45,8 @@ type Best = (Reverse<Burden>, Entry);
 /// Hosts by rank, ties by slot.
 #[derive(Debug, Default)]
 pub(super) struct Ranking {
-    numbers: BTreeMap<Whereabouts, Group>,
+    /// Groups by the numbers of their places.
+    numbers: Vec<Option<Group>>,
     groups: Vec<Ranked>,
     seats: Vec<Seat>,
     /// Entries of all groups, with those set aside.
@@ -91,8 +92,35 @@ struct Seat {
 }
 
 impl Ranking {
-    /// Says how a host stands now; those before it have been put in.
-    pub(super) fn put(&mut self, slot: Slot, place: Whereabouts, rank: Option<Rank>) {
+    /// Of all hosts, in the order of their slots.
+    pub(super) fn of(hosts: impl Iterator<Item = (Whereabouts, Option<Rank>)>) -> Self {
+        let mut ranking = Self::default();
+        let seat = |(place, rank)| Seat { group: ranking.group(place), rank };
+        ranking.seats = hosts.map(seat).collect();
+        ranking.fill();
+        ranking
+    }
+
+    /// Gives each group the entries of its seats, and no others.
+    fn fill(&mut self) {
+        let mut sizes = vec![0; self.groups.len()];
+        let ranked = self.seats.iter().filter(|seat| seat.rank.is_some());
+        ranked.for_each(|seat| sizes[seat.group as usize] += 1);
+        let mut lists: Vec<Vec<Entry>> = sizes.into_iter().map(Vec::with_capacity).collect();
+        for (slot, seat) in self.seats.iter().enumerate() {
+            if let Some(rank) = seat.rank {
+                lists[seat.group as usize].push(Entry { rank, slot: Reverse(slot as u32) });
+            }
+        }
+        self.entries = lists.iter().map(Vec::len).sum();
+        for (ranked, list) in self.groups.iter_mut().zip(lists) {
+            ranked.best = BinaryHeap::from(list);
+            ranked.top = None;
+        }
+    }
+
+    /// Says how a host stands now; those before it have been put in. What whose turn it is minds is set aside at once.
+    pub(super) fn put(&mut self, slot: Slot, place: Whereabouts, rank: Option<Rank>, look: Look<'_>) {
         let now = Seat { group: self.group(place), rank };
         let before = match self.seats.get_mut(slot) {
             Some(seat) => Some(std::mem::replace(seat, now)),
@@ -109,21 +137,29 @@ impl Ranking {
         }
         let Some(rank) = rank else { return };
         let entry = Entry { rank, slot: Reverse(slot as u32) };
-        let ranked = &mut self.groups[now.group as usize];
-        ranked.best.push(entry);
-        ranked.top = ranked.top.map(|top| top.max(entry));
+        let burden = look.burden(slot);
+        if burden > 0 {
+            self.aside.entry(now.group).or_default().push((Reverse(burden), entry));
+        } else {
+            let ranked = &mut self.groups[now.group as usize];
+            ranked.best.push(entry);
+            ranked.top = ranked.top.map(|top| top.max(entry));
+        }
         self.entries += 1;
         self.note_moved(now.group);
     }
 
     fn group(&mut self, place: Whereabouts) -> Group {
-        let groups = &mut self.groups;
+        let Self { groups, numbers, .. } = self;
         if let [only] = &groups[..]
             && only.place == place
         {
             return 0;
         }
-        *self.numbers.entry(place).or_insert_with(|| {
+        if place.number() >= numbers.len() {
+            numbers.resize(place.number() + 1, None);
+        }
+        *numbers[place.number()].get_or_insert_with(|| {
             groups.push(Ranked { place, best: BinaryHeap::new(), top: None });
             groups.len() as Group - 1
         })
@@ -153,10 +189,10 @@ impl Ranking {
             return self.best_of(0, look).map(|(_, entry)| entry.slot());
         }
         let mut order = self.order.take().unwrap_or_default();
-        let is_right = !order.sites.is_empty()
-            && std::mem::take(&mut self.moved)
-                .into_iter()
-                .all(|group| self.put_right(&mut order, group, look));
+        let mut moved = std::mem::take(&mut self.moved);
+        let is_right =
+            !order.sites.is_empty() && moved.drain(..).all(|group| self.put_right(&mut order, group, look));
+        self.moved = moved;
         if !is_right {
             order = self.order_for(look);
         }
@@ -279,17 +315,7 @@ impl Ranking {
             return;
         }
         self.aside.clear();
-        let mut lists = vec![Vec::new(); self.groups.len()];
-        for (slot, seat) in self.seats.iter().enumerate() {
-            if let Some(rank) = seat.rank {
-                lists[seat.group as usize].push(Entry { rank, slot: Reverse(slot as u32) });
-            }
-        }
-        self.entries = lists.iter().map(Vec::len).sum();
-        for (ranked, list) in self.groups.iter_mut().zip(lists) {
-            ranked.best = BinaryHeap::from(list);
-            ranked.top = None;
-        }
+        self.fill();
     }
 }
 

@@ -58,8 +58,8 @@ fn best_fit(candidate: &Candidate<'_>, request: &Request<'_>, _: &Outlook) -> i6
 
 /// What of the host's devices typical requests could no longer be given, as a loss: a whole device is [`DEVICE`].
 fn devices(candidate: &Candidate<'_>, request: &Request<'_>, outlook: &Outlook) -> i64 {
-    let choice = outlook.choose(candidate, request.demand, request.spec);
-    choice.map_or(0, |choice| -(choice.loss * (DEVICE / (1_000 * PARTS))))
+    let loss = outlook.loss(candidate, request.demand, request.spec);
+    loss.map_or(0, |loss| -(loss * (DEVICE / (1_000 * PARTS))))
 }
 
 /// The weights of the wishes that the host grants, a hundredth of [`WHOLE`] each point: one of weight 100 outweighs any fit.

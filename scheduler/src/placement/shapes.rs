@@ -24,7 +24,7 @@ use super::{
     ledger::{Ledger, Slot},
     ranking::{Rank, Ranking},
     score::score,
-    spread::{Apart, Look, Siblings},
+    spread::{Apart, Look, Siblings, Whereabouts},
 };
 use crate::state::{
     Instance, Placement, RevisionRecord,
@@ -256,40 +256,41 @@ struct Shape {
     /// A revision of this shape.
     example: Arc<RevisionRecord>,
     ranking: Ranking,
-    /// Hosts whose records speak against them: they are not offered again before these change.
-    unsuited: Vec<bool>,
+    /// Whether hosts suit by their records, where that was asked since these changed. Those that do not are not offered again.
+    suits: Vec<Option<bool>>,
     /// Changes of the ledger that are taken into account.
     seen: usize,
 }
 
 impl Shape {
     fn new(ledger: &Ledger, wants: Arc<Wants>, example: Arc<RevisionRecord>, last_used: u64) -> Self {
-        let (ranking, unsuited) = (Ranking::default(), Vec::new());
-        let mut shape = Self { wants, last_used, example, ranking, unsuited, seen: 0 };
+        let (ranking, suits) = (Ranking::default(), Vec::new());
+        let mut shape = Self { wants, last_used, example, ranking, suits, seen: 0 };
         shape.begin_anew(ledger);
         shape
     }
 
     fn begin_anew(&mut self, ledger: &Ledger) {
-        self.ranking = Ranking::default();
-        self.unsuited = vec![false; ledger.slots().len()];
-        for slot in ledger.slots() {
-            self.judge(ledger, slot);
-        }
+        self.suits = vec![None; ledger.slots().len()];
+        self.ranking = Ranking::of(ledger.slots().map(|slot| self.judged(ledger, slot)));
         self.seen = ledger.changes();
     }
 
     /// Ranks a host with room. Of ten thousand hosts only the best are looked at more closely.
-    fn judge(&mut self, ledger: &Ledger, slot: Slot) {
-        let candidate = ledger.candidate(slot);
+    fn judge(&mut self, ledger: &Ledger, slot: Slot, look: Look<'_>) {
+        let (place, rank) = self.judged(ledger, slot);
+        self.ranking.put(slot, place, rank, look);
+    }
+
+    fn judged(&self, ledger: &Ledger, slot: Slot) -> (Whereabouts, Option<Rank>) {
+        let (candidate, outlook) = (ledger.candidate(slot), ledger.outlook());
         let request = self.request(&self.example);
         let is_open = ledger.is_taken(slot)
-            && !self.unsuited[slot]
-            && candidate.has_room(&request)
+            && self.suits[slot] != Some(false)
+            && outlook.has_room(&candidate, &request)
             && candidate.has_company(&request);
-        let rank: Option<Rank> = is_open.then(|| score(&candidate, &request, ledger.outlook()));
-        let place = ledger.whereabouts(slot).as_far_as(&self.wants.over);
-        self.ranking.put(slot, place, rank);
+        let rank: Option<Rank> = is_open.then(|| score(&candidate, &request, outlook));
+        (ledger.whereabouts(slot).as_far_as(&self.wants.over), rank)
     }
 
     /// What an instance of a revision of this shape asks for.
@@ -305,12 +306,12 @@ impl Shape {
     }
 
     /// Takes into account what changed since.
-    fn repair(&mut self, ledger: &Ledger) {
+    fn repair(&mut self, ledger: &Ledger, look: Look<'_>) {
         let Some(changed) = ledger.changed_since(self.seen) else { return self.begin_anew(ledger) };
-        self.unsuited.resize(ledger.slots().len(), false);
+        self.suits.resize(ledger.slots().len(), None);
         for change in changed {
-            self.unsuited[change.slot] &= !change.is_of_record;
-            self.judge(ledger, change.slot);
+            self.suits[change.slot] = self.suits[change.slot].filter(|_| !change.is_of_record);
+            self.judge(ledger, change.slot, look);
         }
         self.seen = ledger.changes();
         self.ranking.tidy();
@@ -324,10 +325,10 @@ impl Shape {
             // Whoever must be apart from it is not offered.
             candidate.known.sibling = Some(look.siblings.on(slot) > 0);
             candidate.known.unwanted = Some(false);
-            if candidate.fits(request).is_ok() {
+            let suits = *self.suits[slot].get_or_insert_with(|| candidate.suits(request));
+            if suits && candidate.fits_if_suiting(request) {
                 return Some(slot);
             }
-            self.unsuited[slot] = !candidate.suits(request);
             self.ranking.leave_out(slot);
         }
     }
@@ -340,18 +341,18 @@ impl Shape {
         id: InstanceId,
         around: Around<'_>,
     ) -> Option<(Placement, Slot)> {
-        self.repair(ledger);
         let request = Request { instance: Some(id), ..self.request(record) };
         let Around { siblings, unwanted, kept } = around;
-        let is_free = |slot: &Slot| ledger.is_taken(*slot) && ledger.candidate(*slot).fits(&request).is_ok();
         let apart = Apart::asked_by(&record.spec.place);
         let look = Look { siblings, apart, unwanted, kept: ledger.kept(), priority: record.spec.priority };
+        self.repair(ledger, look);
+        let is_free = |slot: &Slot| ledger.is_taken(*slot) && ledger.candidate(*slot).fits(&request).is_ok();
         let slot = kept.filter(is_free).or_else(|| self.top(ledger, &request, look))?;
         let candidate = ledger.candidate(slot);
         let host = candidate.host.id;
         // The filters let the host pass, so there are ports and devices; were they ever to disagree, the instance would be pending, not misplaced.
         let ports = choose_ports(candidate.host, candidate.used, request.spec, id)?;
-        let devices = ledger.outlook().choose(&candidate, request.demand, request.spec)?.devices;
+        let devices = ledger.outlook().choose(&candidate, request.demand, request.spec)?;
         let placement = Placement { instance: id, host, ports, devices };
         ledger.give(slot, &placement, &request);
         Some((placement, slot))

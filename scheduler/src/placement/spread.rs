@@ -5,7 +5,7 @@
 //! Counted is what is to stay (`Instance::is_to_stay`): an instance on its way out has a successor, and it is the successor that is
 //! spread. Spreading never keeps an instance from a host: where the emptiest rack has no room, the next one is taken.
 
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, HashSet};
 
 use supercloud_proto::{
     host::Inventory,
@@ -14,7 +14,10 @@ use supercloud_proto::{
     spec::{Place, SpreadOver},
 };
 
-use super::ledger::{Ledger, Slot};
+use super::{
+    by_number::ByNumber,
+    ledger::{Ledger, Slot},
+};
 
 /// Number of a site, or of a rack of one. [`NOWHERE`] is none, and nobody is ever counted there.
 type Domain = u32;
@@ -32,6 +35,11 @@ impl Whereabouts {
     pub(super) fn as_far_as(self, over: &[SpreadOver]) -> Self {
         let part = |kind, domain| if over.contains(&kind) { domain } else { NOWHERE };
         Self { site: part(SpreadOver::Site, self.site), rack: part(SpreadOver::Rack, self.rack) }
+    }
+
+    /// One number for the whole: racks are of one site, and have numbers that no site has.
+    pub(super) fn number(self) -> usize {
+        self.site.max(self.rack) as usize
     }
 
     pub(super) fn only_site(self) -> Self {
@@ -62,7 +70,7 @@ impl Domains {
 /// Where a workload's instances are.
 #[derive(Debug, Default)]
 pub(super) struct Siblings {
-    on: HashMap<Slot, u32>,
+    on: ByNumber<Slot, u32>,
     in_domain: Vec<u32>,
 }
 

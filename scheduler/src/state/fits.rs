@@ -161,6 +161,14 @@ impl Candidate<'_> {
             .all(|filter| (filter.check)(self, request).is_empty())
     }
 
+    /// Whether the request fits a host that [suits](Self::suits) it.
+    pub fn fits_if_suiting(&self, request: &Request<'_>) -> bool {
+        FILTERS
+            .iter()
+            .filter(|filter| !filter.is_of_record)
+            .all(|filter| (filter.check)(self, request).is_empty())
+    }
+
     /// Every filter's "no", in their order; empty: it fits.
     pub fn misfits(&self, request: &Request<'_>) -> impl Iterator<Item = Misfit> {
         FILTERS.iter().filter_map(|filter| {

@@ -112,7 +112,30 @@ impl State {
         &'a self,
         key: &WorkloadKey,
     ) -> impl Iterator<Item = &'a Arc<Instance>> + use<'a> {
-        self.derived.of_workload(key).filter_map(|id| self.instances.get(id))
+        self.instances_by(self.derived.of_workload(key).copied())
+    }
+
+    /// Those of these instances that there are, in the same order. Where ids follow each other, as those of a workload do, one costs a step and not a
+    /// search.
+    pub fn instances_by<'a, I: Iterator<Item = InstanceId>>(
+        &'a self,
+        ids: I,
+    ) -> impl Iterator<Item = &'a Arc<Instance>> + use<'a, I> {
+        let (mut expected, mut ahead) = (None, None);
+        ids.filter_map(move |id| {
+            let follows = expected == Some(id);
+            expected = id.after();
+            if !follows {
+                ahead = None;
+                return self.instances.get(&id);
+            }
+            let found = ahead.get_or_insert_with(|| self.instances.range(id..)).next();
+            let found = found.filter(|(found, _)| **found == id).map(|(_, instance)| instance);
+            if found.is_none() {
+                expected = None;
+            }
+            found
+        })
     }
 
     /// How many instances a workload has, with those that are over but not cleared away; costs nothing.

@@ -4,8 +4,19 @@
 //! go.
 
 /// A set of few.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, PartialEq, Eq)]
 pub struct Sorted<T>(Vec<T>);
+
+/// Places that a copy has to spare: mostly it is made to put one in, and would be moved at once.
+const SPARE: usize = 2;
+
+impl<T: Clone> Clone for Sorted<T> {
+    fn clone(&self) -> Self {
+        let mut copy = Vec::with_capacity(self.0.len() + SPARE);
+        copy.extend_from_slice(&self.0);
+        Self(copy)
+    }
+}
 
 impl<T> Default for Sorted<T> {
     fn default() -> Self {

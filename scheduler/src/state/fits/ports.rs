@@ -91,20 +91,25 @@ fn contains(range: PortRange, port: u16) -> bool {
 /// Host ports for an instance, in the order of [`WorkloadSpec::ports`], or `None` where the filter `ports` would say no. Those that the spec
 /// names are as named; the others are the first free ones of the host's range from a place that the instance's id gives, round and round.
 pub fn choose_ports(host: &Host, used: &HostUse, spec: &WorkloadSpec, instance: InstanceId) -> Option<Ports> {
-    let mut own = BTreeSet::new();
+    // There are few, and one place is made for them all.
+    let mut own = Vec::with_capacity(spec.ports().count());
     for held in fixed_ports(spec) {
-        if used.ports.contains(&held) || !own.insert(held) {
+        if used.ports.contains(&held) || own.contains(&held) {
             return None;
         }
+        own.push(held);
     }
     let range = host.inventory.ports;
     spec.ports()
         .map(|(_, port)| match port.host {
             Some(number) => Some(number),
-            None => rotation(range, instance).find(|number| {
-                let held = (port.protocol, *number);
-                !used.ports.contains(&held) && own.insert(held)
-            }),
+            None => {
+                let is_free = |held: &(Protocol, u16)| !used.ports.contains(held) && !own.contains(held);
+                let mut turn = rotation(range, instance).map(|number| (port.protocol, number));
+                let held = turn.find(is_free)?;
+                own.push(held);
+                Some(held.1)
+            }
         })
         .collect()
 }

@@ -17,6 +17,19 @@ impl DevicesUse {
         Share(Share::WHOLE.0.saturating_sub(self.given(device).0))
     }
 
+    /// How much of each of these is not, which come by name.
+    pub fn free_of_each<'a>(
+        &'a self,
+        devices: impl Iterator<Item = &'a DeviceName>,
+    ) -> impl Iterator<Item = Share> {
+        let mut given = self.0.iter().peekable();
+        devices.map(move |device| {
+            while given.next_if(|(known, _)| known < device).is_some() {}
+            let given = given.next_if(|(known, _)| known == device).map_or(0, |(_, share)| share.0);
+            Share(Share::WHOLE.0.saturating_sub(given))
+        })
+    }
+
     /// Gives so much of a device away.
     pub fn give(&mut self, device: &DeviceName, share: Share) {
         match self.place(device) {
@@ -66,6 +79,10 @@ mod tests {
             (used.given(&first), used.free(&first), used.free(&second)),
             (Share(700), Share(300), Share::NONE)
         );
+        let all: Vec<DeviceName> = ["gpu", "gpu0", "gpu00", "gpu1"].map(|name| name.parse().unwrap()).into();
+        let each: Vec<Share> = all.iter().map(|device| used.free(device)).collect();
+        assert_eq!(used.free_of_each(all.iter()).collect::<Vec<_>>(), each);
+        assert!(used.free_of_each(all[2..].iter()).eq(each[2..].iter().copied()), "others are passed over");
         assert!(before.is_within(&used) && !used.is_within(&before));
         used.take_back(&first, Share(400));
         assert_eq!(used, before);

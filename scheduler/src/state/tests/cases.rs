@@ -50,6 +50,26 @@ fn a_workload_is_created_scaled_changed_and_stopped() {
 }
 
 #[test]
+fn instances_are_found_by_their_ids_whatever_is_missing_between() {
+    let mut world = World::with_hosts(&[]);
+    world.apply_spec(&service("web", 9));
+    let web: Vec<InstanceId> = world.state.instances().keys().copied().collect();
+    world.apply_spec(&service("api", 2));
+    world.must(Command::ScaleWorkload { key: key("web"), count: 6 });
+    let all: Vec<InstanceId> = world.state.instances().keys().copied().collect();
+    let gone = InstanceId { index: 1, ordinal: 7 };
+    let orders =
+        [web.clone(), all.clone(), all.iter().rev().copied().collect(), [&web[4..], &[gone], &all].concat()];
+    for ids in orders {
+        let one_by_one: Vec<_> = ids.iter().filter_map(|id| world.state.instance(*id)).collect();
+        let together: Vec<_> = world.state.instances_by(ids.iter().copied()).collect();
+        assert_eq!(together, one_by_one, "{ids:?}");
+    }
+    let has_gap = web.iter().filter(|id| world.state.instance(**id).is_none()).count();
+    assert_eq!((web.len(), has_gap), (9, 3));
+}
+
+#[test]
 fn a_workload_of_an_unknown_borough_is_refused_and_nothing_changes() {
     let mut world = World::with_hosts(&[]);
     let mut spec = service("web", 1);

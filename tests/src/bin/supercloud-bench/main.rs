@@ -1,4 +1,4 @@
-//! `supercloud-bench [NAME …] [--json FILE] [--rounds N] [--quick]`: measures the real programs on this machine, and says what it measured.
+//! `supercloud-bench [NAME …] [--json FILE] [--rounds N] [--quick] [--renew]`: measures the real programs on this machine, and says what it measured.
 //!
 //! To add a bench: a module with `pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome`, a line in [`BENCHES`], and its keys in
 //! the table of budgets. A bench that compares does so in one run and in turn, so that a busy neighbour meets both sides.
@@ -7,6 +7,7 @@ mod agent;
 mod agents;
 mod api;
 mod baseline;
+mod counts;
 mod decisions;
 mod enrol;
 mod estate;
@@ -39,7 +40,7 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 type Bench = fn(&Options, &mut Report) -> Outcome;
 
 /// All benches, in the order in which they run.
-const BENCHES: [(&str, Bench); 10] = [
+const BENCHES: [(&str, Bench); 11] = [
     ("etcd", writes::run),
     ("placed", placed::run),
     ("agents", agents::run),
@@ -49,12 +50,13 @@ const BENCHES: [(&str, Bench); 10] = [
     ("run", run::run),
     ("state", state::run),
     ("decisions", decisions::run),
+    ("counts", counts::run),
     ("packing", packing::run),
 ];
 /// Names of several benches, and which they are.
 const GROUPS: [(&str, &[&str]); 2] = [
     ("core", &["etcd", "placed", "agents", "restart", "failover"]),
-    ("placement", &["decisions", "packing"]),
+    ("placement", &["decisions", "counts", "packing"]),
 ];
 /// Rounds of a comparison where none are asked for. Odd, so that the median is a measurement.
 const ROUNDS: usize = 9;
@@ -71,6 +73,8 @@ struct Options {
     rounds: usize,
     /// Small sizes, which show that the benches work and nothing else.
     quick: bool,
+    /// What is counted is what shall be expected.
+    renew: bool,
     /// Hosts to pack onto, other than those of the traces.
     hosts: Option<PathBuf>,
     /// What to pack, likewise.
@@ -79,13 +83,21 @@ struct Options {
 
 impl Options {
     fn read(mut words: impl Iterator<Item = String>) -> Outcome<Self> {
-        let mut options =
-            Self { names: Vec::new(), json: None, rounds: ROUNDS, quick: false, hosts: None, requests: None };
+        let mut options = Self {
+            names: Vec::new(),
+            json: None,
+            rounds: ROUNDS,
+            quick: false,
+            renew: false,
+            hosts: None,
+            requests: None,
+        };
         while let Some(word) = words.next() {
             match word.as_str() {
                 "--json" => options.json = Some(words.next().ok_or("--json needs a file")?.into()),
                 "--rounds" => options.rounds = words.next().ok_or("--rounds needs a number")?.parse()?,
                 "--quick" => options.quick = true,
+                "--renew" => options.renew = true,
                 "--hosts" => options.hosts = Some(words.next().ok_or("--hosts needs a file")?.into()),
                 "--requests" => {
                     options.requests = Some(words.next().ok_or("--requests needs a file")?.into())
@@ -113,7 +125,9 @@ impl Options {
 }
 
 fn main() -> ExitCode {
-    match measure() {
+    let words: Vec<String> = std::env::args().skip(1).collect();
+    let done = if words == [counts::COUNTED] { counts::counted() } else { measure(words) };
+    match done {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("bench: {error}");
@@ -122,8 +136,8 @@ fn main() -> ExitCode {
     }
 }
 
-fn measure() -> Outcome {
-    let options = Options::read(std::env::args().skip(1))?;
+fn measure(words: Vec<String>) -> Outcome {
+    let options = Options::read(words.into_iter())?;
     let mut report = Report::begin()?;
     let mut failed = Vec::new();
     for (name, bench) in BENCHES.into_iter().filter(|(name, _)| options.wants(name)) {

@@ -7,8 +7,8 @@ use supercloud_tests::Outcome;
 use crate::{Options, records::apply, report::Report};
 
 mod compaction;
-mod gpus;
-mod lists;
+pub(crate) mod gpus;
+pub(crate) mod lists;
 mod rivals;
 
 /// Seeds, as in the measurements of FGD (USENIX ATC 2023).

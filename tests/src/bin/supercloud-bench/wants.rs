@@ -1,11 +1,15 @@
-//! What real requests ask for of processor and memory, so that hosts fill up as unevenly as they do.
+//! What real requests ask for of processor, memory and GPUs, so that hosts fill up as unevenly as they do.
+
+use std::{path::PathBuf, sync::Arc};
 
 use rand::{Rng as _, SeedableRng as _, distr::weighted::WeightedIndex, rngs::StdRng};
 use supercloud_proto::{
     amount::{Bytes, MilliCpu},
     spec::Resources,
 };
-use supercloud_tests::Outcome;
+use supercloud_tests::{Outcome, programs};
+
+use crate::packing::{self, lists};
 
 /// Thousandths of a core, MiB, and how often: the 24 combinations that are asked for most in `openb_pod_list_default.csv` of Alibaba's trace of a
 /// cluster with GPUs of 2023 (cluster-trace-gpu-v2023 in alibaba/clusterdata, as kept in hkust-adsl/kubernetes-scheduler-simulator, Apache-2.0); nine
@@ -39,28 +43,48 @@ const OFTEN: [(u64, u64, u32); 24] = [
 /// Bytes of one MiB.
 const MIB: u64 = 1 << 20;
 
+/// A part of the same trace with its GPUs: every tenth of `openb_node_list_all_node.csv`, every twentieth of `openb_pod_list_gpuspec33.csv`.
+const TRACE: &str = "tests/src/bin/supercloud-bench/trace";
+
 /// Draws requests as often as they are asked for, by a seed.
 #[derive(Clone)]
 pub(crate) struct Wants {
     random: StdRng,
+    all: Arc<[Resources]>,
     often: WeightedIndex<u32>,
 }
 
 impl Wants {
+    /// Of processor and memory alone.
     pub(crate) fn new(seed: u64) -> Outcome<Self> {
-        let often = WeightedIndex::new(OFTEN.map(|(_, _, often)| often))?;
-        Ok(Self { random: StdRng::seed_from_u64(seed), often })
-    }
-
-    pub(crate) fn draw(&mut self) -> Resources {
-        let (cpu, memory, _) = OFTEN[self.random.sample(&self.often)];
-        Resources {
+        let resources = |(cpu, memory, _)| Resources {
             cpu: MilliCpu(cpu),
             memory: Bytes(memory * MIB),
             disk: Bytes(MIB),
             pids: None,
             devices: Vec::new(),
-        }
+        };
+        Self::of(seed, OFTEN.map(resources).into(), &OFTEN.map(|(_, _, often)| often))
+    }
+
+    /// Of GPUs too.
+    pub(crate) fn with_gpus(seed: u64) -> Outcome<Self> {
+        let requests = lists::requests(&of_trace("requests.csv"))?;
+        let resources = |request: &lists::Request| {
+            let devices = packing::gpus::device_requests(request)?;
+            let (cpu, memory) = (request.amounts.cpu, request.amounts.memory);
+            Ok(Resources { cpu, memory, disk: Bytes(MIB), pids: None, devices })
+        };
+        let all: Vec<_> = requests.iter().map(resources).collect::<Outcome<_>>()?;
+        Self::of(seed, all.into(), &vec![1; requests.len()])
+    }
+
+    fn of(seed: u64, all: Arc<[Resources]>, often: &[u32]) -> Outcome<Self> {
+        Ok(Self { random: StdRng::seed_from_u64(seed), all, often: WeightedIndex::new(often)? })
+    }
+
+    pub(crate) fn draw(&mut self) -> Resources {
+        self.all[self.random.sample(&self.often)].clone()
     }
 
     /// What so many ask for on average.
@@ -71,6 +95,15 @@ impl Wants {
         };
         (MilliCpu(sum(|want| want.0)), Bytes(sum(|want| want.1) * MIB))
     }
+}
+
+/// Hosts as they are there.
+pub(crate) fn hosts() -> Outcome<Vec<lists::Host>> {
+    lists::hosts(&of_trace("hosts.csv"))
+}
+
+fn of_trace(file: &str) -> PathBuf {
+    programs::repository().join(TRACE).join(file)
 }
 
 #[cfg(test)]

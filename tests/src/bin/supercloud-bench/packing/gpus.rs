@@ -131,7 +131,8 @@ fn ours(hosts: &[Host], arrivals: &Arrivals) -> Outcome<f64> {
     Ok(arrivals.share(state.hosts().keys().map(|id| of_host(*id)).sum()))
 }
 
-fn register(state: &mut State, number: u32, host: &Host) -> Outcome {
+/// Registers a host of the list under its number.
+pub(crate) fn register(state: &mut State, number: u32, host: &Host) -> Outcome {
     let mut inventory = inventory(number)?;
     (inventory.capacity.cpu, inventory.capacity.memory) = (host.amounts.cpu, host.amounts.memory);
     for gpu in 0..host.gpus {
@@ -147,7 +148,8 @@ fn register(state: &mut State, number: u32, host: &Host) -> Outcome {
     records::register(state, number, inventory)
 }
 
-fn device_requests(request: &Request) -> Outcome<Vec<DeviceRequest>> {
+/// What a request of the list asks for of GPUs.
+pub(crate) fn device_requests(request: &Request) -> Outcome<Vec<DeviceRequest>> {
     if request.gpus == 0 {
         return Ok(Vec::new());
     }

@@ -15,26 +15,26 @@ const WHOLE_GPU: u64 = 1_000;
 
 /// A host.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Host {
+pub(crate) struct Host {
     /// Processor and memory.
-    pub(super) amounts: Amounts,
+    pub(crate) amounts: Amounts,
     /// How many GPUs.
-    pub(super) gpus: u32,
+    pub(crate) gpus: u32,
     /// Their model.
-    pub(super) model: String,
+    pub(crate) model: String,
 }
 
 /// A request.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(super) struct Request {
+pub(crate) struct Request {
     /// Processor and memory.
-    pub(super) amounts: Amounts,
+    pub(crate) amounts: Amounts,
     /// How many GPUs.
-    pub(super) gpus: u32,
+    pub(crate) gpus: u32,
     /// How much of each, in thousandths.
-    pub(super) share: u32,
+    pub(crate) share: u32,
     /// Any of these models; empty: any.
-    pub(super) models: Vec<String>,
+    pub(crate) models: Vec<String>,
 }
 
 impl Request {
@@ -57,7 +57,7 @@ pub(super) fn are_there(options: &Options) -> bool {
 }
 
 /// The hosts of a file: `cpu_milli`, `memory_mib`, and, where there are GPUs, `gpu` and `model`.
-pub(super) fn hosts(file: &Path) -> Outcome<Vec<Host>> {
+pub(crate) fn hosts(file: &Path) -> Outcome<Vec<Host>> {
     read(file, |line| {
         Ok(Host {
             amounts: line.amounts()?,
@@ -68,7 +68,7 @@ pub(super) fn hosts(file: &Path) -> Outcome<Vec<Host>> {
 }
 
 /// The requests of a file: `cpu_milli`, `memory_mib`, and, where GPUs are asked for, `num_gpu`, `gpu_milli` and `gpu_spec`.
-pub(super) fn requests(file: &Path) -> Outcome<Vec<Request>> {
+pub(crate) fn requests(file: &Path) -> Outcome<Vec<Request>> {
     read(file, |line| {
         let models = line.text("gpu_spec").unwrap_or_default().split('|').filter(|model| !model.is_empty());
         Ok(Request {
