@@ -65,11 +65,11 @@ pub fn text(plan: &v1::WorkloadPlan) -> String {
         text.push_str(&format!("  stop {stop}\n"));
     }
     for displaced in &plan.displaces_own {
-        text.push_str(&format!("  displace {displaced}, which is less urgent\n"));
+        text.push_str(&format!("  displace {displaced}\n"));
     }
     let others = plan.displaces as usize - plan.displaces_own.len().min(plan.displaces as usize);
     if others > 0 {
-        text.push_str(&format!("  displace {others} less urgent of other boroughs\n"));
+        text.push_str(&format!("  displace {others} of other boroughs\n"));
     }
     if plan.unplaced > 0 {
         text.push_str(&format!("  {} could not be placed: ", plan.unplaced));

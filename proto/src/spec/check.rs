@@ -299,7 +299,11 @@ impl Checker {
         let mut named = BTreeSet::from([own]);
         for (field, workloads) in [("apart", &place.apart), ("together", &place.together)] {
             for (i, workload) in workloads.iter().enumerate() {
-                let expected = "another workload than this one, each once in apart and together";
+                let expected = match () {
+                    () if workload == own => "another workload than this one",
+                    () if field == "together" && place.apart.contains(workload) => "none of apart",
+                    () => "each workload once",
+                };
                 let found = quoted(workload.as_str());
                 self.expect(named.insert(workload), &format!("{field}[{i}]"), expected, found);
             }

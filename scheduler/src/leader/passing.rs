@@ -21,7 +21,7 @@ const MAX_CHUNK: usize = 5_000;
 /// Most bytes of what may be long in them: the names of devices.
 const MAX_CHUNK_BYTES: usize = 512 << 10;
 /// Most cases in one entry in which others make way: each is checked closely when it is applied.
-const MAX_PREEMPTIONS: usize = 100;
+const PREEMPTIONS_OF_AN_ENTRY: usize = 25;
 /// Wait after a pass that placed nothing, at least: many changes share the next one.
 const FRUITLESS_WAIT: Duration = Duration::from_millis(20);
 /// A fruitless pass is waited for so many times as long as it took: passes over what fits nowhere take a fifth of a core at most.
@@ -152,11 +152,11 @@ async fn preempt(core: &Core, preemptions: Vec<Preemption>, mut proposed: Propos
     if matches!(proposed, Proposed::Refused) {
         return proposed;
     }
-    for chunk in preemptions.chunks(MAX_PREEMPTIONS) {
+    for chunk in preemptions.chunks(PREEMPTIONS_OF_AN_ENTRY) {
         match core.propose_here(Command::Preempt(chunk.to_vec())).await {
             Ok(outcome) => {
                 if let Ok(Done::Instances(held)) = outcome.result {
-                    tracing::info!(index = outcome.index, held, "less urgent work makes way");
+                    tracing::info!(index = outcome.index, held, "others make way");
                     proposed = if held > 0 { Proposed::Held } else { proposed };
                 }
             }

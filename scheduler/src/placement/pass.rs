@@ -17,7 +17,6 @@ use std::{
 };
 
 use supercloud_proto::{
-    amount::Amounts,
     id::{InstanceId, UnixMillis},
     name::WorkloadKey,
 };
@@ -34,7 +33,7 @@ use crate::state::{
     Placement, Preemption, RevisionRecord, State,
     fits::{Request, held_slots},
     level::FOURTH,
-    preempt::Guarantees,
+    preempt::has_claim,
 };
 
 /// Most placements of one pass: so many fit into one log entry of about half a MiB, and apply is done with them in some tens of milliseconds.
@@ -119,7 +118,9 @@ impl Engine {
     }
 
     fn catch_up(&mut self, state: &State, now: UnixMillis) {
-        if state.applied() < self.ledger.state().applied() {
+        // What fits nowhere may displace others once every member knows that.
+        let known = self.ledger.state();
+        if state.applied() < known.applied() || state.level() != known.level() {
             *self = Self::new(state);
         }
         let waiting = state.pending_since(self.ledger.state());
@@ -172,18 +173,27 @@ impl Engine {
                 Room::Awaited => {}
                 Room::Made(preemption) => {
                     making.insert(line);
-                    self.boroughs.give(borough, demand);
+                    if !is_charged {
+                        self.boroughs.give(borough, demand);
+                    }
                     plan.preemptions.push(preemption);
                 }
                 // What was to make way for it is no help any more.
-                Room::Coming | Room::Nowhere if is_charged => {
-                    plan.preemptions.push(Preemption { instance: id, host: None, victims: Vec::new() });
+                Room::Coming | Room::Taken | Room::Nowhere if is_charged => {
+                    let before =
+                        self.ledger.state().instance(id).and_then(|instance| instance.awaited_host());
+                    let (host, victims) = (None, Vec::new());
+                    plan.preemptions.push(Preemption { instance: id, before, host, victims });
                 }
                 // It, or one of its line, is looked at again in the next pass.
-                Room::Coming => plan.unplaced.push(self.queue.leave(line, id)),
+                Room::Coming => {
+                    making.insert(line);
+                    plan.unplaced.push(self.queue.wait(line, id));
+                }
+                Room::Taken => plan.unplaced.push(self.queue.leave(line, id)),
                 Room::Nowhere if making.contains(&line) => plan.unplaced.push(self.queue.leave(line, id)),
                 // What was placed in this pass makes way for nobody in it, and may for this one in the next.
-                Room::Nowhere if !plan.placements.is_empty() && self.has_claim(&record, demand) => {
+                Room::Nowhere if !plan.placements.is_empty() && self.has_claim(&record) => {
                     plan.unplaced.push(self.queue.leave(line, id));
                     plan.more = true;
                 }
@@ -200,8 +210,9 @@ impl Engine {
     }
 
     /// Whether others make way for an instance of a revision whatever their priority, since it is guaranteed to its borough.
-    fn has_claim(&self, record: &RevisionRecord, demand: Amounts) -> bool {
-        self.ledger.state().level() >= FOURTH && self.boroughs.claims(&record.key.borough, demand)
+    fn has_claim(&self, record: &RevisionRecord) -> bool {
+        let request = Request::new(&record.key, &record.spec);
+        self.ledger.state().level() >= FOURTH && has_claim(&request, &self.boroughs)
     }
 
     /// Lets others make way for an instance that fits nowhere.

@@ -64,7 +64,7 @@ pub struct WorkloadPlan {
     pub placements: Vec<PlannedPlacement>,
     /// Instances on a host that would be stopped.
     pub stops: Vec<InstanceId>,
-    /// Less urgent instances that would be displaced for it, of whatever borough, with whose they are.
+    /// Instances that would be displaced for it, of whatever borough, with whose they are.
     pub displaces: Vec<(InstanceId, WorkloadKey)>,
     /// Instances that wait for their time.
     pub waiting: u32,
@@ -111,7 +111,9 @@ pub fn plan(state: &State, specs: &[WorkloadSpec], now: UnixMillis) -> Result<Ap
     let told = specs.iter().zip(changes).zip(stops);
     let mut workloads: Vec<WorkloadPlan> =
         told.filter_map(|((spec, change), stops)| trial.tell(state, spec, change, &stops)).collect();
-    for (instance, victim) in displaced {
+    // What was placed only in the trial is not displaced.
+    for (instance, victim) in displaced.into_iter().filter(|(_, victim)| state.instance(victim.id).is_some())
+    {
         let of = trial.state.instance(instance).map(|instance| instance.workload());
         if let Some(plan) = workloads.iter_mut().find(|plan| Some(&plan.workload) == of) {
             plan.displaces.push((victim.id, victim.workload().clone()));

@@ -11,8 +11,8 @@
 //!
 //! Where what is stopping already leaves room, on whatever host, nobody makes way.
 //!
-//! Hosts stand in a heap by what their choice costs at least, which is seen from what each priority takes of them; so mostly one or
-//! two are looked at closely.
+//! Hosts stand in a heap by what their choice costs at least, which is seen from what each priority takes of them. They are looked at closely in that order until
+//! none can be cheaper, or [`MORE`] were since the first choice was found: in a large estate where every workload misses what it may, each host would have to be.
 
 use std::{
     cmp::Reverse,
@@ -22,6 +22,7 @@ use std::{
 
 use supercloud_proto::{
     amount::Amounts,
+    host::HostState,
     id::{HostId, InstanceId},
     name::WorkloadKey,
 };
@@ -33,11 +34,15 @@ use super::{
 use crate::state::{
     HostUse, Instance, Preemption, RevisionRecord, State,
     fits::{Candidate, Request},
-    preempt::{Guarantees, are_spare, expected, make_way, may_make_way, rank, will_fit},
+    preempt::{
+        MANY_FAILURES, MOST_VICTIMS, are_spare, expected, has_claim, make_way, may_make_way, rank, will_fit,
+    },
 };
 
 /// Of so many all choices are tried.
 const FEW: usize = 10;
+/// So many more hosts are looked at closely once there is a choice.
+const MORE: usize = 16;
 /// Of so many all pairs are tried.
 const MANY: usize = 200;
 
@@ -50,48 +55,34 @@ pub(super) struct Cost {
     sum: u64,
 }
 
-/// What is kept while instances of one revision look for room.
-struct Search {
-    record: Arc<RevisionRecord>,
-    /// Whether their borough takes back what it is guaranteed.
-    has_claim: bool,
-    /// Changes of the ledger that are taken into account.
-    seen: usize,
-    /// Whether there are hosts that others wait for, and that were passed over.
-    has_passed_over: bool,
-    /// How often somebody was chosen.
-    chosen: usize,
-    hosts: BinaryHeap<Reverse<Looked>>,
-}
-
 /// What becomes of an instance that fits nowhere.
 pub(super) enum Room {
     /// Others are making way for it already.
     Awaited,
-    /// What is stopping already leaves room.
+    /// What is stopping already leaves room, which is kept for it in this pass.
     Coming,
+    /// There may be room where it is kept for others in this pass.
+    Taken,
     /// These make way.
     Made(Preemption),
     /// Nobody can.
     Nowhere,
 }
 
-/// A host in the heap: with what is known of it, the least cost first, and then the first slot.
+/// A host with what making room there costs, or costs at least, and the choice, where it was looked at.
 #[derive(PartialEq, Eq, PartialOrd, Ord)]
 struct Looked {
     cost: Cost,
     slot: Slot,
-    /// The choice, and how often somebody had been chosen when it was made; `None`: the cost is only what it is at least.
-    victims: Option<(Vec<InstanceId>, usize)>,
+    victims: Vec<InstanceId>,
 }
 
 /// The search for room, and what is known from before in the pass.
 #[derive(Default)]
 pub(super) struct Preempting {
-    search: Option<Search>,
     /// How many more instances of a workload may be missing.
     spare: HashMap<WorkloadKey, u32>,
-    /// Slots in which somebody who is more urgent, or whose turn was before, waits for what is stopping there: it is nobody else's in this pass.
+    /// Slots in which somebody whose turn was before waits for what is stopping there: it is nobody else's in this pass.
     promised: HashSet<Slot>,
 }
 
@@ -106,17 +97,26 @@ impl Preempting {
         &mut self,
         ledger: &mut Ledger,
         boroughs: &mut Boroughs,
-        record: &Arc<RevisionRecord>,
+        record: &RevisionRecord,
         id: InstanceId,
     ) -> Room {
         let request = Request { instance: Some(id), ..Request::new(&record.key, &record.spec) };
-        let Some((slot, victims)) = self.cheapest(ledger, boroughs, record, &request) else {
-            let has_passed_over = self.search.as_ref().is_some_and(|search| search.has_passed_over);
-            return if has_passed_over { Room::Coming } else { Room::Nowhere };
+        let Some(instance) = ledger.state().instance(id).filter(|one| one.failures() < MANY_FAILURES) else {
+            return Room::Nowhere;
+        };
+        let before = instance.awaited_host();
+        let has_claim = has_claim(&request, boroughs);
+        let sought = Sought { ledger, boroughs, request: &request, has_claim };
+        let mut hosts = sought.hosts();
+        let all = hosts.len();
+        hosts.retain(|Reverse(host)| !self.promised.contains(&host.slot));
+        let has_passed_over = hosts.len() < all;
+        let Some(Looked { slot, victims, .. }) = sought.cheapest(hosts, &mut self.spare) else {
+            return if has_passed_over { Room::Taken } else { Room::Nowhere };
         };
         if victims.is_empty() {
             self.promised.insert(slot);
-            self.search = None;
+            ledger.keep(slot, record.spec.priority, id, &[]);
             return Room::Coming;
         }
         let stopped = || victims.iter().filter_map(|id| ledger.state().instance(*id));
@@ -129,53 +129,8 @@ impl Preempting {
             }
         }
         ledger.keep(slot, rank, id, &victims);
-        if let Some(search) = &mut self.search {
-            search.seen = ledger.changes();
-            search.chosen += 1;
-            search.hosts.extend(least(ledger, &request, search.has_claim, slot).map(Reverse));
-        }
         let host = Some(ledger.candidate(slot).host.id);
-        Room::Made(Preemption { instance: id, host, victims })
-    }
-
-    fn cheapest(
-        &mut self,
-        ledger: &Ledger,
-        boroughs: &Boroughs,
-        record: &Arc<RevisionRecord>,
-        request: &Request<'_>,
-    ) -> Option<(Slot, Vec<InstanceId>)> {
-        let has_claim = boroughs.claims(&request.key.borough, request.demand);
-        let is_same = |search: &&mut Search| {
-            Arc::ptr_eq(&search.record, record)
-                && search.seen == ledger.changes()
-                && search.has_claim == has_claim
-        };
-        if self.search.as_mut().filter(is_same).is_none() {
-            let mut hosts: Vec<_> =
-                ledger.slots().filter_map(|slot| least(ledger, request, has_claim, slot)).collect();
-            let all = hosts.len();
-            hosts.retain(|host| !self.promised.contains(&host.slot));
-            self.search = Some(Search {
-                record: record.clone(),
-                has_claim,
-                seen: ledger.changes(),
-                has_passed_over: hosts.len() < all,
-                chosen: 0,
-                hosts: hosts.into_iter().map(Reverse).collect(),
-            });
-        }
-        let Self { search, spare, .. } = self;
-        let Search { hosts, chosen, .. } = search.as_mut()?;
-        let sought = Sought { ledger, boroughs, request, has_claim };
-        loop {
-            let Reverse(Looked { slot, victims, .. }) = hosts.pop()?;
-            match victims {
-                Some((victims, then)) if then == *chosen => return Some((slot, victims)),
-                // Since then boroughs and workloads may have come to have less to spare: it costs no less.
-                _ => hosts.extend(sought.look(slot, spare, *chosen).map(Reverse)),
-            }
-        }
+        Room::Made(Preemption { instance: id, before, host, victims })
     }
 }
 
@@ -183,7 +138,12 @@ impl Preempting {
 pub(super) fn is_worth_waiting(ledger: &Ledger, slot: Slot, request: &Request<'_>) -> bool {
     let candidate = ledger.candidate(slot);
     let later = expected(&candidate, request, |id| ledger.is_doomed(id));
-    ledger.is_taken(slot) && will_fit(&candidate, request, &later)
+    // A host that is silent for a moment is waited for: else every blip would displace others elsewhere.
+    let mut host = candidate.host.clone();
+    if host.state == HostState::Suspect {
+        host.state = HostState::Ready;
+    }
+    ledger.is_taken(slot) && will_fit(&Candidate { host: &host, ..candidate }, request, &later)
 }
 
 /// Whether a request would fit a host with all gone that is stopping or may make way for it, as far as amounts say.
@@ -219,15 +179,7 @@ fn at_least(candidate: &Candidate<'_>, request: &Request<'_>, has_claim: bool) -
     Some(if is_coming { Cost::default() } else { of_one })
 }
 
-/// A host with what making room there costs at least, unless there is none to be made.
-fn least(ledger: &Ledger, request: &Request<'_>, has_claim: bool, slot: Slot) -> Option<Looked> {
-    let candidate = ledger.candidate(slot);
-    let cost = at_least(&candidate, request, has_claim)?;
-    let may_be = ledger.is_taken(slot) && candidate.suits(request);
-    may_be.then_some(Looked { cost, slot, victims: None })
-}
-
-/// What room is sought for.
+/// For what room is sought, and where.
 struct Sought<'s> {
     ledger: &'s Ledger,
     boroughs: &'s Boroughs,
@@ -236,13 +188,46 @@ struct Sought<'s> {
 }
 
 impl Sought<'_> {
+    /// The hosts on which there may be room to be made, with what that costs at least.
+    fn hosts(&self) -> BinaryHeap<Reverse<Looked>> {
+        let least = |slot: Slot| {
+            let candidate = self.ledger.candidate(slot);
+            let cost = at_least(&candidate, self.request, self.has_claim)?;
+            let may_be = self.ledger.is_taken(slot) && candidate.suits(self.request);
+            may_be.then_some(Reverse(Looked { cost, slot, victims: Vec::new() }))
+        };
+        self.ledger.slots().filter_map(least).collect()
+    }
+
+    /// The host with the cheapest choice.
+    fn cheapest(
+        &self,
+        mut hosts: BinaryHeap<Reverse<Looked>>,
+        spare: &mut HashMap<WorkloadKey, u32>,
+    ) -> Option<Looked> {
+        let mut best: Option<Looked> = None;
+        let mut more = 0;
+        while let Some(Reverse(next)) = hosts.pop() {
+            if best.as_ref().is_some_and(|best| *best < next || more == MORE) {
+                break;
+            }
+            more += usize::from(best.is_some());
+            if let Some(looked) = self.look(next.slot, spare)
+                && best.as_ref().is_none_or(|best| looked < *best)
+            {
+                best = Some(looked);
+            }
+        }
+        best
+    }
+
     /// The cheapest choice on a host.
-    fn look(&self, slot: Slot, spare: &mut HashMap<WorkloadKey, u32>, chosen: usize) -> Option<Looked> {
+    fn look(&self, slot: Slot, spare: &mut HashMap<WorkloadKey, u32>) -> Option<Looked> {
         let Self { ledger, boroughs, request, has_claim } = *self;
         let candidate = ledger.candidate(slot);
         let later = expected(&candidate, request, |id| ledger.is_doomed(id));
         if will_fit(&candidate, request, &later) {
-            return Some(Looked { cost: Cost::default(), slot, victims: Some((Vec::new(), chosen)) });
+            return Some(Looked { cost: Cost::default(), slot, victims: Vec::new() });
         }
         let mut pool = victims(&candidate, request, has_claim, &later);
         pool.retain(|victim| are_spare([&***victim].into_iter(), request, boroughs));
@@ -255,7 +240,7 @@ impl Sought<'_> {
         let host = OneHost { candidate, request, later, spare, boroughs };
         let choice = host.cheapest(&pool)?;
         let victims = choice.iter().map(|victim| victim.id).collect();
-        Some(Looked { cost: host.cost(&choice), slot, victims: Some((victims, chosen)) })
+        Some(Looked { cost: host.cost(&choice), slot, victims })
     }
 }
 
@@ -315,10 +300,17 @@ impl OneHost<'_> {
             });
             return self.cheapest_of(choices);
         }
-        let ones = pool.iter().map(|victim| vec![*victim]);
-        let pairs = pool[..pool.len().min(MANY)].iter().enumerate();
-        let pairs = pairs.flat_map(|(place, one)| pool[..place].iter().map(|other| vec![*other, *one]));
-        self.cheapest_of(ones.chain(pairs).chain([self.as_many_as_needed(pool)]))
+        let one = self.cheapest_of(pool.iter().map(|victim| vec![*victim]));
+        let beyond = one.as_ref().map_or(u32::MAX, |one| self.cost(one).beyond);
+        if beyond == 0 {
+            return one;
+        }
+        // More than one cost less only where each of them does.
+        let less: Vec<_> =
+            pool.iter().copied().filter(|victim| self.cost(&[victim]).beyond < beyond).collect();
+        let pairs = less[..less.len().min(MANY)].iter().enumerate();
+        let pairs = pairs.flat_map(|(place, one)| less[..place].iter().map(|other| vec![*other, *one]));
+        self.cheapest_of(one.into_iter().chain(pairs).chain([self.as_many_as_needed(&less)]))
     }
 
     fn cheapest_of<'v>(
@@ -350,7 +342,7 @@ impl OneHost<'_> {
         let mut left = pool.to_vec();
         left.sort_by_key(|victim| Reverse(help(victim)));
         let mut chosen: Vec<&Arc<Instance>> = Vec::new();
-        while !self.is_enough(&chosen) && !left.is_empty() {
+        while !self.is_enough(&chosen) && !left.is_empty() && chosen.len() < MOST_VICTIMS {
             let with =
                 |victim: &&'v Arc<Instance>| -> Vec<_> { chosen.iter().copied().chain([*victim]).collect() };
             left.retain(|victim| self.are_spare(&with(victim)));

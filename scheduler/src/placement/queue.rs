@@ -35,7 +35,7 @@ use crate::state::{
     Instance, RevisionRecord, State, Waiting,
     demand::demand,
     fits::{Candidate, Known, Request},
-    preempt::Guarantees,
+    preempt::has_claim,
 };
 
 /// Before and behind all ids.
@@ -65,7 +65,9 @@ pub(super) struct Queue {
     open: BTreeMap<Place, Line>,
     /// Lines that are stuck, by what they need.
     stuck: HashMap<StuckBy, BTreeSet<Line>>,
-    /// Open lines that are not looked at again in this pass.
+    /// Open lines of which some have no host yet and are looked at again in the next pass.
+    waiting: BTreeSet<Line>,
+    /// Those of them that are not looked at again in this pass.
     left: BTreeSet<Line>,
     /// Lines that must be together with a workload, by that workload: where it is given room, they may fit.
     awaiting: HashMap<WorkloadKey, BTreeSet<Line>>,
@@ -188,6 +190,7 @@ impl Queue {
         }
         self.passed = false;
         self.left.clear();
+        self.waiting.clear();
         let began = state.instances_by(waiting.began.iter().copied());
         let (now, later): (Vec<_>, Vec<_>) = began.partition(|instance| instance.not_before() == 0);
         for instance in later {
@@ -474,9 +477,16 @@ impl Queue {
         }
     }
 
+    /// Says that this one of a line has no host yet, and is looked at again in the next pass.
+    pub(super) fn wait(&mut self, line: Line, id: InstanceId) -> Unplaced {
+        self.waiting.insert(line);
+        Unplaced { instances: 1, ..self.lines[line].unplaced(id, Why::Hosts) }
+    }
+
     /// Says that nothing in the line has a host yet, this one and those after it, and that it is looked at again in the next pass.
     pub(super) fn leave(&mut self, line: Line, from: InstanceId) -> Unplaced {
         self.left.insert(line);
+        self.waiting.insert(line);
         self.lines[line].unplaced(from, Why::Hosts)
     }
 
@@ -495,7 +505,7 @@ impl Queue {
     pub(super) fn unplaced(&self, boroughs: &Boroughs) -> Vec<Unplaced> {
         let kept = self.kept.values().flat_map(HashMap::values);
         let lines =
-            self.stuck.values().chain(kept).chain([&self.left]).flatten().map(|line| &self.lines[*line]);
+            self.stuck.values().chain(kept).chain([&self.waiting]).flatten().map(|line| &self.lines[*line]);
         let mut found: Vec<_> = lines.filter_map(|waiters| Some((waiters.first()?, waiters))).collect();
         found.sort_unstable_by_key(|(first, waiters)| (Reverse(waiters.record.spec.priority), *first));
         let why = |of: &Waiters| match boroughs.admits(of.borough, of.demand) {
@@ -594,7 +604,7 @@ fn may_fit(ledger: &Ledger, record: &RevisionRecord, caught_up: &CaughtUp, borou
     let CaughtUp::Improved(slots) = caught_up else { return true };
     let request = Request::new(&record.key, &record.spec);
     let place = &record.spec.place;
-    let has_claim = boroughs.claims(&record.key.borough, request.demand);
+    let has_claim = has_claim(&request, boroughs);
     let is_no_matter = (!place.distinct_hosts && place.apart.is_empty()).then_some(false);
     let known = Known { sibling: is_no_matter, unwanted: is_no_matter, reserved: Some(false) };
     let fits = |candidate: Candidate<'_>| {

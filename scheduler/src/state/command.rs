@@ -278,6 +278,8 @@ pub struct Placement {
 pub struct Preemption {
     /// The one that waits.
     pub instance: InstanceId,
+    /// The host on which room was kept for it when this was decided: where that is another one by now, so may be the decision.
+    pub before: Option<HostId>,
     /// The host on which it will get their room; `None`: nowhere, room that was kept for it is not any more.
     pub host: Option<HostId>,
     /// Those that stop.
@@ -395,7 +397,7 @@ mod tests {
         assert_eq!([taint, device, tolerate, request], [level::THIRD; 4]);
         let apart = apply(&|spec| spec.place.apart.push("db".parse().unwrap()));
         let together = apply(&|spec| spec.place.together.push("db".parse().unwrap()));
-        assert_eq!([apart, together], [level::FOURTH; 2]);
+        assert_eq!([apart, together, Command::Preempt(Vec::new()).needs()], [level::FOURTH; 3]);
     }
 
     #[test]

@@ -255,6 +255,7 @@ impl State {
     pub fn only_compared(&self) -> Self {
         Self {
             applied: self.applied,
+            level: self.level,
             hosts: self.hosts.clone(),
             derived: self.derived.only_compared(),
             ..Self::default()

@@ -4,7 +4,7 @@
 //! Who waits is *awaited* on the host from then on: nothing that is not more urgent is placed there until it is, so that the room it is made
 //! does not go to others piece by piece. It may still be placed elsewhere, if there is room earlier.
 //!
-//! Decisions. *What has a strictly lower priority makes way*, and beside it, whatever its priority, *what other boroughs have beyond their guarantees, for one that
+//! Decisions. *No workload displaces its own*: its older revisions are for the rollout. *What has a strictly lower priority makes way*, and beside it, whatever its priority, *what other boroughs have beyond their guarantees, for one that
 //! would be within its own*: what is guaranteed is lent while it is not used. *Nothing is taken of another borough's guarantee*, for either. So nobody makes
 //! way for whom he displaced, and there are no cycles: whoever took back what he is guaranteed has no more than that. *Who makes way is
 //! told to stop as by a rollout*, with the grace of its spec, and its successor waits for a host at once. *What is stopping already counts as gone*
@@ -42,6 +42,16 @@ impl Guarantees for State {
     }
 }
 
+/// Whether a request may take back what is guaranteed to its borough. Devices are guaranteed to nobody.
+pub fn has_claim(request: &Request<'_>, guarantees: &impl Guarantees) -> bool {
+    request.spec.resources.devices.is_empty() && guarantees.claims(&request.key.borough, request.demand)
+}
+
+/// Most that make way for one: apply looks at each of them closely.
+pub const MOST_VICTIMS: usize = 32;
+/// Failures in a row after which an instance displaces nobody: what it displaced would come back while it waits, and be displaced again and again.
+pub const MANY_FAILURES: u32 = 2;
+
 /// Rank of what takes back what it is guaranteed: above all priorities.
 const CLAIM: u32 = MAX_PRIORITY + 1;
 
@@ -78,6 +88,7 @@ pub fn may_make_way(instance: &Instance, request: &Request<'_>, has_claim: bool)
     };
     instance.placed.is_some()
         && instance.is_to_stay()
+        && instance.workload() != request.key
         && (instance.spec().priority < request.spec.priority || has_claim && is_other)
         && !is_company()
 }
@@ -141,9 +152,15 @@ pub fn will_fit(candidate: &Candidate<'_>, request: &Request<'_>, later: &HostUs
 pub(super) fn is_right(state: &State, host: &Host, preemption: &Preemption) -> bool {
     let Some(instance) = state.instance(preemption.instance) else { return false };
     let (candidate, request) = (Candidate::new(state, host), Request::of(instance));
+    if instance.failures() >= MANY_FAILURES
+        || instance.awaited_host() != preemption.before
+        || preemption.victims.len() > MOST_VICTIMS
+    {
+        return false;
+    }
     let victims: BTreeSet<InstanceId> = preemption.victims.iter().copied().collect();
     let known: Vec<&Arc<Instance>> = victims.iter().filter_map(|id| state.instance(*id)).collect();
-    let has_claim = state.claims(&request.key.borough, request.demand);
+    let has_claim = has_claim(&request, state);
     let may =
         |victim: &&Arc<Instance>| victim.host() == Some(host.id) && may_make_way(victim, &request, has_claim);
     let are_spare = || are_spare(known.iter().map(|victim| victim.as_ref()), &request, state);

@@ -121,8 +121,8 @@ impl Allowance {
         self.guarantee.saturating_sub(staying)
     }
 
-    /// Whether a borough may take back what it is guaranteed for something more: with it, it would have no more than that of any amount that is guaranteed. What
-    /// takes nothing of these has no claim.
+    /// Whether a borough may take back what it is guaranteed for something more: of every amount that this needs, it would have no more than is guaranteed with
+    /// it. So who is guaranteed processors alone has no claim on memory.
     #[must_use]
     pub fn claims(self, staying: Amounts, needed: Amounts) -> bool {
         let Amounts { cpu, memory, disk } = self.guarantee;
@@ -131,9 +131,9 @@ impl Allowance {
             (memory.0, staying.memory.0, needed.memory.0),
             (disk.0, staying.disk.0, needed.disk.0),
         ];
-        let mut guaranteed = amounts.into_iter().filter(|(guarantee, ..)| *guarantee > 0);
-        let takes = guaranteed.clone().any(|(_, _, needed)| needed > 0);
-        takes && guaranteed.all(|(guarantee, staying, needed)| staying.saturating_add(needed) <= guarantee)
+        let mut needed = amounts.into_iter().filter(|(_, _, needed)| *needed > 0).peekable();
+        needed.peek().is_some()
+            && needed.all(|(guarantee, staying, needed)| staying.saturating_add(needed) <= guarantee)
     }
 }
 
@@ -188,7 +188,11 @@ pub fn words(borough: &BoroughName, excesses: &[Excess]) -> String {
 impl fmt::Display for Excess {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { what, quota, used, needed } = *self;
-        let word = if needed > quota { "is too small" } else { "is used up" };
+        let word = match () {
+            () if needed > quota => "is too small",
+            () if used >= quota => "is used up",
+            () => "has too little left",
+        };
         write!(
             f,
             "{} quota of {} {word}: {} in use, {} needed",
@@ -236,7 +240,7 @@ mod tests {
         assert_eq!(
             told,
             [
-                "cpu quota of 4 is used up: 3500m in use, 1 needed",
+                "cpu quota of 4 has too little left: 3500m in use, 1 needed",
                 "memory quota of 1GiB is too small: 0B in use, 2GiB needed"
             ]
         );

@@ -162,7 +162,7 @@ impl Sought<'_> {
         let quota = self.state.allowance_of(borough).quota;
         let whole = self.state.taken_by(borough) + self.request.demand;
         let missing = whole.saturating_sub(quota.most());
-        if missing == Amounts::default() {
+        if self.state.excesses_with(self.instance).is_empty() {
             return Vec::new();
         }
         let change = BoroughChange {

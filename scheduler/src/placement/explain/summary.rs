@@ -20,7 +20,7 @@ pub(super) fn of_instance(survey: &Survey<'_>, instance: &Instance, now: UnixMil
             return format!("{who} is exclusive and waits until {} has stopped", other.id);
         }
         if let Some(name) = instance.awaited_host().and_then(|host| survey.ledger.state().host_name(host)) {
-            return format!("{who} waits for room on {name}, where less urgent work makes way for it");
+            return format!("{who} waits for room on {name}, where others make way for it");
         }
         let wait = instance.not_before().saturating_sub(now);
         return match (wait, survey.chosen()) {

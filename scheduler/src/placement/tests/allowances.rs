@@ -105,10 +105,8 @@ pub(super) fn would_be_guaranteed(state: &State, instance: &Instance) -> bool {
     let borough = &instance.workload().borough;
     let ((cpu, memory), has) = (needs(instance.spec()), staying(state, borough));
     let of = |i: usize, needed: u64| (guarantee(state, borough)[i], has[i], needed);
-    let guaranteed: Vec<_> =
-        [of(0, cpu), of(1, memory)].into_iter().filter(|(guarantee, ..)| *guarantee > 0).collect();
-    guaranteed.iter().any(|(.., needed)| *needed > 0)
-        && guaranteed.iter().all(|(guarantee, has, needed)| has + needed <= *guarantee)
+    let fits = |(guarantee, has, needed): (u64, u64, u64)| needed == 0 || has + needed <= guarantee;
+    instance.spec().resources.devices.is_empty() && fits(of(0, cpu)) && fits(of(1, memory))
 }
 
 /// Whether these could go without any borough but this one losing of what is guaranteed to it.

@@ -12,7 +12,8 @@ use supercloud_proto::{
 use super::Step;
 use crate::state::{
     command::{Done, HostVerdict, Rejection},
-    model::{EventKind, Host, Subject},
+    level::FOURTH,
+    model::{EventKind, Host, Instance, Subject},
 };
 
 impl Step<'_> {
@@ -112,6 +113,9 @@ impl Step<'_> {
 
     /// Replaces what ran on a lost host. The records stay, told to stop, until the host is back and says that they are gone.
     fn replace_lost(&mut self, host: HostId) {
+        if self.state.level() >= FOURTH {
+            self.lose_stopping(host);
+        }
         let lost: Vec<InstanceId> = self
             .state
             .instances_on(host)
@@ -127,6 +131,23 @@ impl Step<'_> {
             });
             let Some(seen) = self.state.instances.get(&id).cloned() else { continue };
             self.succeed(&seen, reason);
+        }
+    }
+
+    /// What was to stop on a lost host runs no more either, and counts for nobody; it has its successor already.
+    fn lose_stopping(&mut self, host: HostId) {
+        let is_stopping = |i: &&Arc<Instance>| {
+            i.desired == Desired::Stop && !i.state.is_over() && i.state != InstanceState::Lost
+        };
+        let stopping: Vec<InstanceId> =
+            self.state.instances_on(host).filter(is_stopping).map(|i| i.id).collect();
+        let time = self.time;
+        for id in stopping {
+            self.change(id, |instance| {
+                instance.state = InstanceState::Lost;
+                instance.set_state_reason("its host is lost");
+                instance.changed = time;
+            });
         }
     }
 

@@ -162,7 +162,7 @@ impl Step<'_> {
 
     fn preempt_one(&mut self, preemption: &Preemption) -> bool {
         let Some(instance) = self.state.instances.get(&preemption.instance) else { return false };
-        let Some(host) = preemption.host else { return self.end_waiting(preemption.instance) };
+        let Some(host) = preemption.host else { return self.end_waiting(preemption) };
         let Some(host) = self.state.hosts.get(&host) else { return false };
         let waits = || must_wait_for(self.state, instance).is_some();
         let exceeds = || !self.state.excesses_with(instance).is_empty();
@@ -172,7 +172,12 @@ impl Step<'_> {
         let victims = preemption.victims.iter().filter_map(|id| self.state.instance(*id));
         let rank = rank(&Request::of(instance), victims.map(AsRef::as_ref));
         let awaited = Awaited { host: host.id, rank };
-        let text = format!("waits on {}, where {} make way for it", host.name, preemption.victims.len());
+        let reason = if rank == instance.spec().priority {
+            "makes way for more urgent work"
+        } else {
+            "makes way for what is guaranteed to another borough"
+        };
+        let text = format!("waits for room on {}, where {} stop for it", host.name, preemption.victims.len());
         let note = Note::new(
             EventKind::InstanceAwaiting,
             instance,
@@ -183,15 +188,16 @@ impl Step<'_> {
         self.change(preemption.instance, |instance| instance.set_awaited(Some(awaited)));
         for victim in &preemption.victims {
             let Some(victim) = self.state.instances.get(victim).cloned() else { continue };
-            self.succeed(&victim, "makes way for more urgent work");
+            self.succeed(&victim, reason);
         }
         true
     }
 
     /// Keeps no room any more for an instance that waits.
-    fn end_waiting(&mut self, id: InstanceId) -> bool {
-        let is_awaited =
-            self.state.instances.get(&id).is_some_and(|instance| instance.awaited_host().is_some());
+    fn end_waiting(&mut self, preemption: &Preemption) -> bool {
+        let id = preemption.instance;
+        let awaited = self.state.instances.get(&id).and_then(|instance| instance.awaited_host());
+        let is_awaited = awaited.is_some() && awaited == preemption.before;
         if is_awaited {
             self.change(id, |instance| instance.set_awaited(None));
         }

@@ -129,6 +129,7 @@ fn preemption(of: &Preemption) -> stored::Preemption {
     stored::Preemption {
         instance: of.instance.to_string(),
         host_id: of.host.map_or(0, |host| host.0),
+        before_host_id: of.before.map_or(0, |host| host.0),
         victims: of.victims.iter().map(ToString::to_string).collect(),
     }
 }
@@ -317,6 +318,7 @@ fn parse_verdict(message: stored::HostVerdict) -> Result<HostVerdict, Problems> 
 fn parse_preemption(message: &stored::Preemption) -> Result<Preemption, Problems> {
     Ok(Preemption {
         instance: parsed("instance", &message.instance)?,
+        before: (message.before_host_id != 0).then_some(HostId(message.before_host_id)),
         host: (message.host_id != 0).then_some(HostId(message.host_id)),
         victims: message.victims.iter().map(|id| parsed("victims", id)).collect::<Result<_, _>>()?,
     })

@@ -275,7 +275,7 @@ impl fmt::Display for Reason {
                 write!(f, "needs site {}", wanted.join(" or "))?;
                 found.as_ref().map_or(Ok(()), |found| write!(f, ", is in {found}"))
             }
-            Self::Reserved => f.write_str("keeps room for more urgent work that others make way for"),
+            Self::Reserved => f.write_str("keeps room for work that others make way for"),
             Self::Tainted(taint) => write!(f, "is kept for what tolerates {taint}"),
             Self::Condition { condition, found } => match found {
                 Found::Value(value) => write!(f, "needs {condition}, is {value}"),

@@ -12,6 +12,8 @@
 //! - `decisions_failing`: a tenth of the hosts are lost one after the other, and each time what was on the host is placed again;
 //!   `decisions_failing_p50_us` and on: how long that took for all of a host;
 //! - `decisions_failing_rack`: the same of ten hosts of a rack at once;
+//! - `decisions_preempting`: workloads of 1 on a full estate, each of which displaces what is less urgent; `decisions_preempting_p50_us` and on: how long one
+//!   took, with what makes way for it and its own placement;
 //! - `decisions_fruitless_us`: a pass for one instance that fits while a tenth of a million wait that fit nowhere.
 //!
 //! On another estate, of up to 10,000 hosts and of requests of the trace, most of them with GPUs, of which four fifths are given away:
@@ -43,6 +45,8 @@ const TIMED: usize = 5_000;
 const RACK: usize = 10;
 /// Filling more hosts with GPUs takes minutes: their orders are made anew whenever the mix changes.
 const MOST_GPU_HOSTS: u32 = 10_000;
+/// Workloads of one that displace others.
+const PREEMPTING: u32 = 500;
 /// Most times that hosts are lost.
 const LOSSES: usize = 1_000;
 
@@ -76,6 +80,9 @@ fn measure((hosts, full, suffix): (u32, u64, &str), report: &mut Report) -> Outc
         note(key, placed.rate());
         note_times(&mut note, key, &times);
     }
+    let (placed, times) = estate.preempting(PREEMPTING.min(hosts / 10))?;
+    note("decisions_preempting", placed.rate());
+    note_times(&mut note, "decisions_preempting", &times);
     note("decisions_fruitless_us", micros(estate.fruitless()?));
     drop(estate);
     if hosts > MOST_GPU_HOSTS {

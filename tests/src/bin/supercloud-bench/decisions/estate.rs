@@ -13,7 +13,7 @@ use supercloud_proto::{
 };
 use supercloud_scheduler::{
     placement::Engine,
-    state::{Command, HostReports, HostVerdict, State},
+    state::{Command, HostReports, HostVerdict, Preemption, State, level::KNOWN},
 };
 use supercloud_tests::{Outcome, wrong};
 
@@ -126,6 +126,7 @@ impl Estate {
             let title = name.to_string();
             estate.apply(Command::CreateBorough { name, title })?;
         }
+        estate.apply(Command::RaiseLevel { level: KNOWN })?;
         estate.apply(Command::CreateBorough { name: "camden".parse()?, title: "Camden".to_owned() })?;
         Ok(estate)
     }
@@ -155,7 +156,7 @@ impl Estate {
             let state = self.state.clone();
             let begun = spent()?;
             let plan = counted_pass(engine, &state);
-            let (count, took) = (plan.placements.len(), spent()? - begun);
+            let (count, took) = (plan.placements.len() + plan.preemptions.len(), spent()? - begun);
             placed += Placed { count, took };
             drop(state);
             if count == 0 {
@@ -164,8 +165,20 @@ impl Estate {
             for chunk in plan.placements.chunks(PLACEMENTS_OF_AN_ENTRY) {
                 self.apply(Command::PlaceMany(chunk.to_vec()))?;
             }
+            self.displace(plan.preemptions)?;
         }
         Ok(placed)
+    }
+
+    /// Lets those make way that are to, and be gone at once.
+    fn displace(&mut self, preemptions: Vec<Preemption>) -> Outcome {
+        if preemptions.is_empty() {
+            return Ok(());
+        }
+        let victims = preemptions.iter().flat_map(|preemption| &preemption.victims);
+        let victims: Vec<_> = victims.filter_map(|id| self.state.instance(*id)).cloned().collect();
+        self.apply(Command::Preempt(preemptions))?;
+        self.apply(Command::ReportMany(HostReports::of_stopped(victims.iter(), NOW)))
     }
 
     /// The same where all that waits fits.
@@ -255,6 +268,23 @@ impl Estate {
             estate.hand_in(1, |_| ())?;
         }
         estate.place(&mut engine)
+    }
+
+    /// So many workloads of 1 on a full estate, each of which displaces others.
+    pub(crate) fn preempting(&self, count: u32) -> Outcome<(Placed, Sample)> {
+        let (mut estate, mut engine) = self.begin()?;
+        while engine.unplaced().is_empty() {
+            estate.hand_in(EACH.min(self.hosts), |spec| spec.priority = 10)?;
+            estate.place(&mut engine)?;
+        }
+        let (mut placed, mut sample) = (Placed::default(), Sample::default());
+        for _ in 0..count {
+            estate.hand_in(1, |spec| spec.priority = 80)?;
+            let one = estate.place(&mut engine)?;
+            placed += one;
+            sample.add(one.took);
+        }
+        Ok((placed, sample))
     }
 
     /// So many decisions, each by itself: all together, and the time of each.
