@@ -268,7 +268,7 @@ pub struct SetBoroughArgs {
     /// Most disk space, as 2TiB; none: as much as there is
     #[arg(long, value_name = "SIZE|none")]
     pub quota_disk: Option<Most<Bytes>>,
-    /// Processor time up to which its instances are placed before those of others; 0: none
+    /// Processor time up to which its instances are placed before those of others, and displace what others have beyond theirs; 0: none
     #[arg(long, value_name = "CORES")]
     pub guarantee_cpu: Option<MilliCpu>,
     /// Memory, likewise

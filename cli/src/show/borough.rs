@@ -21,7 +21,7 @@ pub const HEADINGS: Headings = Headings {
 /// One borough.
 pub fn shown(borough: &v1::Borough) -> Shown {
     let (used, quota) = (used(borough), borough.quota.unwrap_or_default());
-    let guarantee = borough.guarantee.map(Amounts::from).unwrap_or_default();
+    let guarantee = amounts(borough.guarantee);
     Shown {
         name: borough.name.clone(),
         value: object([
@@ -62,10 +62,15 @@ pub fn text(borough: &v1::Borough) -> String {
         ("workloads", borough.workloads.to_string()),
         ("instances", borough.instances.to_string()),
         ("uses", uses(used(borough), &quota)),
-        ("guarantee", guarantee_text(borough.guarantee.map(Amounts::from).unwrap_or_default())),
+        ("guarantee", guarantee_text(amounts(borough.guarantee))),
         ("weight", borough.weight.to_string()),
         ("created", moment(borough.created_ms)),
     ])
+}
+
+/// Amounts that may not be told: nothing then.
+fn amounts(told: Option<v1::HostAmounts>) -> Amounts {
+    told.map(Amounts::from).unwrap_or_default()
 }
 
 fn used(borough: &v1::Borough) -> Amounts {
@@ -111,7 +116,6 @@ fn quota_value(quota: &v1::Quota) -> Value {
 
 /// What an apply would let a borough use, for programs.
 pub fn plan_value(plan: &v1::BoroughPlan) -> Value {
-    let amounts = |amounts: Option<v1::HostAmounts>| amounts.map(Amounts::from).unwrap_or_default();
     object([
         ("quota", quota_value(&plan.quota.unwrap_or_default())),
         ("before", amounts_value(amounts(plan.before))),
@@ -121,7 +125,6 @@ pub fn plan_value(plan: &v1::BoroughPlan) -> Value {
 
 /// The same in a line for people.
 pub fn plan_text(plan: &v1::BoroughPlan) -> String {
-    let amounts = |amounts: Option<v1::HostAmounts>| amounts.map(Amounts::from).unwrap_or_default();
     let (before, after, quota) = (amounts(plan.before), amounts(plan.after), plan.quota.unwrap_or_default());
     format!(
         "borough {} would use {}; now {} cpu, {} memory, {} disk",

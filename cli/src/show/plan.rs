@@ -67,7 +67,7 @@ pub fn text(plan: &v1::WorkloadPlan) -> String {
     for displaced in &plan.displaces_own {
         text.push_str(&format!("  displace {displaced}\n"));
     }
-    let others = plan.displaces as usize - plan.displaces_own.len().min(plan.displaces as usize);
+    let others = (plan.displaces as usize).saturating_sub(plan.displaces_own.len());
     if others > 0 {
         text.push_str(&format!("  displace {others} of other boroughs\n"));
     }

@@ -11,7 +11,7 @@ use crate::{
     core::ProposeError,
     placement::{Engine, Limits, Plan},
     state::{
-        Command, Done, Placement, Preemption, State,
+        Command, Done, Outcome, Placement, Preemption, State,
         level::{Level, SECOND},
     },
 };
@@ -127,22 +127,11 @@ async fn propose(core: &Core, placements: Vec<Placement>) -> Proposed {
     let level = core.view().level();
     let chunks = chunks(&placements).into_iter().map(|chunk| core.propose_here(command(level, chunk)));
     for outcome in futures::future::join_all(chunks).await {
-        let wait = match outcome {
-            Ok(outcome) => {
-                if let Ok(Done::Instances(held)) = outcome.result {
-                    tracing::info!(index = outcome.index, held, "placed");
-                    proposed = if held > 0 { Proposed::Held } else { proposed };
-                }
-                continue;
-            }
-            Err(ProposeError::Overloaded { retry_after }) => retry_after,
-            Err(error) => {
-                tracing::debug!(%error, "placements are not in the log");
-                REFUSED_WAIT
-            }
-        };
-        tokio::time::sleep(wait).await;
-        return Proposed::Refused;
+        match held(outcome, "placed").await {
+            None => return Proposed::Refused,
+            Some(0) => {}
+            Some(_) => proposed = Proposed::Held,
+        }
     }
     proposed
 }
@@ -153,21 +142,31 @@ async fn preempt(core: &Core, preemptions: Vec<Preemption>, mut proposed: Propos
         return proposed;
     }
     for chunk in preemptions.chunks(PREEMPTIONS_OF_AN_ENTRY) {
-        match core.propose_here(Command::Preempt(chunk.to_vec())).await {
-            Ok(outcome) => {
-                if let Ok(Done::Instances(held)) = outcome.result {
-                    tracing::info!(index = outcome.index, held, "others make way");
-                    proposed = if held > 0 { Proposed::Held } else { proposed };
-                }
-            }
-            Err(error) => {
-                tracing::debug!(%error, "what makes way is not in the log");
-                tokio::time::sleep(REFUSED_WAIT).await;
-                return Proposed::Refused;
-            }
+        match held(core.propose_here(Command::Preempt(chunk.to_vec())).await, "others make way").await {
+            None => return Proposed::Refused,
+            Some(0) => {}
+            Some(_) => proposed = Proposed::Held,
         }
     }
     proposed
+}
+
+/// How much of an entry held once it was applied; `None`: the log did not take it, and after a wait it may be tried again.
+async fn held(outcome: Result<Outcome, ProposeError>, what: &str) -> Option<u32> {
+    let wait = match outcome {
+        Ok(Outcome { index, result: Ok(Done::Instances(held)) }) => {
+            tracing::info!(index, held, "{what}");
+            return Some(held);
+        }
+        Ok(_) => return Some(0),
+        Err(ProposeError::Overloaded { retry_after }) => retry_after,
+        Err(error) => {
+            tracing::debug!(%error, what, "it is not in the log");
+            REFUSED_WAIT
+        }
+    };
+    tokio::time::sleep(wait).await;
+    None
 }
 
 async fn sleep_until(wake: Option<UnixMillis>) {

@@ -91,15 +91,19 @@ impl Boroughs {
     /// Takes what they have and may have from a state whose hosts have so much in all, and each at most so much.
     pub(super) fn catch_up(&mut self, state: &State, whole: Whole, largest: Amounts) -> Shift {
         self.whole = whole;
-        for borough in state.boroughs().keys() {
-            self.number(borough);
+        // No borough is ever forgotten, and none is numbered that is not there.
+        if self.accounts.len() < state.boroughs().len() {
+            for borough in state.boroughs().keys() {
+                self.number(borough);
+            }
         }
         let mut shift = Shift::default();
         for (number, account) in self.accounts.iter_mut().enumerate() {
-            let taken = std::mem::replace(&mut account.taken, state.taken_by(&account.borough));
+            let used = state.use_of(&account.borough);
+            let taken = std::mem::replace(&mut account.taken, used.taken);
             let allowance = std::mem::replace(&mut account.allowance, state.allowance_of(&account.borough));
             let before = Account { borough: account.borough.clone(), allowance, taken, ..*account };
-            account.staying = state.staying_by(&account.borough);
+            account.staying = used.staying();
             account.given = Amounts::default();
             shift.more_is_spare |= rose(before.surplus(), account.surplus(), largest);
             if allowance.guarantee != account.allowance.guarantee

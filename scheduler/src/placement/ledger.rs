@@ -307,12 +307,7 @@ impl Ledger {
     /// Gives an instance of a request what a placement says.
     pub(super) fn give(&mut self, slot: Slot, placement: &Placement, request: &Request<'_>) {
         let used = Arc::make_mut(&mut self.seats[slot].used);
-        used.add(request.spec.priority, request.demand);
-        used.instances.insert(placement.instance);
-        for ((_, port), number) in request.spec.ports().zip(&placement.ports) {
-            used.ports.insert((port.protocol, *number));
-        }
-        used.minding += u32::from(!request.spec.place.apart.is_empty());
+        used.take_in(placement.instance, request.spec, request.demand, &placement.ports);
         for (of, device) in request.spec.resources.each_device().zip(&placement.devices) {
             used.devices.give(device, of.share);
         }
@@ -323,12 +318,7 @@ impl Ledger {
     pub(super) fn take_back(&mut self, instance: &Instance) {
         let Some(placed) = &instance.placed else { return };
         let Some(slot) = self.slot(placed.host) else { return };
-        let used = Arc::make_mut(&mut self.seats[slot].used);
-        used.instances.remove(&instance.id);
-        used.minding -= u32::from(instance.minds_neighbours());
-        if instance.takes().is_some() {
-            used.take_back(instance, placed);
-        }
+        Arc::make_mut(&mut self.seats[slot].used).take_out(instance);
         self.note_given(slot);
     }
 

@@ -26,7 +26,7 @@ use super::{
     fair::Boroughs,
     ledger::{CaughtUp, Ledger, Slot},
     preempting::{Preempting, Room, is_worth_waiting},
-    queue::{Progress, Queue},
+    queue::{Line, Progress, Queue},
     shapes::Shapes,
 };
 use crate::state::{
@@ -152,10 +152,10 @@ impl Engine {
                 plan.more = true;
                 break;
             }
-            let kept = self.queue.are_awaited(line).then(|| self.kept(id)).flatten();
             let (borough, demand) = self.queue.charge(line);
             // What a pass gives is not given back in it: what its quota keeps, or what found no host, fares no better later. What is awaited is charged already.
             let is_charged = self.queue.are_awaited(line);
+            let kept = is_charged.then(|| self.kept(id)).flatten();
             if !is_charged && !self.boroughs.admits(borough, demand) {
                 plan.unplaced.push(self.queue.keep(line, id));
                 continue;
@@ -169,39 +169,52 @@ impl Engine {
                 self.queue.note_given(&mut progress, line, id);
                 continue;
             }
-            match self.make_room(&record, id, kept) {
-                Room::Awaited => {}
-                Room::Made(preemption) => {
-                    making.insert(line);
-                    if !is_charged {
-                        self.boroughs.give(borough, demand);
-                    }
-                    plan.preemptions.push(preemption);
-                }
-                // What was to make way for it is no help any more.
-                Room::Coming | Room::Taken | Room::Nowhere if is_charged => {
-                    let before =
-                        self.ledger.state().instance(id).and_then(|instance| instance.awaited_host());
-                    let (host, victims) = (None, Vec::new());
-                    plan.preemptions.push(Preemption { instance: id, before, host, victims });
-                }
-                // It, or one of its line, is looked at again in the next pass.
-                Room::Coming => {
-                    making.insert(line);
-                    plan.unplaced.push(self.queue.wait(line, id));
-                }
-                Room::Taken => plan.unplaced.push(self.queue.leave(line, id)),
-                Room::Nowhere if making.contains(&line) => plan.unplaced.push(self.queue.leave(line, id)),
-                // What was placed in this pass makes way for nobody in it, and may for this one in the next.
-                Room::Nowhere if !plan.placements.is_empty() && self.has_claim(&record) => {
-                    plan.unplaced.push(self.queue.leave(line, id));
-                    plan.more = true;
-                }
-                Room::Nowhere => plan.unplaced.push(self.queue.stick(line, id, &self.boroughs)),
-            }
+            let room = self.make_room(&record, id, kept);
+            self.settle(room, (line, id), &mut plan, &mut making);
         }
         plan.more |= self.queue.has_passed() || !plan.preemptions.is_empty();
         plan
+    }
+
+    /// Takes down what becomes of an instance that fits nowhere, and what with that of its line.
+    fn settle(
+        &mut self,
+        room: Room,
+        (line, id): (Line, InstanceId),
+        plan: &mut Plan,
+        making: &mut BTreeSet<Line>,
+    ) {
+        let is_charged = self.queue.are_awaited(line);
+        match room {
+            Room::Awaited => {}
+            Room::Made(preemption) => {
+                making.insert(line);
+                if !is_charged {
+                    let (borough, demand) = self.queue.charge(line);
+                    self.boroughs.give(borough, demand);
+                }
+                plan.preemptions.push(preemption);
+            }
+            // What was to make way for it is no help any more.
+            Room::Coming | Room::Taken | Room::Nowhere if is_charged => {
+                let before = self.ledger.state().instance(id).and_then(|instance| instance.awaited_host());
+                let (host, victims) = (None, Vec::new());
+                plan.preemptions.push(Preemption { instance: id, before, host, victims });
+            }
+            // It, or one of its line, is looked at again in the next pass.
+            Room::Coming => {
+                making.insert(line);
+                plan.unplaced.push(self.queue.wait(line, id));
+            }
+            Room::Taken => plan.unplaced.push(self.queue.leave(line, id)),
+            Room::Nowhere if making.contains(&line) => plan.unplaced.push(self.queue.leave(line, id)),
+            // What was placed in this pass makes way for nobody in it, and may for this one in the next.
+            Room::Nowhere if !plan.placements.is_empty() && self.has_claim(line) => {
+                plan.unplaced.push(self.queue.leave(line, id));
+                plan.more = true;
+            }
+            Room::Nowhere => plan.unplaced.push(self.queue.stick(line, id, &self.boroughs)),
+        }
     }
 
     /// The slot in which room is kept for an instance.
@@ -209,8 +222,9 @@ impl Engine {
         self.ledger.slot(self.ledger.state().instance(id)?.awaited_host()?)
     }
 
-    /// Whether others make way for an instance of a revision whatever their priority, since it is guaranteed to its borough.
-    fn has_claim(&self, record: &RevisionRecord) -> bool {
+    /// Whether others make way for an instance of a line whatever their priority, since it is guaranteed to its borough.
+    fn has_claim(&self, line: Line) -> bool {
+        let record = self.queue.record(line);
         let request = Request::new(&record.key, &record.spec);
         self.ledger.state().level() >= FOURTH && has_claim(&request, &self.boroughs)
     }

@@ -34,9 +34,7 @@ use super::{
 use crate::state::{
     HostUse, Instance, Preemption, RevisionRecord, State,
     fits::{Candidate, Request},
-    preempt::{
-        MANY_FAILURES, MOST_VICTIMS, are_spare, expected, has_claim, make_way, may_make_way, rank, will_fit,
-    },
+    preempt::{MANY_FAILURES, MOST_VICTIMS, are_spare, expected, has_claim, may_make_way, rank, will_fit},
 };
 
 /// Of so many all choices are tried.
@@ -155,7 +153,7 @@ pub(super) fn may_have_room(candidate: &Candidate<'_>, request: &Request<'_>, ha
 pub(super) fn has_room_emptied(candidate: &Candidate<'_>, request: &Request<'_>, has_claim: bool) -> bool {
     let mut later = expected(candidate, request, |_| false);
     for instance in victims(candidate, request, has_claim, &later) {
-        make_way(&mut later, instance);
+        later.take_out(instance);
     }
     will_fit(candidate, request, &later)
 }
@@ -380,7 +378,7 @@ impl OneHost<'_> {
             return false;
         }
         let mut later = self.later.clone();
-        chosen.iter().for_each(|victim| make_way(&mut later, victim));
+        chosen.iter().for_each(|victim| later.take_out(victim));
         will_fit(&self.candidate, self.request, &later)
     }
 

@@ -47,7 +47,7 @@ type Rank = (Reverse<u32>, Number);
 /// A place in the order of a rank.
 type Place = (Rank, InstanceId);
 /// A line's place in the slab.
-type Line = usize;
+pub(super) type Line = usize;
 
 /// What waits.
 #[derive(Default)]

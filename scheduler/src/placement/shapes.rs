@@ -147,7 +147,7 @@ impl Shapes {
     fn end_turn(&mut self) {
         if let Some(turn) = self.turn.take() {
             self.live[turn.shape].ranking.put_back();
-            self.given.note(&turn);
+            self.given.note(turn);
         }
     }
 
@@ -204,26 +204,36 @@ impl Shapes {
 /// Who was given what in this pass, which the state does not know of.
 #[derive(Debug, Default)]
 struct Given {
-    /// Slots in which a workload was given room.
+    /// Slots in which a workload was given room, as far as anybody asked.
     to: HashMap<WorkloadKey, Vec<Slot>>,
+    /// The same of turns since then.
+    since: Vec<(Arc<RevisionRecord>, Vec<Slot>)>,
     /// Slots in which somebody was given room that must be apart from a workload.
     minding: HashMap<WorkloadKey, Vec<Slot>>,
 }
 
 impl Given {
-    fn note(&mut self, turn: &Turn) {
+    fn note(&mut self, turn: Turn) {
         let Turn { record, given, .. } = turn;
         if given.is_empty() {
             return;
         }
-        self.to.entry(record.key.clone()).or_default().extend(given);
         for workload in &record.spec.place.apart {
-            self.minding.entry(record.key.beside(workload)).or_default().extend(given);
+            self.minding.entry(record.key.beside(workload)).or_default().extend(&given);
         }
+        self.since.push((record, given));
+    }
+
+    /// Slots in which a workload was given room.
+    fn to(&mut self, key: &WorkloadKey) -> impl Iterator<Item = Slot> {
+        for (record, given) in self.since.drain(..) {
+            self.to.entry(record.key.clone()).or_default().extend(given);
+        }
+        self.to.get(key).into_iter().flatten().copied()
     }
 
     /// Slots in which somebody is whom the instances of a revision must be apart from, whichever of the two says so.
-    fn unwanted(&self, ledger: &Ledger, record: &RevisionRecord) -> HashSet<Slot> {
+    fn unwanted(&mut self, ledger: &Ledger, record: &RevisionRecord) -> HashSet<Slot> {
         let state = ledger.state();
         let slot = |instance: &Arc<Instance>| instance.host().and_then(|host| ledger.slot(host));
         let mut slots: HashSet<Slot> = state.minding(&record.key).filter_map(slot).collect();
@@ -232,7 +242,7 @@ impl Given {
             let key = record.key.beside(workload);
             let staying = state.instances_of(&key).filter(|instance| instance.is_to_stay());
             slots.extend(staying.filter_map(slot));
-            slots.extend(self.to.get(&key).into_iter().flatten());
+            slots.extend(self.to(&key));
         }
         slots
     }

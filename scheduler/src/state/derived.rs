@@ -13,7 +13,7 @@ use supercloud_proto::{
     id::{HostId, InstanceId},
     instance::InstanceState,
     name::{BoroughName, HostName, WorkloadKey},
-    spec::Protocol,
+    spec::{Protocol, WorkloadSpec},
 };
 
 use super::{
@@ -54,8 +54,27 @@ impl HostUse {
         instance.devices().for_each(|(device, of)| self.devices.give(device, of.share));
     }
 
+    /// Takes in an instance of a spec that takes so much and gets these ports. Devices are given by themselves.
+    pub fn take_in(&mut self, id: InstanceId, spec: &WorkloadSpec, demand: Amounts, ports: &[u16]) {
+        self.add(spec.priority, demand);
+        self.instances.insert(id);
+        self.minding += u32::from(!spec.place.apart.is_empty());
+        for ((_, port), number) in spec.ports().zip(ports) {
+            self.ports.insert((port.protocol, *number));
+        }
+    }
+
+    /// Takes out an instance with all that it has there.
+    pub fn take_out(&mut self, instance: &Instance) {
+        if let Some(placed) = instance.takes() {
+            self.take_back(instance, placed);
+        }
+        self.minding -= u32::from(instance.minds_neighbours());
+        self.instances.remove(&instance.id);
+    }
+
     /// Counts what something of a priority takes.
-    pub fn add(&mut self, priority: u32, amounts: Amounts) {
+    fn add(&mut self, priority: u32, amounts: Amounts) {
         self.taken += amounts;
         match self.by_priority.binary_search_by_key(&priority, |(of, _)| *of) {
             Ok(place) => self.by_priority[place].1 += amounts,
@@ -98,6 +117,14 @@ pub struct BoroughUse {
     pub taken: Amounts,
     /// What of it those take that are told to stop and not gone.
     pub going: Amounts,
+}
+
+impl BoroughUse {
+    /// What is not told to stop.
+    #[must_use]
+    pub fn staying(self) -> Amounts {
+        self.taken.saturating_sub(self.going)
+    }
 }
 
 /// How an instance stood before it changed; by default it was not there.
@@ -200,15 +227,9 @@ impl Derived {
         let Some(placed) = &instance.placed else { return };
         let Some(used) = self.uses.get_mut(&placed.host) else { return };
         let used = Arc::make_mut(used);
-        used.instances.remove(&instance.id);
+        used.take_out(instance);
         used.leaving -= u32::from(standing.leaving);
-        used.minding -= u32::from(standing.minds);
-        if standing.is_going {
-            used.going = used.going.saturating_sub(placed.taken);
-        }
-        if instance.takes().is_some() {
-            used.take_back(instance, placed);
-        }
+        add_or_take(&mut used.going, standing.is_going, false, placed.taken);
         if used.is_empty() {
             self.uses.remove(&placed.host);
         }
@@ -241,8 +262,7 @@ impl Derived {
 
     /// Charges a borough what has changed of what an instance takes.
     fn charge(&mut self, before: Standing, now: Standing, instance: &Instance) {
-        let is_same = (before.is_charged, before.is_going) == (now.is_charged, now.is_going);
-        if is_same {
+        if (before.is_charged, before.is_going) == (now.is_charged, now.is_going) {
             return;
         }
         let amounts = instance.placed.as_ref().map_or_else(|| demand(instance.spec()), |placed| placed.taken);

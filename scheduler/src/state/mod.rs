@@ -37,7 +37,7 @@ pub use command::{
     Change, Command, Done, Entry, HostReports, HostVerdict, Outcome, Placement, Preemption, Rejection,
 };
 pub use demand::{DemandCounts, DeviceDemand};
-pub use derived::{Derived, HostUse, Waiting};
+pub use derived::{BoroughUse, Derived, HostUse, Waiting};
 pub use model::{
     Background, Borough, Event, EventKind, Grant, Host, Instance, Placed, Ports, RevisionRecord, Run,
     Subject, TaskSeen, Token, Workload,
@@ -209,13 +209,12 @@ impl State {
 
     /// What the placed instances of a borough take of their hosts: what counts against its quota. What was lost with its host does not count.
     pub fn taken_by(&self, borough: &BoroughName) -> Amounts {
-        self.derived.use_of(borough).taken
+        self.use_of(borough).taken
     }
 
-    /// The same without what is told to stop.
-    pub fn staying_by(&self, borough: &BoroughName) -> Amounts {
-        let used = self.derived.use_of(borough);
-        used.taken.saturating_sub(used.going)
+    /// The same, with what of it is told to stop.
+    pub fn use_of(&self, borough: &BoroughName) -> BoroughUse {
+        self.derived.use_of(borough)
     }
 
     /// What a borough may have; a borough that is not known, everything.

@@ -34,11 +34,11 @@ pub trait Guarantees {
 
 impl Guarantees for State {
     fn surplus(&self, borough: &BoroughName) -> Amounts {
-        self.allowance_of(borough).surplus(self.staying_by(borough))
+        self.allowance_of(borough).surplus(self.use_of(borough).staying())
     }
 
     fn claims(&self, borough: &BoroughName, needed: Amounts) -> bool {
-        self.allowance_of(borough).claims(self.staying_by(borough), needed)
+        self.allowance_of(borough).claims(self.use_of(borough).staying(), needed)
     }
 }
 
@@ -103,7 +103,7 @@ pub fn expected(
     let mut later = used.clone();
     for instance in used.instances.iter().filter_map(|id| state.instance(*id)) {
         if instance.desired == Desired::Stop || is_doomed(instance.id) {
-            make_way(&mut later, instance);
+            later.take_out(instance);
         }
     }
     let is_to_come = |id: InstanceId| Some(id) != request.instance && !used.instances.contains(&id);
@@ -115,25 +115,11 @@ pub fn expected(
     later
 }
 
-/// Takes an instance out of what is given away of its host.
-pub fn make_way(used: &mut HostUse, instance: &Instance) {
-    if let Some(placed) = instance.takes() {
-        used.take_back(instance, placed);
-    }
-    used.minding -= u32::from(instance.minds_neighbours());
-    used.instances.remove(&instance.id);
-}
-
 /// Gives an instance that is awaited what it asks for, as far as it is there.
 fn arrive(candidate: &Candidate<'_>, used: &mut HostUse, awaited: &Instance) {
     let request = Request::of(awaited);
-    used.add(awaited.spec().priority, request.demand);
-    used.instances.insert(awaited.id);
-    used.minding += u32::from(!awaited.spec().place.apart.is_empty());
     let ports = choose_ports(candidate.host, used, request.spec, awaited.id).unwrap_or_default();
-    for ((_, port), number) in request.spec.ports().zip(&ports) {
-        used.ports.insert((port.protocol, *number));
-    }
+    used.take_in(awaited.id, request.spec, request.demand, &ports);
     for asked in &request.spec.resources.devices {
         let there = Candidate { used: &*used, ..*candidate };
         let names: Vec<_> =

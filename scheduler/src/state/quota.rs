@@ -1,9 +1,9 @@
-//! What a borough may have: a quota that it does not exceed, a guarantee up to which it comes first, and its weight beside the others. Pure; it
+//! What a borough may have: a quota that it does not exceed, a guarantee up to which it comes first and takes back what it lent, and its weight beside the others. Pure; it
 //! knows neither the state nor instances.
 //!
 //! The one rule of quotas is [`Quota::excesses`]: what a borough is charged and what it would take on top must be within its quota. The pass asks it of its
 //! own running account, apply and explain of the state's. A quota that is lowered below what is used stops nothing that runs; it only lets nothing
-//! more in. Who comes first is decided in `placement::fair`.
+//! more in. Who comes first is decided in `placement::fair`, and who makes way for whom in `state::preempt`.
 
 use std::fmt;
 
@@ -17,7 +17,7 @@ use super::fits::Amount;
 /// What a borough may have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowance {
-    /// Most that its placed instances may take.
+    /// Most that its instances may take that are placed or have room made for them.
     pub quota: Quota,
     /// Up to this much it comes before others; within the quota.
     pub guarantee: Amounts,
@@ -96,9 +96,7 @@ impl Allowance {
             weight: change.weight.unwrap_or(weight),
         }
     }
-}
 
-impl Allowance {
     /// How much of each amount may make way for others, of a borough of whose work so much stays: what is beyond its guarantee. The largest number where
     /// nothing is guaranteed.
     #[must_use]

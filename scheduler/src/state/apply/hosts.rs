@@ -16,6 +16,9 @@ use crate::state::{
     model::{EventKind, Host, Instance, Subject},
 };
 
+/// Why what is on a lost host is lost.
+const HOST_LOST: &str = "its host is lost";
+
 impl Step<'_> {
     /// A host says what it is. Whoever registers has a living session, so the verdict follows from its drivers alone.
     pub(super) fn register_host(
@@ -122,16 +125,20 @@ impl Step<'_> {
             .filter(|i| i.desired == Desired::Run && !i.state.is_over())
             .map(|i| i.id)
             .collect();
-        let (time, reason) = (self.time, "its host is lost");
         for id in lost {
-            self.change(id, |instance| {
-                instance.state = InstanceState::Lost;
-                instance.set_state_reason(reason);
-                instance.changed = time;
-            });
+            self.lose(id);
             let Some(seen) = self.state.instances.get(&id).cloned() else { continue };
-            self.succeed(&seen, reason);
+            self.succeed(&seen, HOST_LOST);
         }
+    }
+
+    fn lose(&mut self, id: InstanceId) {
+        let time = self.time;
+        self.change(id, |instance| {
+            instance.state = InstanceState::Lost;
+            instance.set_state_reason(HOST_LOST);
+            instance.changed = time;
+        });
     }
 
     /// What was to stop on a lost host runs no more either, and counts for nobody; it has its successor already.
@@ -141,14 +148,7 @@ impl Step<'_> {
         };
         let stopping: Vec<InstanceId> =
             self.state.instances_on(host).filter(is_stopping).map(|i| i.id).collect();
-        let time = self.time;
-        for id in stopping {
-            self.change(id, |instance| {
-                instance.state = InstanceState::Lost;
-                instance.set_state_reason("its host is lost");
-                instance.changed = time;
-            });
-        }
+        stopping.into_iter().for_each(|id| self.lose(id));
     }
 
     pub(super) fn set_schedulable(&mut self, name: &HostName, schedulable: bool) -> Result<Done, Rejection> {

@@ -131,9 +131,7 @@ impl Step<'_> {
         let Some(instance) = self.state.instances.get(&placement.instance) else { return false };
         let Some(host) = self.state.hosts.get(&placement.host) else { return false };
         let request = Request::of(instance).as_placed(placement);
-        let waits = || must_wait_for(self.state, instance).is_some();
-        let exceeds = || !self.state.excesses_with(instance).is_empty();
-        if !instance.is_pending() || waits() || exceeds() || fits(self.state, host, &request).is_err() {
+        if !self.may_have_a_host(instance) || fits(self.state, host, &request).is_err() {
             return false;
         }
         let devices = placement.devices.clone().into_boxed_slice();
@@ -154,6 +152,13 @@ impl Step<'_> {
         true
     }
 
+    /// Whether an instance waits for nothing but a host: neither for who holds its slot nor for its borough's quota.
+    fn may_have_a_host(&self, instance: &Instance) -> bool {
+        instance.is_pending()
+            && must_wait_for(self.state, instance).is_none()
+            && self.state.excesses_with(instance).is_empty()
+    }
+
     /// Lets instances make way for more urgent ones, where that is still right.
     pub(super) fn preempt(&mut self, preemptions: &[Preemption]) -> Done {
         let held = preemptions.iter().filter(|preemption| self.preempt_one(preemption)).count();
@@ -164,9 +169,7 @@ impl Step<'_> {
         let Some(instance) = self.state.instances.get(&preemption.instance) else { return false };
         let Some(host) = preemption.host else { return self.end_waiting(preemption) };
         let Some(host) = self.state.hosts.get(&host) else { return false };
-        let waits = || must_wait_for(self.state, instance).is_some();
-        let exceeds = || !self.state.excesses_with(instance).is_empty();
-        if !instance.is_pending() || waits() || exceeds() || !is_right(self.state, host, preemption) {
+        if !self.may_have_a_host(instance) || !is_right(self.state, host, preemption) {
             return false;
         }
         let victims = preemption.victims.iter().filter_map(|id| self.state.instance(*id));
