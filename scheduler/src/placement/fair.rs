@@ -71,6 +71,8 @@ struct Account {
     staying: Amounts,
     /// What it was given in the pass.
     given: Amounts,
+    /// Whether something took back in the pass what is guaranteed to it.
+    has_claimed: bool,
 }
 
 /// How what boroughs have and may have differs from before.
@@ -105,6 +107,7 @@ impl Boroughs {
             let before = Account { borough: account.borough.clone(), allowance, taken, ..*account };
             account.staying = used.staying();
             account.given = Amounts::default();
+            account.has_claimed = false;
             shift.more_is_spare |= rose(before.surplus(), account.surplus(), largest);
             if allowance.guarantee != account.allowance.guarantee
                 || rose(before.lack(), account.lack(), largest)
@@ -133,6 +136,7 @@ impl Boroughs {
             taken: nothing,
             staying: nothing,
             given: nothing,
+            has_claimed: false,
         });
         self.accounts.len() - 1
     }
@@ -150,6 +154,19 @@ impl Boroughs {
             let staying = &mut self.accounts[*number].staying;
             *staying = staying.saturating_sub(amounts);
         }
+    }
+
+    /// Counts that something of a borough takes back what is guaranteed to it.
+    pub(super) fn claim(&mut self, borough: &BoroughName) {
+        if let Some(number) = self.numbers.get(borough) {
+            self.accounts[*number].has_claimed = true;
+        }
+    }
+
+    /// Whether what something took back in the pass for a borough would not be its due any more with something more given to it.
+    pub(super) fn may_belie_claims(&self, borough: Number, needed: Amounts) -> bool {
+        let account = &self.accounts[borough];
+        account.has_claimed && !account.claims(needed)
     }
 
     /// Whether something is guaranteed to a borough.
@@ -197,6 +214,10 @@ impl Account {
     fn lack(&self) -> Amounts {
         self.allowance.lack(self.staying.saturating_add(self.given))
     }
+
+    fn claims(&self, needed: Amounts) -> bool {
+        self.allowance.claims(self.staying.saturating_add(self.given), needed)
+    }
 }
 
 /// What the pass gives is not looked at where it would make more way: so who finds nobody who makes way does not find one later in the pass.
@@ -206,10 +227,7 @@ impl Guarantees for Boroughs {
     }
 
     fn claims(&self, borough: &BoroughName, needed: Amounts) -> bool {
-        self.numbers.get(borough).is_some_and(|number| {
-            let account = &self.accounts[*number];
-            account.allowance.claims(account.staying.saturating_add(account.given), needed)
-        })
+        self.numbers.get(borough).is_some_and(|number| self.accounts[*number].claims(needed))
     }
 }
 

@@ -148,13 +148,15 @@ impl Engine {
                 continue;
             }
             let is_full = plan.placements.len() >= limits.placements.min(MAX_PLACEMENTS);
-            if is_full || plan.preemptions.len() >= MAX_PREEMPTIONS {
+            let (borough, demand) = self.queue.charge(line);
+            let is_charged = self.queue.are_awaited(line);
+            // Placements come into the state before what makes way, which has to be right then.
+            let is_too_early = !is_charged && self.boroughs.may_belie_claims(borough, demand);
+            if is_full || plan.preemptions.len() >= MAX_PREEMPTIONS || is_too_early {
                 plan.more = true;
                 break;
             }
-            let (borough, demand) = self.queue.charge(line);
             // What a pass gives is not given back in it: what its quota keeps, or what found no host, fares no better later. What is awaited is charged already.
-            let is_charged = self.queue.are_awaited(line);
             let kept = is_charged.then(|| self.kept(id)).flatten();
             if !is_charged && !self.boroughs.admits(borough, demand) {
                 plan.unplaced.push(self.queue.keep(line, id));

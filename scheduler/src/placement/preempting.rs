@@ -126,6 +126,9 @@ impl Preempting {
                 *spare = spare.saturating_sub(1);
             }
         }
+        if rank > record.spec.priority {
+            boroughs.claim(&record.key.borough);
+        }
         ledger.keep(slot, rank, id, &victims);
         let host = Some(ledger.candidate(slot).host.id);
         Room::Made(Preemption { instance: id, before, host, victims })

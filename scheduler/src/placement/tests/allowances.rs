@@ -9,7 +9,10 @@ use supercloud_proto::{
     name::BoroughName,
 };
 
-use super::property::{BOROUGHS, MIB, needs};
+use super::{
+    judge::needs,
+    random::{BOROUGHS, MIB},
+};
 use crate::{
     placement::tests::estate::Estate,
     state::{BoroughChange, Instance, State},

@@ -8,7 +8,7 @@ use supercloud_proto::{
 use super::{
     allowances::{RandomAllowance, allow, random_allowance},
     estate::{Estate, inventory, spec},
-    property::{RandomHost, RandomWorkload, add_host, random_host, random_workload, wanted},
+    random::{RandomHost, RandomWorkload, add_host, random_host, random_workload, wanted},
 };
 use crate::{
     placement::pass::{Engine, Limits, pass},

@@ -1,0 +1,377 @@
+//! A naive judge of what a pass decides. It shares no code with what it judges: it adds up from the specs, asks no filter, and keeps no order of hosts.
+
+use std::{
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use supercloud_proto::{
+    device::{Device, DeviceRequest},
+    host::HostState,
+    id::InstanceId,
+    instance::Desired,
+    name::WorkloadName,
+    spec::{Driver, DriverKind, Protocol, SpreadOver, WorkloadSpec},
+};
+
+use super::{allowances, random::MIB};
+use crate::state::{Host, HostUse, Instance, State};
+
+/// Whether a condition on the tier holds, of numbers of one digit.
+fn tier_holds(text: &str, tier: u8) -> bool {
+    let bound: u8 = text.trim_end_matches(']').chars().last().unwrap().to_digit(10).unwrap() as u8;
+    match text.split_whitespace().nth(1).unwrap() {
+        "==" => tier == bound,
+        "!=" | "not" => tier != bound,
+        "<" => tier < bound,
+        "<=" => tier <= bound,
+        ">=" => tier >= bound,
+        ">" => tier > bound,
+        other => panic!("{other} is none of the signs"),
+    }
+}
+
+/// What running a workload of these tests costs beside what it asks for.
+fn overhead(random_vm: bool, cpu: u64, memory: u64) -> u64 {
+    if random_vm { 96 * MIB + 8 * MIB * cpu.div_ceil(1000) + memory / 512 } else { 8 * MIB }
+}
+
+/// What stands on one host, added up from the specs of its instances.
+#[derive(Default)]
+struct Load {
+    cpu: u64,
+    memory: u64,
+    ports: BTreeSet<(bool, u16)>,
+    gpus: BTreeMap<String, u32>,
+    /// Of each instance, its workload with the borough, and which workloads it must be apart from.
+    workloads: Vec<(String, Vec<String>)>,
+}
+
+fn load(state: &State, host: &Host) -> Load {
+    load_without(state, host, &[])
+}
+
+fn load_without(state: &State, host: &Host, gone: &[InstanceId]) -> Load {
+    let mut load = Load::default();
+    for instance in state.instances().values().filter(|instance| !gone.contains(&instance.id)) {
+        let Some(placed) = instance.placed.as_ref().filter(|placed| placed.host == host.id) else { continue };
+        let (cpu, memory) = needs(instance.spec());
+        load.cpu += cpu;
+        load.memory += memory;
+        for (port, number) in port_list(instance.spec()).into_iter().zip(&placed.ports) {
+            assert!(port.1.is_none_or(|fixed| fixed == *number), "a fixed port was moved");
+            let in_range = (host.inventory.ports.first..=host.inventory.ports.last).contains(number);
+            assert!(port.1.is_some() || in_range, "port {number} is outside the range of {}", host.name);
+            assert!(load.ports.insert((port.0, *number)), "port {number} of {} is given twice", host.name);
+        }
+        load_gpus(&mut load, host, instance);
+        if instance.desired == Desired::Stop {
+            continue;
+        }
+        load.workloads.push((instance.workload().to_string(), named(instance, &instance.spec().place.apart)));
+    }
+    load
+}
+
+/// Workloads of the borough of an instance, with the borough.
+fn named(instance: &Instance, workloads: &[WorkloadName]) -> Vec<String> {
+    workloads.iter().map(|workload| format!("{}/{workload}", instance.workload().borough)).collect()
+}
+
+/// Adds the GPUs of an instance up, and says what is wrong with them.
+fn load_gpus(load: &mut Load, host: &Host, instance: &Instance) {
+    let asked = instance.spec().resources.devices.first();
+    let names: BTreeSet<String> = instance.device_names().iter().map(ToString::to_string).collect();
+    let count = asked.map_or(0, |asked| asked.count as usize);
+    assert_eq!(
+        (names.len(), instance.device_names().len()),
+        (count, count),
+        "{} gets what it asks for",
+        instance.id
+    );
+    for name in names {
+        let (asked, device) = (asked.unwrap(), &host.inventory.devices[&*name]);
+        assert!(gpu_suits(asked, device), "{} gets {name}, a {}", instance.id, device.model);
+        let given = load.gpus.entry(name).or_default();
+        *given += asked.share.0;
+        assert!(*given <= 1_000, "more of a GPU of {} is given than there is", host.name);
+    }
+}
+
+/// Whether a GPU is one that is asked for.
+fn gpu_suits(asked: &DeviceRequest, device: &Device) -> bool {
+    asked.models.first().is_none_or(|model| *model == device.model)
+        && (asked.share.0 == 1_000 || device.shared)
+        && device.fault.is_empty()
+}
+
+/// Whether so many GPUs have so much free.
+fn gpus_free(load: &Load, host: &Host, asked: &DeviceRequest) -> bool {
+    let free = |name: &str| 1_000 - load.gpus.get(name).copied().unwrap_or(0);
+    let fitting = host
+        .inventory
+        .devices
+        .iter()
+        .filter(|(name, device)| gpu_suits(asked, device) && free(name.as_str()) >= asked.share.0);
+    fitting.count() >= asked.count as usize
+}
+
+/// Processor and memory of one instance.
+pub(super) fn needs(spec: &WorkloadSpec) -> (u64, u64) {
+    let (cpu, memory) = (spec.resources.cpu.0, spec.resources.memory.0);
+    (cpu, memory + overhead(matches!(spec.tasks[0].driver, Driver::Vm(_)), cpu, memory))
+}
+
+/// Whether UDP, and which number where it is fixed.
+fn port_list(spec: &WorkloadSpec) -> Vec<(bool, Option<u16>)> {
+    match &spec.tasks[0].driver {
+        Driver::Container(container) => {
+            container.ports.iter().map(|port| (port.protocol == Protocol::Udp, port.host)).collect()
+        }
+        Driver::Vm(_) => Vec::new(),
+    }
+}
+
+/// Whether one more instance would go onto a host, by the words of the specification and nothing else.
+pub(super) fn would_go(state: &State, host: &Host, instance: &Instance) -> bool {
+    would_go_without(state, host, instance, &[])
+}
+
+/// The same, were these gone.
+fn would_go_without(state: &State, host: &Host, instance: &Instance, gone: &[InstanceId]) -> bool {
+    let (spec, inventory, load) = (instance.spec(), &host.inventory, load_without(state, host, gone));
+    let (cpu, memory) = needs(spec);
+    let is_vm = matches!(spec.tasks[0].driver, Driver::Vm(_));
+    let tier = spec.place.require.first().map(|condition| condition.to_string());
+    let mut held = load.ports.clone();
+    let fixed_free =
+        port_list(spec).iter().all(|(udp, fixed)| fixed.is_none_or(|number| held.insert((*udp, number))));
+    let dynamic: Vec<bool> =
+        port_list(spec).iter().filter(|(_, fixed)| fixed.is_none()).map(|(udp, _)| *udp).collect();
+    let dynamic_free = dynamic.iter().all(|udp| {
+        let mut range = inventory.ports.first..=inventory.ports.last;
+        range.any(|number| held.insert((*udp, number)))
+    });
+    host.state == HostState::Ready
+        && host.schedulable
+        && (!is_vm || inventory.drivers.contains_key(&DriverKind::Libvirt))
+        && spec.place.sites.first().is_none_or(|site| *site == inventory.site)
+        && tier.is_none_or(|text| tier_holds(&text, inventory.labels["tier"].parse().unwrap()))
+        && load.cpu + cpu <= inventory.capacity.cpu.0
+        && load.memory + memory + inventory.reserved.memory.0.min(inventory.capacity.memory.0)
+            <= inventory.capacity.memory.0
+        && spec.resources.devices.iter().all(|asked| gpus_free(&load, host, asked))
+        && inventory.taints.get("team").is_none_or(|value| {
+            let tolerated = spec.place.tolerate.first().map(|one| one.to_string());
+            tolerated.is_some_and(|text| text == "team" || text == format!("team={value}"))
+        })
+        && fixed_free
+        && dynamic_free
+        && neighbours_agree(&load, instance)
+        && !is_kept_for_others(state, host, instance)
+}
+
+/// Whether room is kept on a host for what is as urgent, and not for the instance.
+fn is_kept_for_others(state: &State, host: &Host, instance: &Instance) -> bool {
+    let awaited = |other: &&Arc<Instance>| {
+        let awaited = other.awaited().filter(|awaited| awaited.host == host.id);
+        awaited.is_some_and(|awaited| awaited.rank >= instance.spec().priority)
+    };
+    instance.awaited_host() != Some(host.id) && state.pending().any(|other| awaited(&other))
+}
+
+/// Whether nobody is there whom an instance must be apart from, and all are whom it must be together with.
+fn neighbours_agree(load: &Load, instance: &Instance) -> bool {
+    let (own, place) = (instance.workload().to_string(), &instance.spec().place);
+    let (apart, together) = (named(instance, &place.apart), named(instance, &place.together));
+    let is_there = |workload: &String| load.workloads.iter().any(|(there, _)| there == workload);
+    (!place.distinct_hosts || !is_there(&own))
+        && !load.workloads.iter().any(|(there, minds)| apart.contains(there) || minds.contains(&own))
+        && together.iter().all(is_there)
+}
+
+/// What is left of a host: its GPUs by model, sharing and what is free of them, processor and memory.
+pub(super) struct Left {
+    gpus: Vec<(Device, u32)>,
+    cpu: u64,
+    memory: u64,
+}
+
+pub(super) fn left(state: &State, host: &Host) -> Left {
+    let (load, inventory) = (load(state, host), &host.inventory);
+    let well = inventory.devices.iter().filter(|(_, device)| device.fault.is_empty());
+    let free = |name: &str| 1_000 - load.gpus.get(name).copied().unwrap_or(0);
+    let mut gpus: Vec<_> = well.map(|(name, device)| (device.clone(), free(name.as_str()))).collect();
+    gpus.sort_by_key(|(device, free)| (device.model.clone(), device.shared, *free));
+    let memory = inventory.capacity.memory.0.saturating_sub(inventory.reserved.memory.0) - load.memory;
+    Left { gpus, cpu: inventory.capacity.cpu.0 - load.cpu, memory }
+}
+
+/// What could be made of a host's GPUs, in millionths of one: for each request that some instance has, half of the parts large enough for it, and half
+/// of those for which there are processors. Requests count by how many instances have them, and as many that wait for them or one, rounded down to a power
+/// of two.
+pub(super) fn prospects(mix_of: &State, left: &Left) -> i128 {
+    let mut mix: BTreeMap<(u64, u64, DeviceRequest), (u32, u32)> = BTreeMap::new();
+    for instance in mix_of.instances().values() {
+        let (cpu, memory) = needs(instance.spec());
+        for asked in &instance.spec().resources.devices {
+            let (placed, waiting) = mix.entry((cpu, memory, asked.clone())).or_default();
+            *placed += u32::from(instance.takes().is_some());
+            *waiting += u32::from(instance.is_pending());
+        }
+    }
+    let (mut sum, mut weights) = (0, 0);
+    for ((cpu, memory, asked), (placed, waiting)) in mix {
+        let count = placed + waiting.min(placed.max(1));
+        if count == 0 {
+            continue;
+        }
+        let weight = 1_i128 << (31 - count.leading_zeros());
+        weights += weight;
+        let parts: Vec<u32> = left
+            .gpus
+            .iter()
+            .filter(|(device, free)| gpu_suits(&asked, device) && *free >= asked.share.0)
+            .map(|(_, free)| *free)
+            .collect();
+        if left.cpu < cpu || left.memory < memory || parts.len() < asked.count as usize {
+            continue;
+        }
+        let parts = i128::from(parts.iter().sum::<u32>());
+        let supplied = if cpu == 0 {
+            parts
+        } else {
+            i128::from(left.cpu) * i128::from(asked.count * asked.share.0) / i128::from(cpu)
+        };
+        sum += weight * (parts + parts.min(supplied));
+    }
+    if weights == 0 { 0 } else { sum * 1_000 / (weights * 2) }
+}
+
+/// What of the prospects an instance takes, with the GPUs that leave the most: some that are beside each other by model, sharing and what is free.
+pub(super) fn prospects_lost(mix_of: &State, state: &State, host: &Host, instance: &Instance) -> i64 {
+    let before = left(state, host);
+    let (cpu, memory) = needs(instance.spec());
+    let after =
+        |gpus| prospects(mix_of, &Left { gpus, cpu: before.cpu - cpu, memory: before.memory - memory });
+    let best = match instance.spec().resources.devices.first() {
+        None => after(before.gpus.clone()),
+        Some(asked) => {
+            let fits = |place: &usize| {
+                gpu_suits(asked, &before.gpus[*place].0) && before.gpus[*place].1 >= asked.share.0
+            };
+            let fitting: Vec<usize> = (0..before.gpus.len()).filter(fits).collect();
+            let taken = |places: &[usize]| {
+                let mut gpus = before.gpus.clone();
+                places.iter().for_each(|place| gpus[*place].1 -= asked.share.0);
+                after(gpus)
+            };
+            fitting.windows(asked.count as usize).map(taken).max().unwrap()
+        }
+    };
+    i64::try_from(prospects(mix_of, &before) - best).unwrap()
+}
+
+/// What a fitting host is worth, in millionths: how full the larger of what is left of its processor and its memory leaves it, the wish, and ten times
+/// the GPUs that are lost.
+fn worth(mix_of: &State, state: &State, host: &Host, instance: &Instance) -> i64 {
+    let (load, inventory, (cpu, memory)) = (load(state, host), &host.inventory, needs(instance.spec()));
+    let whole =
+        [inventory.capacity.cpu.0, inventory.capacity.memory.0.saturating_sub(inventory.reserved.memory.0)];
+    let left = [whole[0] - load.cpu - cpu, whole[1] - load.memory - memory];
+    let share =
+        |i: usize| if whole[i] == 0 { 0 } else { i128::from(left[i]) * 1_000_000 / i128::from(whole[i]) };
+    let wish = instance.spec().place.prefer.first().filter(|_| inventory.labels["tier"] == "1");
+    1_000_000 - share(0).max(share(1)) as i64 + wish.map_or(0, |wish| i64::from(wish.weight) * 10_000)
+        - prospects_lost(mix_of, state, host, instance) * 10
+}
+
+/// How many instances of the same workload share a host's site, rack and name, as far as the spec asks, and what a fitting host is then worth.
+pub(super) fn rank(
+    mix_of: &State,
+    state: &State,
+    host: &Host,
+    instance: &Instance,
+) -> (Vec<usize>, Reverse<i64>, u32) {
+    let place = |host: &Host, over: &SpreadOver| match over {
+        SpreadOver::Site => format!("{}", host.inventory.site),
+        SpreadOver::Rack => format!("{} {:?}", host.inventory.site, host.inventory.rack),
+        SpreadOver::Host => host.name.to_string(),
+    };
+    let others = |over: &SpreadOver| {
+        let with = |other: &&Arc<Instance>| {
+            let there = other.placed.as_ref().and_then(|placed| state.host(placed.host));
+            other.workload() == instance.workload()
+                && there.is_some_and(|there| place(there, over) == place(host, over))
+        };
+        state.instances().values().filter(with).count()
+    };
+    let crowd = instance.spec().place.spread.iter().map(others).collect();
+    (crowd, Reverse(worth(mix_of, state, host, instance)), host.id.0)
+}
+
+/// What it costs that these make way: the highest priority, how many beyond what their workloads may miss, how many, and the sum of their priorities.
+pub(super) fn cost_by_force<'i>(
+    state: &State,
+    victims: impl Iterator<Item = &'i Instance>,
+) -> (u32, u32, u32, u32) {
+    let (mut highest, mut count, mut sum) = (0, 0, 0);
+    let mut of: BTreeMap<String, (u32, u32)> = BTreeMap::new();
+    for victim in victims {
+        let priority = victim.spec().priority;
+        (highest, count, sum) = (highest.max(priority), count + 1, sum + priority);
+        let missing =
+            state.instances_of(victim.workload()).filter(|other| other.placed.is_none()).count() as u32;
+        let may_miss = victim.spec().update.max_unavailable.saturating_sub(missing);
+        let (gone, _) = of.entry(victim.workload().to_string()).or_insert((0, may_miss));
+        *gone += 1;
+    }
+    let beyond = of.values().map(|(gone, may_miss)| gone.saturating_sub(*may_miss)).sum();
+    (highest, beyond, count, sum)
+}
+
+/// The least that it costs to make room on a host, by a look at every choice.
+pub(super) fn cheapest_by_force(
+    state: &State,
+    host: &Host,
+    instance: &Instance,
+) -> Option<(u32, u32, u32, u32)> {
+    let own = &instance.workload().borough;
+    let is_guaranteed = allowances::would_be_guaranteed(state, instance);
+    let is_less_urgent = |other: &&Arc<Instance>| {
+        let is_lower = other.spec().priority < instance.spec().priority;
+        other.host() == Some(host.id) && (is_lower || is_guaranteed && other.workload().borough != *own)
+    };
+    let less_urgent: Vec<_> = state.instances().values().filter(is_less_urgent).collect();
+    // More than this is left to the rule that nobody goes who is not needed.
+    let choices = 1..1u32 << less_urgent.len().min(10);
+    let chosen = |choice: u32| {
+        less_urgent
+            .iter()
+            .enumerate()
+            .filter(move |(place, _)| choice >> place & 1 == 1)
+            .map(|(_, other)| &***other)
+    };
+    let makes_room = |choice: &u32| {
+        let gone: Vec<&Instance> = chosen(*choice).collect();
+        let ids: Vec<InstanceId> = gone.iter().map(|gone| gone.id).collect();
+        allowances::are_lent(state, own, &gone) && would_go_without(state, host, instance, &ids)
+    };
+    choices.filter(makes_room).map(|choice| cost_by_force(state, chosen(choice))).min()
+}
+
+/// Nothing is given that is not there, on any host, as the specs of what stands on it add up.
+pub(super) fn check_loads(state: &State) {
+    for host in state.hosts().values() {
+        let load = load(state, host);
+        let memory = host.inventory.capacity.memory.0.saturating_sub(host.inventory.reserved.memory.0);
+        assert!(load.cpu <= host.inventory.capacity.cpu.0, "{} gives too much processor", host.name);
+        assert!(load.memory <= memory, "{} gives too much memory", host.name);
+        let used: &HostUse = state.used(host.id);
+        assert_eq!((used.taken.cpu.0, used.taken.memory.0), (load.cpu, load.memory), "{} adds up", host.name);
+        let given: BTreeMap<String, u32> =
+            used.devices.iter().map(|(name, share)| (name.to_string(), share.0)).collect();
+        assert_eq!(given, load.gpus, "the GPUs of {} add up", host.name);
+    }
+}

@@ -1,0 +1,212 @@
+//! Random small estates for the properties: hosts, workloads and what boroughs may have.
+
+use std::collections::BTreeMap;
+
+use proptest::prelude::*;
+use supercloud_proto::{
+    amount::{Bytes, MilliCpu},
+    device::{Device, DeviceRequest, Share},
+    host::{HostState, PortRange},
+    name::{PortName, RackName, SiteName, WorkloadName},
+    spec::{Driver, DriverKind, Port, Prefer, Protocol, SpreadOver, WorkloadSpec},
+};
+
+use super::{
+    allowances::{self, RandomAllowance, random_allowance},
+    estate::{Estate, inventory, spec, vm},
+};
+
+pub(super) const MIB: u64 = 1 << 20;
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct RandomHost {
+    cores: u64,
+    gib: u64,
+    site: u8,
+    rack: u8,
+    tier: u8,
+    ports: u16,
+    vms: bool,
+    state: u8,
+    open: bool,
+    /// Of each GPU its model, whether it is shared, and whether it can be used.
+    gpus: Vec<(u8, bool, bool)>,
+    taint: Option<u8>,
+}
+
+#[derive(Debug, Clone, Default)]
+pub(super) struct RandomWorkload {
+    borough: u8,
+    count: u32,
+    priority: u32,
+    cpu: u64,
+    mib: u64,
+    vm: bool,
+    site: Option<u8>,
+    /// A bound, and which of [`SIGNS`] is meant.
+    tier: Option<(u8, usize)>,
+    /// How much a host of the higher tier is wished for.
+    wish: i32,
+    distinct: bool,
+    dynamic: u16,
+    fixed: Option<u16>,
+    udp: bool,
+    /// A bit for each of site, rack and host.
+    spread: u8,
+    /// How many GPUs, how much of each in thousandths, and their model.
+    gpus: Option<(u32, u32, Option<u8>)>,
+    /// A value of the taint, or any.
+    tolerate: Option<Option<u8>>,
+    /// Another workload of the borough, if there is one of that number.
+    apart: Option<u8>,
+    together: Option<u8>,
+}
+
+impl RandomWorkload {
+    /// One instance of it with this priority, which needs no company.
+    pub(super) fn alone(self, priority: u32) -> Self {
+        Self { count: 1, priority, together: None, ..self }
+    }
+}
+
+prop_compose! {
+    pub(super) fn random_host()(
+        cores in 0u64..5, gib in 0u64..5, site in 0u8..2, rack in 0u8..3, tier in 0u8..2, ports in 1u16..6,
+        vms in any::<bool>(), state in 0u8..8, open in prop::bool::weighted(0.9),
+        gpus in prop::collection::vec((0u8..2, any::<bool>(), prop::bool::weighted(0.9)), 0..4),
+        taint in prop::option::weighted(0.2, 0u8..2),
+    ) -> RandomHost {
+        RandomHost { cores, gib, site, rack, tier, ports, vms, state, open, gpus, taint }
+    }
+}
+
+prop_compose! {
+    pub(super) fn random_workload()(
+        count in 0u32..8, priority in 0u32..3, cpu in 0u64..2500, mib in 0u64..1500,
+        vm in prop::bool::weighted(0.2), site in prop::option::weighted(0.3, 0u8..2),
+        tier in prop::option::weighted(0.3, (0u8..3, 0..SIGNS.len())), wish in -100i32..=100, distinct in any::<bool>(), dynamic in 0u16..3,
+        fixed in prop::option::weighted(0.2, 20_000u16..20_003), udp in any::<bool>(),
+        spread in 0u8..8,
+        borough in 0u8..3,
+        tolerate in prop::option::weighted(0.5, prop::option::of(0u8..2)),
+        (apart, together) in (prop::option::weighted(0.3, 0u8..6), prop::option::weighted(0.2, 0u8..6)),
+        gpus in prop::option::weighted(0.4, (1u32..3, prop::sample::select(vec![300, 500, 700, 1_000]), prop::option::of(0u8..2))),
+    ) -> RandomWorkload {
+        RandomWorkload { borough, count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, gpus, tolerate, apart, together }
+    }
+}
+
+/// What the boroughs may have; some have it all.
+pub(super) fn random_boroughs() -> impl Strategy<Value = Vec<Option<RandomAllowance>>> {
+    prop::collection::vec(prop::option::of(random_allowance()), BOROUGHS.len())
+}
+
+/// Whose workloads are.
+pub(super) const BOROUGHS: [&str; 3] = ["camden", "barnet", "hackney"];
+
+/// What a condition may say of a host's tier.
+const SIGNS: [&str; 7] = ["==", "!=", "not in", "<", "<=", ">=", ">"];
+
+pub(super) fn site(number: u8) -> SiteName {
+    SiteName::new(format!("site-{number}")).unwrap()
+}
+
+pub(super) fn add_host(estate: &mut Estate, name: &str, random: &RandomHost) {
+    let mut found = inventory();
+    found.capacity.cpu = MilliCpu(random.cores * 1000);
+    found.capacity.memory = Bytes(random.gib << 30);
+    found.reserved.memory = Bytes(100 * MIB);
+    found.site = site(random.site);
+    found.rack = random.rack.checked_sub(1).map(|rack| RackName::new(format!("rack-{rack}")).unwrap());
+    found.labels.insert("tier".to_owned(), random.tier.to_string());
+    found.ports = PortRange { first: 20_000, last: 20_000 + random.ports - 1 };
+    for (number, (model, shared, well)) in random.gpus.iter().enumerate() {
+        let device = Device {
+            kind: "gpu".parse().unwrap(),
+            model: format!("m{model}"),
+            labels: BTreeMap::new(),
+            shared: *shared,
+            fault: if *well { String::new() } else { "broken".to_owned() },
+        };
+        found.devices.insert(format!("gpu{number}").parse().unwrap(), device);
+    }
+    found.taints.extend(random.taint.map(|value| ("team".to_owned(), value.to_string())));
+    if !random.vms {
+        found.drivers.remove(&DriverKind::Libvirt);
+    }
+    estate.host(name, found);
+    match random.state {
+        0 => estate.judge(name, HostState::Suspect, ""),
+        1 => estate.judge(name, HostState::Degraded, ""),
+        _ => {}
+    }
+    estate.schedulable(name, random.open);
+}
+
+pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
+    let mut wanted = spec(&format!("{}/{name}", BOROUGHS[usize::from(random.borough)]));
+    wanted.count = random.count;
+    wanted.priority = random.priority;
+    wanted.resources.cpu = MilliCpu(random.cpu);
+    wanted.resources.memory = Bytes(random.mib * MIB);
+    wanted.place.sites.extend(random.site.map(site));
+    let condition = |(bound, sign): (u8, usize)| match SIGNS[sign] {
+        "not in" => format!("label.tier not in [{bound}]"),
+        sign => format!("label.tier {sign} {bound}"),
+    };
+    wanted.place.require.extend(random.tier.map(|tier| condition(tier).parse().unwrap()));
+    if random.wish % 2 == 0 {
+        wanted.place.prefer.push(Prefer { when: "label.tier == 1".parse().unwrap(), weight: random.wish });
+    }
+    wanted.resources.devices.extend(random.gpus.map(|(count, share, model)| DeviceRequest {
+        kind: "gpu".parse().unwrap(),
+        count,
+        share: Share(share),
+        models: model.into_iter().map(|model| format!("m{model}")).collect(),
+        require: Vec::new(),
+    }));
+    wanted.place.tolerate.extend(random.tolerate.map(|value| match value {
+        Some(value) => format!("team={value}").parse().unwrap(),
+        None => "team".parse().unwrap(),
+    }));
+    let other = |number: u8| WorkloadName::new(format!("w{number}")).unwrap();
+    wanted.place.apart.extend(random.apart.map(other).filter(|other| *other != wanted.workload));
+    let others = random.together.map(other).filter(|other| *other != wanted.workload);
+    wanted.place.together.extend(others.filter(|other| !wanted.place.apart.contains(other)));
+    wanted.place.distinct_hosts = random.distinct;
+    let spread = SpreadOver::ALL.into_iter().enumerate().filter(|(bit, _)| random.spread >> bit & 1 == 1);
+    wanted.place.spread = spread.map(|(_, over)| over).collect();
+    let protocol = if random.udp { Protocol::Udp } else { Protocol::Tcp };
+    let port = |number: u16, host| Port {
+        name: PortName::new(format!("p{number}")).unwrap(),
+        port: number,
+        host,
+        protocol,
+    };
+    if let Driver::Container(container) = &mut wanted.tasks[0].driver {
+        container.ports.extend((1..=random.dynamic).map(|number| port(number, None)));
+        container.ports.extend(random.fixed.map(|host| port(99, Some(host))));
+    }
+    if random.vm {
+        vm(&mut wanted);
+    }
+    wanted
+}
+
+pub(super) fn estate_of(
+    hosts: &[RandomHost],
+    workloads: &[RandomWorkload],
+    boroughs: &[Option<RandomAllowance>],
+) -> Estate {
+    let mut estate = Estate::default();
+    for (number, allowance) in (0..).zip(boroughs) {
+        allowance.iter().for_each(|allowance| allowances::allow(&mut estate, number, allowance));
+    }
+    for (number, host) in hosts.iter().enumerate() {
+        add_host(&mut estate, &format!("h{number}"), host);
+    }
+    for (number, workload) in workloads.iter().enumerate() {
+        estate.workload(&wanted(&format!("w{number}"), workload));
+    }
+    estate
+}
