@@ -143,6 +143,15 @@ impl Amounts {
         }
     }
 
+    /// So many times each amount; stops at the largest number.
+    pub fn times(self, count: u64) -> Self {
+        Self {
+            cpu: MilliCpu(self.cpu.0.saturating_mul(count)),
+            memory: Bytes(self.memory.0.saturating_mul(count)),
+            disk: Bytes(self.disk.0.saturating_mul(count)),
+        }
+    }
+
     /// The larger of each amount.
     pub fn most(self, other: Self) -> Self {
         Self {

@@ -38,6 +38,8 @@ pub fn value(explanation: &v1::PlacementExplanation) -> Value {
         ("hosts", json!(explanation.hosts)),
         ("fitting", json!(explanation.fitting)),
         ("filters", Value::Array(filters.collect())),
+        ("gang_waiting", json!(explanation.gang_waiting)),
+        ("gang_fitting", json!(explanation.gang_fitting)),
         ("nearest", explanation.nearest.as_ref().map_or(Value::Null, nearest)),
         ("scores", Value::Array(scores.collect())),
         (

@@ -8,8 +8,8 @@ use std::collections::BTreeSet;
 use prost::Message as _;
 
 use super::{
-    Driver, Health, HealthCheck, MAX_COUNT, MAX_PRIORITY, MAX_TASKS, Place, Restart, Task, WorkloadSpec,
-    duration_text, parse::node::is_within, wire::ONLY_TASK,
+    Driver, Health, HealthCheck, MAX_COUNT, MAX_GANG, MAX_GANG_DEVICES, MAX_PRIORITY, MAX_TASKS, Place,
+    Restart, Task, WorkloadSpec, duration_text, parse::node::is_within, wire::ONLY_TASK,
 };
 use crate::{
     amount::{Amounts, Bytes, MilliCpu},
@@ -157,7 +157,13 @@ impl Checker {
 
     fn whole(&mut self, spec: &WorkloadSpec, style: TaskStyle) {
         let number = |number: u32| number.to_string();
-        self.expect(spec.count <= MAX_COUNT, "count", format!("0 to {MAX_COUNT}"), number(spec.count));
+        let (most, gang) = (spec.most_instances(), spec.place.all_or_none);
+        let since = match (gang, most) {
+            (false, _) => String::new(),
+            (true, MAX_GANG) => ", since place.all_or_none is set".to_owned(),
+            (true, _) => format!(", {MAX_GANG_DEVICES} devices in all, since place.all_or_none is set"),
+        };
+        self.expect(spec.count <= most, "count", format!("0 to {most}{since}"), number(spec.count));
         let urgency = format!("0 to {MAX_PRIORITY}");
         self.expect(spec.priority <= MAX_PRIORITY, "priority", urgency, number(spec.priority));
         self.tasks(&spec.tasks, style);

@@ -30,6 +30,10 @@ pub use self::{
 
 /// Most instances of one workload.
 pub const MAX_COUNT: u32 = 100_000;
+/// Most instances of a gang, and most devices of all of them together: they are placed by one entry of the log.
+pub const MAX_GANG: u32 = 1_000;
+/// See [`MAX_GANG`].
+pub const MAX_GANG_DEVICES: u32 = 8_000;
 /// Most tasks of one workload.
 pub const MAX_TASKS: usize = 16;
 /// Highest priority.
@@ -85,6 +89,15 @@ impl WorkloadSpec {
     /// Borough and workload.
     pub fn key(&self) -> WorkloadKey {
         WorkloadKey { borough: self.borough.clone(), workload: self.workload.clone() }
+    }
+
+    /// Most instances that it may have.
+    pub fn most_instances(&self) -> u32 {
+        if !self.place.all_or_none {
+            return MAX_COUNT;
+        }
+        let each = self.resources.devices.iter().fold(0, |sum: u32, of| sum.saturating_add(of.count));
+        MAX_GANG.min(MAX_GANG_DEVICES / each.max(1))
     }
 
     /// Whether an instance must never run twice at a time. Where the spec is silent: a VM with disks of its own must not.
@@ -371,6 +384,8 @@ pub struct Place {
     pub apart: Vec<WorkloadName>,
     /// Workloads of the borough of each of which an instance must be on the host when one of this comes there.
     pub together: Vec<WorkloadName>,
+    /// A *gang*: those of its instances that wait at the same time are given hosts all at once or not at all.
+    pub all_or_none: bool,
 }
 
 /// A wish.

@@ -331,6 +331,11 @@ pub(super) static PLACE: Shape = shape(
             Form::List(&Form::Name),
             "Workloads of the borough of each of which an instance must be on the host already.",
         ),
+        may(
+            "all_or_none",
+            Form::Flag,
+            "Whether instances that wait at the same time are given hosts all at once or not at all.",
+        ),
     ],
 );
 

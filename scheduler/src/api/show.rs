@@ -55,7 +55,7 @@ pub(super) fn instance(state: &State, instance: &Instance) -> v1::Instance {
         return message;
     }
     let borough = &instance.workload().borough;
-    match state.excesses_with(instance) {
+    match state.excesses_with(instance, 1) {
         excesses if excesses.is_empty() => message,
         excesses => v1::Instance { state_reason: quota::words(borough, &excesses), ..message },
     }
@@ -202,6 +202,8 @@ pub(super) fn explanation(explanation: explain::Explanation) -> v1::PlacementExp
         summary: explanation.summary,
         quota: explanation.quota.iter().map(excess).collect(),
         changes: explanation.changes.into_iter().map(suggestion).collect(),
+        gang_waiting: explanation.gang.map_or(0, |gang| gang.waiting),
+        gang_fitting: explanation.gang.map_or(0, |gang| gang.fitting),
     }
 }
 

@@ -1,7 +1,10 @@
 //! The loop of the scheduling pass: whenever something waits for a host, a pass on the latest state, its placements into the log, and again.
 //! Decides nothing: that is `placement::pass` before the log and `State::apply` behind it.
 
-use std::time::{Duration, Instant};
+use std::{
+    ops::Range,
+    time::{Duration, Instant},
+};
 
 use supercloud_proto::id::UnixMillis;
 
@@ -48,7 +51,7 @@ pub(super) async fn run(core: Core) {
         engine = Some(kept);
         let took = began.elapsed();
         core.metrics().passed(took);
-        let placed = propose(&core, plan.placements).await;
+        let placed = propose(&core, plan.placements, &plan.gangs).await;
         match preempt(&core, plan.preemptions, placed).await {
             Proposed::Held | Proposed::Refused => continue,
             Proposed::Nothing => {}
@@ -103,29 +106,31 @@ fn command(state_level: Level, placements: &[Placement]) -> Command {
     }
 }
 
-/// Placements in pieces of which each is good for an entry.
-fn chunks(mut placements: &[Placement]) -> Vec<&[Placement]> {
-    let mut chunks = Vec::new();
-    while !placements.is_empty() {
+/// Placements in pieces of which each is good for an entry. A gang is never parted: where it begins within a piece that cannot hold all of it, it
+/// begins the next one, whatever its size.
+fn chunks<'p>(placements: &'p [Placement], gangs: &[Range<usize>]) -> Vec<&'p [Placement]> {
+    let (mut chunks, mut begin) = (Vec::new(), 0);
+    while begin < placements.len() {
         let mut bytes = 0;
         let fits = |placement: &&Placement| {
             bytes += placement.devices.iter().map(|name| name.as_str().len() + 2).sum::<usize>();
             bytes <= MAX_CHUNK_BYTES
         };
-        let length = placements.iter().take(MAX_CHUNK).take_while(fits).count().max(1);
-        let (chunk, rest) = placements.split_at(length);
-        chunks.push(chunk);
-        placements = rest;
+        let end = begin + placements[begin..].iter().take(MAX_CHUNK).take_while(fits).count().max(1);
+        let parted = gangs.iter().find(|gang| gang.start < end && end < gang.end);
+        let end = parted.map_or(end, |gang| if gang.start == begin { gang.end } else { gang.start });
+        chunks.push(&placements[begin..end]);
+        begin = end;
     }
     chunks
 }
 
-/// Proposes placements, all chunks at once: each placement is checked by itself when it is applied, so that no chunk need wait for the one
+/// Proposes placements, all chunks at once: each placement, or gang, is checked by itself when it is applied, so that no chunk need wait for the one
 /// before. Returns once they are applied here.
-async fn propose(core: &Core, placements: Vec<Placement>) -> Proposed {
+async fn propose(core: &Core, placements: Vec<Placement>, gangs: &[Range<usize>]) -> Proposed {
     let mut proposed = Proposed::Nothing;
     let level = core.view().level();
-    let chunks = chunks(&placements).into_iter().map(|chunk| core.propose_here(command(level, chunk)));
+    let chunks = chunks(&placements, gangs).into_iter().map(|chunk| core.propose_here(command(level, chunk)));
     for outcome in futures::future::join_all(chunks).await {
         match held(outcome, "placed").await {
             None => return Proposed::Refused,
@@ -185,23 +190,39 @@ mod tests {
     use super::*;
     use crate::state::model::Ports;
 
-    #[test]
-    fn chunks_are_bounded_in_number_and_in_bytes_and_lose_nothing() {
-        let placement = |number: u64, devices: usize| Placement {
+    fn placement(number: u64, devices: usize) -> Placement {
+        Placement {
             instance: InstanceId { index: number, ordinal: 0 },
             host: HostId(1),
             ports: Ports::default(),
             devices: vec!["a-device-with-a-name-that-is-rather-long-0123456789".parse().unwrap(); devices],
-        };
+        }
+    }
+
+    #[test]
+    fn chunks_are_bounded_in_number_and_in_bytes_and_lose_nothing() {
         let sizes = |devices: usize| {
             let all: Vec<Placement> = (0..12_000).map(|number| placement(number, devices)).collect();
-            let chunks = chunks(&all);
+            let chunks = chunks(&all, &[]);
             assert_eq!(chunks.concat(), all);
             chunks.iter().map(|chunk| chunk.len()).collect::<Vec<_>>()
         };
         assert_eq!(sizes(0), [5_000, 5_000, 2_000]);
         let long = sizes(64);
         assert!(long.iter().all(|length| (1..=160).contains(length)), "{long:?}");
-        assert_eq!(chunks(&[placement(1, 20_000)]).len(), 1, "one is never cut");
+        assert_eq!(chunks(&[placement(1, 20_000)], &[]).len(), 1, "one is never cut");
+    }
+
+    #[test]
+    fn a_gang_is_never_parted() {
+        let all: Vec<Placement> = (0..12_000).map(|number| placement(number, 0)).collect();
+        let sizes = |gangs: &[Range<usize>]| {
+            let chunks = chunks(&all, gangs);
+            assert_eq!(chunks.concat(), all);
+            chunks.iter().map(|chunk| chunk.len()).collect::<Vec<_>>()
+        };
+        assert_eq!(sizes(&[0..1_000, 4_500..5_500]), [4_500, 5_000, 2_500]);
+        assert_eq!(sizes(&[0..1_000, 4_000..5_000, 5_000..6_000]), [5_000, 5_000, 2_000]);
+        assert_eq!(sizes(&[0..1_000, 5_000..11_000]), [5_000, 6_000, 1_000], "however large it is");
     }
 }

@@ -5,6 +5,8 @@
 //! completed. So a rollout never waits for what cannot come back, and a new revision that does not start stops the rollout after
 //! `max_unavailable` of them.
 //!
+//! A gang (`place.all_or_none`) is replaced in one step: its parts need each other, and a new one may need room that the old ones hold.
+//!
 //! One that is `unknown` (its runtime does not answer) may well serve. It counts as missing, and it is replaced under the budget of what
 //! is otherwise missing: one hung host does not block a rollout, and a hang of all hosts does not let it run through.
 
@@ -104,6 +106,9 @@ fn step(state: &State, key: &WorkloadKey, now: UnixMillis) -> Vec<InstanceId> {
         return Vec::new();
     }
     old.sort_by_key(|(cost, instance)| (*cost, instance.revision(), instance.slot));
+    if workload.current().spec.place.all_or_none {
+        return old.into_iter().take(MAX_STEP).map(|(_, instance)| instance.id).collect();
+    }
     let available = live.iter().filter(|instance| is_available(workload, instance, now)).count();
     let may_serve = old.iter().filter(|(cost, _)| *cost == Cost::MayServe).count();
     let allowed = workload.current().spec.update.max_unavailable.max(1) as usize;

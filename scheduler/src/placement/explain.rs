@@ -6,10 +6,10 @@
 //! not be how they stood when it was placed. *Reasons are grouped by what they have in common*: ten thousand full hosts are one reason with
 //! the most that any of them has free, not ten thousand reasons.
 
-use std::cmp::Reverse;
+use std::{cmp::Reverse, sync::Arc};
 
 use supercloud_proto::{
-    id::{HostId, InstanceId, UnixMillis},
+    id::{HostId, InstanceId, LogIndex, UnixMillis},
     name::HostName,
     spec::{SpreadOver, WorkloadSpec},
 };
@@ -20,13 +20,16 @@ use super::{
     spread::Siblings,
 };
 use crate::state::{
-    Excess, Instance, State,
+    Excess, Instance, RevisionRecord, State,
     fits::{Candidate, FILTERS, Misfit, Request},
+    gang::waiting_with,
 };
 pub use changes::{Suggestion, changes};
+pub use gang::Gang;
 use tally::{Nearest, Tally};
 
 mod changes;
+mod gang;
 mod summary;
 mod tally;
 
@@ -58,6 +61,8 @@ pub struct Explanation {
     pub summary: String,
     /// What would make it fit, where that was looked for ([`changes`]).
     pub changes: Vec<Suggestion>,
+    /// The gang of which it waits; where not all of it would find hosts, all else that is told is of the first one that finds none.
+    pub gang: Option<Gang>,
 }
 
 /// What one filter ruled out.
@@ -137,9 +142,16 @@ pub struct ScorePart {
 pub fn instance(state: &State, instance: &Instance, now: UnixMillis) -> Explanation {
     let mut ledger = Ledger::new(state);
     ledger.take_back(instance);
-    let siblings = Siblings::of(&ledger, instance.workload(), Some(instance.id));
+    let mut siblings = Siblings::of(&ledger, instance.workload(), Some(instance.id));
+    let is_of_gang = instance.is_pending() && instance.spec().place.all_or_none;
+    let gang = is_of_gang.then(|| {
+        Gang::give(&mut ledger, &mut siblings, &instance.record, &waiting_with(state, instance, now))
+    });
     let mut survey = Survey::of(&ledger, Request::of(instance), siblings, instance.host());
-    survey.excesses = if instance.is_pending() { state.excesses_with(instance) } else { Vec::new() };
+    survey.gang = gang;
+    let together = gang.map_or(1, |gang| gang.waiting as usize);
+    survey.excesses =
+        if instance.is_pending() { state.excesses_with(instance, together) } else { Vec::new() };
     Explanation {
         instance: Some(instance.id),
         summary: summary::of_instance(&survey, instance, now),
@@ -149,12 +161,36 @@ pub fn instance(state: &State, instance: &Instance, now: UnixMillis) -> Explanat
 
 /// Where an instance of this spec would go, or why it would go nowhere.
 pub fn spec(state: &State, spec: &WorkloadSpec) -> Explanation {
-    let ledger = Ledger::new(state);
+    let mut ledger = Ledger::new(state);
     let key = spec.key();
-    let siblings = Siblings::of(&ledger, &key, None);
+    let mut siblings = Siblings::of(&ledger, &key, None);
+    let gang = spec.place.all_or_none.then(|| {
+        let (record, ids) = gang_to_come(state, spec);
+        Gang::give(&mut ledger, &mut siblings, &record, &ids)
+    });
     let mut survey = Survey::of(&ledger, Request::new(&key, spec), siblings, None);
-    survey.excesses = state.excesses(&key.borough, survey.request.demand);
+    let together = gang.map_or(1, |gang| gang.waiting);
+    survey.excesses = state.excesses(&key.borough, survey.request.demand.times(together.into()));
+    survey.gang = gang;
     Explanation { summary: summary::of_spec(&survey, &key), ..survey.told() }
+}
+
+/// The revision with this spec, and those that would wait of it: as many as it counts but for those that are there with nothing but another count.
+fn gang_to_come(state: &State, spec: &WorkloadSpec) -> (Arc<RevisionRecord>, Vec<InstanceId>) {
+    let counted = |other: &Instance| WorkloadSpec { count: spec.count, ..other.spec().clone() };
+    let stays =
+        |other: &&Arc<Instance>| other.is_to_stay() && other.placed.is_some() && counted(other) == *spec;
+    let there = state.instances_of(&spec.key()).filter(stays).count() as u32;
+    let to_come = spec.count.saturating_sub(there).max(1);
+    let record = RevisionRecord {
+        key: spec.key(),
+        revision: 0,
+        spec: Arc::new(spec.clone()),
+        applied: 0,
+        applied_by: String::new(),
+    };
+    let ids = (0..to_come).map(|ordinal| InstanceId { index: LogIndex::MAX, ordinal });
+    (Arc::new(record), ids.collect())
 }
 
 /// How a host stands among those that fit, the best first: what is near, and then the score.
@@ -173,6 +209,8 @@ struct Survey<'l> {
     nearest: Nearest,
     /// What its borough's quota has against it.
     excesses: Vec<Excess>,
+    /// The gang of which it is one.
+    gang: Option<Gang>,
 }
 
 impl<'l> Survey<'l> {
@@ -180,9 +218,12 @@ impl<'l> Survey<'l> {
         let home = home.and_then(|host| ledger.slot(host));
         let (fitting, tally, nearest) = (Vec::new(), Tally::default(), Nearest::default());
         let excesses = Vec::new();
-        let mut survey = Self { ledger, request, siblings, home, fitting, tally, nearest, excesses };
+        let gang = None;
+        let mut survey = Self { ledger, request, siblings, home, fitting, tally, nearest, excesses, gang };
         for slot in ledger.slots() {
-            let candidate = ledger.candidate(slot);
+            let mut candidate = ledger.candidate(slot);
+            // Of a gang some may be there of which the state does not know.
+            candidate.known.sibling = Some(survey.siblings.on(slot) > 0);
             let misfits: Vec<Misfit> = candidate.misfits(&request).collect();
             match misfits.first() {
                 None => survey.fitting.push((survey.standing(slot), slot)),
@@ -249,6 +290,7 @@ impl<'l> Survey<'l> {
             quota: self.excesses.clone(),
             summary: String::new(),
             changes: Vec::new(),
+            gang: self.gang,
         }
     }
 }

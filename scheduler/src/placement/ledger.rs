@@ -8,7 +8,7 @@
 //! vacant, the ledger is made anew.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
     sync::Arc,
 };
 
@@ -57,6 +57,8 @@ pub(super) struct Ledger {
     kept: BTreeMap<Slot, u32>,
     /// Instances that are to make way, of which the state does not know.
     doomed: HashSet<InstanceId>,
+    /// What was given away before of each slot in which something was given since [`Ledger::begin_trial`].
+    trial: Option<HashMap<Slot, Arc<HostUse>>>,
 }
 
 /// Something about a slot is not what it was.
@@ -71,7 +73,12 @@ pub(super) struct Change {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CaughtUp {
     /// Slots stand for the hosts they stood for. What fitted nowhere may now fit in these, and in no others.
-    Improved(Vec<Slot>),
+    Improved {
+        /// See there.
+        slots: Vec<Slot>,
+        /// Whether other devices are the best ones now, so that what some are given may leave more to those that ask for the same.
+        is_mix_new: bool,
+    },
     /// All orders of hosts that were made from the ledger are void.
     Anew,
 }
@@ -131,6 +138,7 @@ impl Ledger {
         Self {
             kept: seats.iter().enumerate().filter_map(kept).collect(),
             doomed: HashSet::new(),
+            trial: None,
             state: state.clone(),
             outlook,
             seats,
@@ -166,25 +174,26 @@ impl Ledger {
         if self.vacant > MIN_VACANT.max(self.seats.len() / 2) || self.outlook.is_overgrown() {
             return self.begin_anew();
         }
-        self.look_out(&known);
+        let is_mix_new = self.look_out(&known);
         let kept = MIN_KEPT_CHANGES.max(self.seats.len() * KEPT_CHANGES);
         let surplus = self.changes.len().saturating_sub(kept);
         self.changes.drain(..surplus);
         self.first_change += surplus;
-        CaughtUp::Improved(improved)
+        CaughtUp::Improved { slots: improved, is_mix_new }
     }
 
-    /// Takes in the mix of requests for devices. Where it is another one, hosts with devices are not as good as they were.
-    fn look_out(&mut self, known: &State) {
+    /// Takes in the mix of requests for devices. Where it is another one, hosts with devices are not as good as they were. Says whether it is.
+    fn look_out(&mut self, known: &State) -> bool {
         if self.state.device_demands().ptr_eq(known.device_demands()) {
-            return;
+            return false;
         }
         if !self.outlook.look_again(&self.state) {
-            return;
+            return false;
         }
         let has_devices = |slot: &Slot| !self.seats[*slot].host.inventory.devices.is_empty();
         let concerned = (0..self.seats.len()).filter(has_devices);
         self.changes.extend(concerned.map(|slot| Change { slot, is_of_record: false }));
+        true
     }
 
     fn begin_anew(&mut self) -> CaughtUp {
@@ -306,12 +315,36 @@ impl Ledger {
 
     /// Gives an instance of a request what a placement says.
     pub(super) fn give(&mut self, slot: Slot, placement: &Placement, request: &Request<'_>) {
-        let used = Arc::make_mut(&mut self.seats[slot].used);
+        let used = &mut self.seats[slot].used;
+        if let Some(trial) = &mut self.trial {
+            trial.entry(slot).or_insert_with(|| used.clone());
+        }
+        let used = Arc::make_mut(used);
         used.take_in(placement.instance, request.spec, request.demand, &placement.ports);
         for (of, device) in request.spec.resources.each_device().zip(&placement.devices) {
             used.devices.give(device, of.share);
         }
         self.note_given(slot);
+    }
+
+    /// From now on what is given can be taken back.
+    pub(super) fn begin_trial(&mut self) {
+        self.trial = Some(HashMap::new());
+    }
+
+    /// What was given since the trial began is given for good.
+    pub(super) fn keep_trial(&mut self) {
+        self.trial = None;
+    }
+
+    /// What was given since the trial began was never given.
+    pub(super) fn undo_trial(&mut self) {
+        let mut given: Vec<_> = self.trial.take().unwrap_or_default().into_iter().collect();
+        given.sort_unstable_by_key(|(slot, _)| *slot);
+        for (slot, before) in given {
+            self.seats[slot].used = before;
+            self.note_given(slot);
+        }
     }
 
     /// Takes back what an instance of the state has of its host.

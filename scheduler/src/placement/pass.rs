@@ -1,5 +1,5 @@
 //! The scheduling pass: instances that wait are given hosts, on a snapshot, many at a time. It changes nothing and tells nobody; `State::apply`
-//! checks each placement again by the same rule, and what it refuses is still pending.
+//! checks each placement again by the same rule, those of a gang as a whole, and what it refuses is still pending.
 //!
 //! The most urgent instances are taken first, among them boroughs in turn (`fair`) and of each borough the oldest, and each gets the best host that is
 //! left, as far as its borough's quota goes (`state::quota`). What one takes, the next one misses. What waits (`queue`), what hosts have (`ledger`) and in which order they are good for which shape of instance (`shapes`) is
@@ -7,12 +7,15 @@
 //! what waits in vain. What an engine knows from before never changes what it decides: [`pass`], which begins with a new one, decides
 //! the same; a test compares.
 //!
+//! A gang gets hosts for all of it or for none (`state::gang`): it is given them one after the other, and what was given is taken back where one finds none.
+//!
 //! What fits nowhere may displace what is less urgent (`preempting`); it is placed once that is gone.
 //!
 //! Deliberately absent: moving what already runs.
 
 use std::{
     collections::{BTreeSet, HashMap},
+    ops::Range,
     sync::Arc,
 };
 
@@ -44,7 +47,7 @@ pub const MAX_PREEMPTIONS: usize = 1_000;
 /// How much one pass may do.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Limits {
-    /// Most placements, at most [`MAX_PLACEMENTS`].
+    /// Most placements, at most [`MAX_PLACEMENTS`]; the last gang may go beyond.
     pub placements: usize,
 }
 
@@ -59,6 +62,8 @@ impl Default for Limits {
 pub struct Plan {
     /// In the order in which they were decided; to be applied in this order.
     pub placements: Vec<Placement>,
+    /// Where among the placements those of each gang are: they hold only together.
+    pub gangs: Vec<Range<usize>>,
     /// What makes way for instances that found no host, in the order in which it was decided; to be applied in this order, after the placements.
     pub preemptions: Vec<Preemption>,
     /// What was looked at and is kept by its borough's quota or found no host, by revision, most urgent first. What is known from before to get none is
@@ -143,7 +148,12 @@ impl Engine {
         let mut making = BTreeSet::new();
         while let Some((line, id)) = self.queue.next(&mut progress, &self.boroughs) {
             let record = self.queue.record(line);
-            if held.holds(self.ledger.state(), record, id) {
+            let is_gang = record.spec.place.all_or_none;
+            if is_gang && self.is_held_up(line, &mut held) {
+                self.queue.pass_over(line);
+                continue;
+            }
+            if !is_gang && held.holds(self.ledger.state(), record, id) {
                 // The report that it is gone is a change of the state, and brings another pass.
                 continue;
             }
@@ -162,6 +172,10 @@ impl Engine {
                 plan.unplaced.push(self.queue.keep(line, id));
                 continue;
             }
+            if is_gang {
+                self.place_gang(line, &mut progress, &mut plan);
+                continue;
+            }
             let record = record.clone();
             if let Some(placement) = self.shapes.place(&mut self.ledger, &record, id, kept) {
                 if !is_charged {
@@ -176,6 +190,31 @@ impl Engine {
         }
         plan.more |= self.queue.has_passed() || !plan.preemptions.is_empty();
         plan
+    }
+
+    /// Whether somebody of a gang must wait for who holds its slot.
+    fn is_held_up(&self, line: Line, held: &mut Held) -> bool {
+        let (state, record) = (self.ledger.state(), self.queue.record(line));
+        record.spec.is_exclusive() && self.queue.members(line).iter().any(|id| held.holds(state, record, *id))
+    }
+
+    /// Gives all of a gang hosts, or none of them.
+    fn place_gang(&mut self, line: Line, progress: &mut Progress, plan: &mut Plan) {
+        let (record, members) = (self.queue.record(line).clone(), self.queue.members(line));
+        let placements = match self.shapes.place_all(&mut self.ledger, &record, &members) {
+            Ok(placements) => placements,
+            Err(fitting) => {
+                plan.unplaced.extend(self.queue.stick_gang(line, members.len() - fitting));
+                return;
+            }
+        };
+        let (borough, demand) = self.queue.charge(line);
+        self.boroughs.give(borough, demand);
+        let begin = plan.placements.len();
+        plan.placements.extend(placements);
+        plan.gangs.push(begin..plan.placements.len());
+        members.iter().for_each(|id| self.queue.note_given(progress, line, *id));
+        self.queue.pass_over(line);
     }
 
     /// Takes down what becomes of an instance that fits nowhere, and what with that of its line.

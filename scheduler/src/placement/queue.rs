@@ -4,7 +4,7 @@
 //! A line whose turn found no host is *stuck*: nobody looks at it, however long it is, until something was given back on a host that it
 //! would fit then. Lines that need the same are stuck together, so that this is asked once for all of them. A line that its borough's quota does
 //! not let in is *kept*, beside those of its borough that are charged as much: nobody looks at it until that borough's account has more room. So a pass
-//! costs what may have changed, and not what waits.
+//! costs what may have changed, and not what waits. A gang is one line, served as a whole; when somebody joins or leaves it, it is looked at anew.
 //!
 //! What was made by one entry has ids that follow each other. So instances are kept as *runs*, from a first to a last one: a workload of a
 //! thousand costs what one of one does.
@@ -13,6 +13,7 @@ use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap},
     hash::Hash,
+    iter::successors,
     ops::Bound::{Excluded, Included, Unbounded},
     sync::Arc,
 };
@@ -56,6 +57,8 @@ pub(super) struct Queue {
     /// By where a revision's record stands in memory, and by whether others make way: a line holds on to the record, so that no other one can come to
     /// stand there.
     numbers: HashMap<(usize, bool), Line>,
+    /// Lines of gangs. A scale gives a revision another record, and those that it adds another one than those that wait with them.
+    gangs: HashMap<(WorkloadKey, Revision), Line>,
     /// The first of each run, with the last one and the line.
     runs: BTreeMap<InstanceId, (InstanceId, Line)>,
     /// What must not be placed yet.
@@ -87,6 +90,10 @@ struct Waiters {
     is_guaranteed: bool,
     /// What each of them takes.
     demand: Amounts,
+    /// What it would have been charged that its borough's quota did not let it in; see `kept`.
+    kept_by: Amounts,
+    /// For how many of a gang there was no host at least, as far as something was given back since.
+    missing: u64,
     /// The first of each run, with the last one.
     runs: BTreeMap<InstanceId, InstanceId>,
     /// Where the line stands among the open ones: where the first of it does. `None`: it is stuck or kept.
@@ -101,6 +108,8 @@ struct StuckBy {
     priority: u32,
     /// The borough, where something is guaranteed to it: what is beyond the guarantees of others may make way then.
     guaranteed: Option<Number>,
+    /// Nobody makes way for gangs.
+    is_gang: bool,
     apart: Option<(WorkloadKey, bool, Vec<WorkloadName>)>,
 }
 
@@ -115,6 +124,7 @@ impl StuckBy {
             needs,
             priority,
             guaranteed: is_guaranteed.then_some(*borough),
+            is_gang: place.all_or_none,
             apart: is_apart.then(|| (key.clone(), place.distinct_hosts, place.apart.clone())),
         }
     }
@@ -220,6 +230,7 @@ impl Queue {
         for (first, last, (record, are_awaited)) in runs(records) {
             let line = self.line(record.0, are_awaited, boroughs);
             self.runs.insert(first, (last, line));
+            self.open_gang(line);
             let waiters = &mut self.lines[line];
             let is_new = waiters.runs.is_empty();
             waiters.runs.insert(first, last);
@@ -237,13 +248,15 @@ impl Queue {
     /// The line of a revision, made where it is not there.
     fn line(&mut self, record: &Arc<RevisionRecord>, are_awaited: bool, boroughs: &mut Boroughs) -> Line {
         let Self { lines, awaiting, .. } = self;
-        *self.numbers.entry((Arc::as_ptr(record).addr(), are_awaited)).or_insert_with(|| {
+        let new_line = || {
             let line = lines.insert(Waiters {
                 record: record.clone(),
                 are_awaited,
                 borough: boroughs.number(&record.key.borough),
                 is_guaranteed: false,
                 demand: demand(&record.spec),
+                kept_by: Amounts::default(),
+                missing: 0,
                 runs: BTreeMap::new(),
                 place: None,
             });
@@ -251,7 +264,11 @@ impl Queue {
                 awaiting.entry(key).or_default().insert(line);
             }
             line
-        })
+        };
+        if record.spec.place.all_or_none {
+            return *self.gangs.entry((record.key.clone(), record.revision)).or_insert_with(new_line);
+        }
+        *self.numbers.entry((Arc::as_ptr(record).addr(), are_awaited)).or_insert_with(new_line)
     }
 
     /// Takes out all from one to another; what is between them and not here is not missed.
@@ -261,6 +278,7 @@ impl Queue {
             self.later.remove(&(at, id));
         }
         while let Some((begin, (end, line))) = self.overlapping(first, last) {
+            self.open_gang(line);
             self.runs.remove(&begin);
             self.lines[line].runs.remove(&begin);
             if let Some(before) = first.before().filter(|before| begin <= *before) {
@@ -299,7 +317,11 @@ impl Queue {
 
     fn drop_line(&mut self, line: Line) {
         let waiters = self.lines.remove(line);
-        self.numbers.remove(&(Arc::as_ptr(&waiters.record).addr(), waiters.are_awaited));
+        if waiters.is_gang() {
+            self.gangs.remove(&(waiters.record.key.clone(), waiters.record.revision));
+        } else {
+            self.numbers.remove(&(Arc::as_ptr(&waiters.record).addr(), waiters.are_awaited));
+        }
         for key in awaited(&waiters.record) {
             take_out(&mut self.awaiting, &key, line);
         }
@@ -307,10 +329,21 @@ impl Queue {
             self.open.remove(&place);
             return;
         }
-        let kept = self.kept.get_mut(&waiters.borough);
-        let is_kept = kept.is_some_and(|kept| take_out(kept, &waiters.demand, line));
-        if !is_kept {
+        if !take_out_of_kept(&mut self.kept, &waiters, line) {
             take_out(&mut self.stuck, &StuckBy::of(&waiters), line);
+        }
+    }
+
+    /// Opens a gang that is stuck or kept, before it becomes another one.
+    fn open_gang(&mut self, line: Line) {
+        let waiters = &mut self.lines[line];
+        let is_closed = waiters.place.is_none() && !waiters.runs.is_empty();
+        if waiters.is_gang() && is_closed {
+            if take_out_of_kept(&mut self.kept, waiters, line) {
+                waiters.reopen(line, &mut self.open);
+            } else {
+                self.unstick(line);
+            }
         }
     }
 
@@ -318,7 +351,11 @@ impl Queue {
     /// not before.
     pub(super) fn wake(&mut self, ledger: &Ledger, caught_up: &CaughtUp, boroughs: &Boroughs, shift: &Shift) {
         let Self { lines, open, stuck, .. } = self;
-        stuck.retain(|_, stuck| {
+        stuck.retain(|by, stuck| {
+            if by.is_gang {
+                wake_gangs(ledger, caught_up, stuck, lines, open);
+                return !stuck.is_empty();
+            }
             stuck.retain(|line| {
                 let may_claim = shift.claimants.contains(&lines[*line].borough);
                 if may_claim {
@@ -462,12 +499,22 @@ impl Queue {
         waiters.unplaced(from, Why::Hosts)
     }
 
+    /// Says that so many of the gang in the line found no hosts.
+    pub(super) fn stick_gang(&mut self, line: Line, missing: usize) -> Option<Unplaced> {
+        self.close(line);
+        let waiters = &mut self.lines[line];
+        waiters.missing = missing as u64;
+        self.stuck.entry(StuckBy::of(waiters)).or_default().insert(line);
+        Some(waiters.unplaced(waiters.first()?, Why::Hosts))
+    }
+
     /// Says that the borough's quota lets nothing of the line in, this one and those after it.
     pub(super) fn keep(&mut self, line: Line, from: InstanceId) -> Unplaced {
         self.close(line);
-        let waiters = &self.lines[line];
+        let waiters = &mut self.lines[line];
+        waiters.kept_by = waiters.charge();
         let kept = self.kept.entry(waiters.borough).or_default();
-        kept.entry(waiters.demand).or_default().insert(line);
+        kept.entry(waiters.kept_by).or_default().insert(line);
         waiters.unplaced(from, Why::Quota)
     }
 
@@ -490,15 +537,27 @@ impl Queue {
         self.lines[line].unplaced(from, Why::Hosts)
     }
 
+    /// Says that the line is not looked at again in this pass.
+    pub(super) fn pass_over(&mut self, line: Line) {
+        self.left.insert(line);
+    }
+
+    /// All that stand in a line, in their order.
+    pub(super) fn members(&self, line: Line) -> Vec<InstanceId> {
+        let runs = self.lines[line].runs.iter();
+        runs.flat_map(|(first, last)| successors(Some(*first), |id| id.after().filter(|id| id <= last)))
+            .collect()
+    }
+
     /// Whether others make way for the instances in a line.
     pub(super) fn are_awaited(&self, line: Line) -> bool {
         self.lines[line].are_awaited
     }
 
-    /// The borough whose instances stand in a line, and what each of them would be charged.
+    /// The borough whose instances stand in a line, and what it would be charged for the next one, or for all of a gang.
     pub(super) fn charge(&self, line: Line) -> (Number, Amounts) {
         let waiters = &self.lines[line];
-        (waiters.borough, waiters.demand)
+        (waiters.borough, waiters.charge())
     }
 
     /// All that is stuck, kept or left, most urgent and then oldest first. Why is as of now: a quota may keep what once only found no host.
@@ -508,7 +567,7 @@ impl Queue {
             self.stuck.values().chain(kept).chain([&self.waiting]).flatten().map(|line| &self.lines[*line]);
         let mut found: Vec<_> = lines.filter_map(|waiters| Some((waiters.first()?, waiters))).collect();
         found.sort_unstable_by_key(|(first, waiters)| (Reverse(waiters.record.spec.priority), *first));
-        let why = |of: &Waiters| match boroughs.admits(of.borough, of.demand) {
+        let why = |of: &Waiters| match boroughs.admits(of.borough, of.charge()) {
             true => Why::Hosts,
             false => Why::Quota,
         };
@@ -517,6 +576,19 @@ impl Queue {
 }
 
 impl Waiters {
+    fn is_gang(&self) -> bool {
+        self.record.spec.place.all_or_none
+    }
+
+    /// What the borough is charged at once.
+    fn charge(&self) -> Amounts {
+        if !self.is_gang() {
+            return self.demand;
+        }
+        let length = |(first, last): (&InstanceId, &InstanceId)| u64::from(last.ordinal - first.ordinal) + 1;
+        self.demand.times(self.runs.iter().map(length).sum())
+    }
+
     fn place_of(&self, id: InstanceId) -> Place {
         ((Reverse(self.record.spec.priority), self.borough), id)
     }
@@ -556,6 +628,15 @@ impl Waiters {
             why,
         }
     }
+}
+
+/// Takes a line out of those that a quota keeps. Says whether it was there.
+fn take_out_of_kept(
+    kept: &mut HashMap<Number, HashMap<Amounts, BTreeSet<Line>>>,
+    waiters: &Waiters,
+    line: Line,
+) -> bool {
+    kept.get_mut(&waiters.borough).is_some_and(|kept| take_out(kept, &waiters.kept_by, line))
 }
 
 /// Takes a line out of those under a key. Says whether it was there.
@@ -598,10 +679,53 @@ fn awaited(record: &RevisionRecord) -> impl Iterator<Item = WorkloadKey> {
     record.spec.place.together.iter().map(|workload| record.key.beside(workload))
 }
 
+/// Opens those gangs, all stuck by the same, for which there may be hosts now for all.
+fn wake_gangs(
+    ledger: &Ledger,
+    caught_up: &CaughtUp,
+    stuck: &mut BTreeSet<Line>,
+    lines: &mut Slab<Waiters>,
+    open: &mut BTreeMap<Place, Line>,
+) {
+    let Some(example) = stuck.first().map(|line| lines[*line].record.clone()) else { return };
+    let has_devices = !example.spec.resources.devices.is_empty();
+    let room = match caught_up {
+        CaughtUp::Improved { slots, is_mix_new } if !(*is_mix_new && has_devices) => {
+            let most = slots.iter().map(|slot| most_that_fit(ledger, &example, *slot));
+            most.fold(0, u64::saturating_add)
+        }
+        _ => u64::MAX,
+    };
+    stuck.retain(|line| {
+        let waiters = &mut lines[*line];
+        waiters.missing = waiters.missing.saturating_sub(room);
+        let is_stuck = waiters.missing > 0;
+        if !is_stuck {
+            waiters.reopen(*line, open);
+        }
+        is_stuck
+    });
+}
+
+/// Not fewer than as many instances of a revision as fit a host.
+fn most_that_fit(ledger: &Ledger, record: &RevisionRecord, slot: Slot) -> u64 {
+    let request = Request::new(&record.key, &record.spec);
+    let candidate = ledger.candidate(slot);
+    let candidate = Candidate { known: Known { reserved: Some(false), ..Known::default() }, ..candidate };
+    if !ledger.is_taken(slot) || candidate.fits(&request).is_err() {
+        return 0;
+    }
+    let (free, needed) = (candidate.free(), request.demand);
+    let by_amounts =
+        [(free.cpu.0, needed.cpu.0), (free.memory.0, needed.memory.0), (free.disk.0, needed.disk.0)];
+    let most = by_amounts.into_iter().filter_map(|(free, needed)| free.checked_div(needed)).min();
+    if record.spec.place.distinct_hosts { 1 } else { most.unwrap_or(u64::MAX) }
+}
+
 /// Whether an instance of this revision, or of one that is stuck by the same, fits where something was given back, or would with others making way. That others
 /// must be apart from it counts only where it says so of them too, and that room is kept there not at all: so this holds for all that are stuck with it.
 fn may_fit(ledger: &Ledger, record: &RevisionRecord, caught_up: &CaughtUp, boroughs: &Boroughs) -> bool {
-    let CaughtUp::Improved(slots) = caught_up else { return true };
+    let CaughtUp::Improved { slots, .. } = caught_up else { return true };
     let request = Request::new(&record.key, &record.spec);
     let place = &record.spec.place;
     let has_claim = has_claim(&request, boroughs);

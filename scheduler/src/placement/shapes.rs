@@ -90,6 +90,8 @@ pub(super) struct Shapes {
     families: HashMap<WorkloadKey, usize>,
     siblings: Vec<Siblings>,
     given: Given,
+    /// The turns of a gang that is not known to have hosts for all.
+    trial: Option<Vec<Turn>>,
 }
 
 /// Whose turn it is: the next instance is mostly another one of the same.
@@ -136,6 +138,35 @@ impl Shapes {
         Some(placement)
     }
 
+    /// Gives all of these instances of a revision the best hosts that are left, one after the other, or none of them any: then it says how many would find
+    /// some. Which devices one is given does not look at what the next one needs.
+    pub(super) fn place_all(
+        &mut self,
+        ledger: &mut Ledger,
+        record: &Arc<RevisionRecord>,
+        ids: &[InstanceId],
+    ) -> Result<Vec<Placement>, usize> {
+        self.end_turn();
+        let family = self.family_of(ledger, record);
+        let siblings = family.map(|family| self.siblings[family].clone());
+        self.trial = Some(Vec::new());
+        ledger.begin_trial();
+        let placed: Vec<Placement> =
+            ids.iter().map_while(|id| self.place(ledger, record, *id, None)).collect();
+        self.end_turn();
+        let turns = self.trial.take().unwrap_or_default();
+        if placed.len() == ids.len() {
+            ledger.keep_trial();
+            turns.into_iter().for_each(|turn| self.given.note(turn));
+            return Ok(placed);
+        }
+        ledger.undo_trial();
+        if let Some((family, siblings)) = family.zip(siblings) {
+            self.siblings[family] = siblings;
+        }
+        Err(placed.len())
+    }
+
     /// Forgets what holds only for the pass that ends.
     pub(super) fn rest(&mut self) {
         self.end_turn();
@@ -147,15 +178,17 @@ impl Shapes {
     fn end_turn(&mut self) {
         if let Some(turn) = self.turn.take() {
             self.live[turn.shape].ranking.put_back();
-            self.given.note(turn);
+            match &mut self.trial {
+                Some(turns) => turns.push(turn),
+                None => self.given.note(turn),
+            }
         }
     }
 
     fn begin_turn(&mut self, ledger: &Ledger, record: &Arc<RevisionRecord>) {
         self.end_turn();
         let place = &record.spec.place;
-        let family =
-            (place.distinct_hosts || !place.spread.is_empty()).then(|| self.family(ledger, &record.key));
+        let family = self.family_of(ledger, record);
         let has_siblings = family.is_some_and(|family| !self.siblings[family].is_empty());
         // Hosts are told apart one by one, not by lists.
         let over = place.spread.iter().filter(|over| has_siblings && **over != SpreadOver::Host);
@@ -164,6 +197,12 @@ impl Shapes {
         let shape = self.shape(ledger, wants, record);
         let unwanted = self.given.unwanted(ledger, record);
         self.turn = Some(Turn { record: record.clone(), shape, family, unwanted, given: Vec::new() });
+    }
+
+    /// The siblings of a revision's instances, where they matter.
+    fn family_of(&mut self, ledger: &Ledger, record: &RevisionRecord) -> Option<usize> {
+        let place = &record.spec.place;
+        (place.distinct_hosts || !place.spread.is_empty()).then(|| self.family(ledger, &record.key))
     }
 
     fn family(&mut self, ledger: &Ledger, key: &WorkloadKey) -> usize {

@@ -68,7 +68,7 @@ impl Domains {
 }
 
 /// Where a workload's instances are.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, Clone)]
 pub(super) struct Siblings {
     on: ByNumber<Slot, u32>,
     in_domain: Vec<u32>,

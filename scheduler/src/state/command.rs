@@ -191,7 +191,7 @@ fn needs_of_placements(placements: &[Placement]) -> Level {
 
 /// The level at which every member knows all rules of a place.
 fn needs_of(place: &Place) -> Level {
-    if !place.apart.is_empty() || !place.together.is_empty() {
+    if !place.apart.is_empty() || !place.together.is_empty() || place.all_or_none {
         return level::FOURTH;
     }
     if !place.tolerate.is_empty() {

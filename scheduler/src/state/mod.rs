@@ -22,6 +22,7 @@ pub mod command;
 pub mod demand;
 pub mod derived;
 pub mod fits;
+pub mod gang;
 pub mod level;
 pub mod model;
 pub mod orders;
@@ -231,12 +232,12 @@ impl State {
         quota.excesses(self.taken_by(borough), needed).collect()
     }
 
-    /// The same for an instance that waits. What room is made for is charged already.
-    pub fn excesses_with(&self, instance: &Instance) -> Vec<Excess> {
+    /// The same for an instance that waits, with so many that are given hosts only together, itself among them. What room is made for is charged already.
+    pub fn excesses_with(&self, instance: &Instance, together: usize) -> Vec<Excess> {
         if instance.awaited().is_some() {
             return Vec::new();
         }
-        self.excesses(&instance.workload().borough, demand::demand(instance.spec()))
+        self.excesses(&instance.workload().borough, demand::demand(instance.spec()).times(together as u64))
     }
 
     /// Instances that stay on their hosts and must not share them with this workload.

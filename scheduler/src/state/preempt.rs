@@ -8,7 +8,8 @@
 //! would be within its own*: what is guaranteed is lent while it is not used. *Nothing is taken of another borough's guarantee*, for either. So nobody makes
 //! way for whom he displaced, and there are no cycles: whoever took back what he is guaranteed has no more than that. *Who makes way is
 //! told to stop as by a rollout*, with the grace of its spec, and its successor waits for a host at once. *What is stopping already counts as gone*
-//! when it is asked how much more has to go: where that is enough, nobody else makes way.
+//! when it is asked how much more has to go: where that is enough, nobody else makes way. *Nobody makes way for gangs*: who did would be gone before it is known
+//! that the rest of the gang finds room.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -139,6 +140,7 @@ pub(super) fn is_right(state: &State, host: &Host, preemption: &Preemption) -> b
     let Some(instance) = state.instance(preemption.instance) else { return false };
     let (candidate, request) = (Candidate::new(state, host), Request::of(instance));
     if instance.failures() >= MANY_FAILURES
+        || instance.spec().place.all_or_none
         || instance.awaited_host() != preemption.before
         || preemption.victims.len() > MOST_VICTIMS
     {

@@ -89,6 +89,36 @@ fn a_batch_runs_to_its_end_once_and_is_completed() -> Outcome {
 }
 
 #[test]
+fn a_gang_runs_as_a_whole_once_there_is_room_for_all() -> Outcome {
+    World::with(Shape { nodes: 1, hosts: 2 }, |world| {
+        let cli = &world.cluster.cli;
+        let gang = |count: u32| {
+            let rules = "place: { distinct_hosts: true, all_or_none: true }\n";
+            specs::web(count) + rules
+        };
+        cli.apply(&gang(3))?;
+        let words = until("the explanation tells of the gang", LATER, || {
+            let words = cli.ok(&["explain", WEB])?;
+            hold(
+                words.contains("one of 3 that are given hosts at once or not at all; 2 would find hosts"),
+                || words.clone(),
+            )
+            .map(|()| words)
+        })?;
+        assert!(words.contains("distinct-hosts"), "{words}");
+        let states = |state: &str| -> Outcome<usize> {
+            Ok(cli.instances(WEB)?.iter().filter(|one| text(one, "state") == state).count())
+        };
+        assert_eq!((states("pending")?, states("running")?), (3, 0), "none runs before all can");
+        cli.ok(&["workload", "scale", WEB, "2"])?;
+        until("two run", LATER, || {
+            let running = states("running")?;
+            hold(running == 2, || format!("{running} run"))
+        })
+    })
+}
+
+#[test]
 fn distinct_hosts_and_sites_are_obeyed_and_the_rest_waits_with_a_reason() -> Outcome {
     World::with(Shape { nodes: 1, hosts: 2 }, |world| {
         let cli = &world.cluster.cli;

@@ -61,6 +61,17 @@ fn running_ones_go_as_far_as_the_budget_reaches() {
 }
 
 #[test]
+fn a_gang_is_replaced_in_one_step() {
+    let mut world = World::with_hosts(&HOSTS);
+    let mut first = service("portal", 3);
+    first.place.all_or_none = true;
+    world.apply_spec(&first);
+    assert!(world.place_with_all(world.live("portal")[0], 0));
+    apply_next(&mut world, first);
+    assert_eq!(slots(&world), [0, 1, 2], "whatever may be missing");
+}
+
+#[test]
 fn what_is_missing_anyway_goes_first_and_takes_the_budget() {
     check(&[Running, Placed, Running], 1, &[1]);
     check(&[Running, Placed, Running], 2, &[1, 0]);

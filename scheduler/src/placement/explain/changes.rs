@@ -13,21 +13,24 @@ use supercloud_proto::{
     amount::{Amounts, Bytes, MilliCpu},
     device::{DeviceRequest, Share},
     host::{HostState, Inventory},
-    id::UnixMillis,
+    id::{InstanceId, UnixMillis},
     name::{HostName, PortName},
     spec::{Driver, WorkloadSpec},
 };
 
+use super::Gang;
 use crate::{
     placement::{
         ledger::{Ledger, Slot},
         shapes::Shapes,
+        spread::Siblings,
         trial::Trial,
     },
     state::{
         BoroughChange, Command, Host, HostUse, Instance, RevisionRecord, State,
         apply::hosts::verdict_of,
         fits::{Candidate, Misfit, Reason, Request},
+        gang,
     },
 };
 
@@ -52,17 +55,21 @@ pub struct Suggestion {
 /// What would give this instance a host; nothing where it has one, could have one already, or no single change helps. It looks at all hosts for each
 /// change that is tried: on a large estate keep it off the threads that answer others.
 pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Suggestion> {
-    let ledger = Ledger::new(state);
+    if !instance.is_pending() {
+        return Vec::new();
+    }
+    let mut ledger = Ledger::new(state);
+    let together = gang::waiting_with(state, instance, now);
+    if instance.spec().place.all_or_none {
+        Gang::give(&mut ledger, &mut Siblings::default(), &instance.record, &together);
+    }
     let request = Request::of(instance);
     let found: Vec<(Slot, Vec<Misfit>)> = ledger
         .slots()
         .map(|slot| (slot, ledger.candidate(slot).misfits(&request).collect::<Vec<_>>()))
         .collect();
-    if !instance.is_pending() {
-        return Vec::new();
-    }
     let fits_somewhere = found.iter().any(|(_, misfits)| misfits.is_empty());
-    let sought = Sought { state, instance, now, ledger: &ledger, request, found };
+    let sought = Sought { state, instance, together, now, ledger: &ledger, request, found };
     let mut ideas = sought.let_in();
     if !fits_somewhere {
         ideas.extend(sought.resized());
@@ -92,6 +99,8 @@ enum Estate {
 struct Sought<'s> {
     state: &'s State,
     instance: &'s Instance,
+    /// All that are given hosts only together with it, with itself.
+    together: Vec<InstanceId>,
     now: UnixMillis,
     ledger: &'s Ledger,
     request: Request<'s>,
@@ -118,13 +127,12 @@ impl Sought<'_> {
         let own = &self.instance.record;
         let spec = idea.spec.clone().map_or_else(|| own.spec.clone(), Arc::new);
         let record = Arc::new(RevisionRecord { spec, ..RevisionRecord::clone(own) });
-        let demand = Request::new(&record.key, &record.spec).demand;
+        let alone = [self.instance.id];
+        let together = if record.spec.place.all_or_none { &*self.together } else { &alone };
+        let demand = Request::new(&record.key, &record.spec).demand.times(together.len() as u64);
         let is_charged = self.instance.awaited().is_some();
         let is_let_in = is_charged || trial.state.excesses(&record.key.borough, demand).is_empty();
-        is_let_in
-            && Shapes::default()
-                .place(&mut Ledger::new(&trial.state), &record, self.instance.id, None)
-                .is_some()
+        is_let_in && Shapes::default().place_all(&mut Ledger::new(&trial.state), &record, together).is_ok()
     }
 
     fn host(&self, slot: Slot) -> &Host {
@@ -160,9 +168,10 @@ impl Sought<'_> {
     fn let_in(&self) -> Vec<Idea> {
         let borough = &self.request.key.borough;
         let quota = self.state.allowance_of(borough).quota;
-        let whole = self.state.taken_by(borough) + self.request.demand;
+        let count = self.together.len() as u64;
+        let whole = self.state.taken_by(borough) + self.request.demand.times(count);
         let missing = whole.saturating_sub(quota.most());
-        if self.state.excesses_with(self.instance).is_empty() {
+        if self.state.excesses_with(self.instance, self.together.len()).is_empty() {
             return Vec::new();
         }
         let change = BoroughChange {
@@ -175,7 +184,12 @@ impl Sought<'_> {
         let words = format!("raise {borough}'s quota by {by}, to {to}, which operators decide");
         let told = Suggestion { kind: "raise-quota", change: words, host: None };
         let raised = Idea { told, spec: None, estate: Estate::Allow(change) };
-        [raised].into_iter().chain(self.resize(missing, None)).collect()
+        let each = Amounts {
+            cpu: MilliCpu(missing.cpu.0.div_ceil(count)),
+            memory: Bytes(missing.memory.0.div_ceil(count)),
+            disk: Bytes(missing.disk.0.div_ceil(count)),
+        };
+        [raised].into_iter().chain(self.resize(each, None)).collect()
     }
 
     /// Asking for so much less; `None` where that is less than anything can run with.
@@ -262,6 +276,9 @@ impl Sought<'_> {
         }
         if asked.place.distinct_hosts {
             leave_out("place.distinct_hosts".to_owned(), &|spec| spec.place.distinct_hosts = false);
+        }
+        if asked.place.all_or_none {
+            leave_out("place.all_or_none".to_owned(), &|spec| spec.place.all_or_none = false);
         }
         for (place, workload) in asked.place.apart.iter().enumerate() {
             let path = format!("place.apart[{place}], {workload}");
@@ -355,7 +372,7 @@ impl Sought<'_> {
         Some(gone)
     }
 
-    /// Adding another host of a sort that there is, the smallest that would do.
+    /// Adding another host of a sort that there is, the smallest that would do; for a gang the largest, which does for most of it.
     fn added(&self) -> Option<Idea> {
         let nothing = HostUse::default();
         let would_do = |slot: &Slot| {
@@ -369,7 +386,11 @@ impl Sought<'_> {
             let of = self.ledger.candidate(*slot);
             (of.host.inventory.devices.len(), of.allocatable.cpu, of.allocatable.memory, *slot)
         };
-        let slot = self.ledger.slots().filter(would_do).min_by_key(size)?;
+        let would_do = self.ledger.slots().filter(would_do);
+        let slot = match self.together.len() {
+            1 => would_do.min_by_key(size),
+            _ => would_do.max_by_key(size),
+        }?;
         let Candidate { host, allocatable, .. } = self.ledger.candidate(slot);
         let words =
             format!("add a host like {}, of {} cpu and {}", host.name, allocatable.cpu, allocatable.memory);

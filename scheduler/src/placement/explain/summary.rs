@@ -2,22 +2,20 @@
 
 use supercloud_proto::{host::HostState, id::UnixMillis, instance::InstanceState, name::WorkloadKey};
 
-use super::Survey;
+use super::{Gang, Survey};
 use crate::{
     placement::ledger::Slot,
-    state::{
-        Instance,
-        fits::{FILTERS, must_wait_for},
-        quota,
-    },
+    state::{Instance, fits::FILTERS, gang, quota},
 };
 
 /// Of an instance.
 pub(super) fn of_instance(survey: &Survey<'_>, instance: &Instance, now: UnixMillis) -> String {
     let who = format!("{} of {}", instance.id, instance.workload());
     let Some(placed) = &instance.placed else {
-        if let Some(other) = must_wait_for(survey.ledger.state(), instance) {
-            return format!("{who} is exclusive and waits until {} has stopped", other.id);
+        if let Some((held, by)) = gang::held_up_by(survey.ledger.state(), instance, now) {
+            let mate =
+                if held == instance.id { String::new() } else { format!(", since {held} goes with it") };
+            return format!("{who} is exclusive and waits until {by} has stopped{mate}");
         }
         if let Some(name) = instance.awaited_host().and_then(|host| survey.ledger.state().host_name(host)) {
             return format!("{who} waits for room on {name}, where others make way for it");
@@ -89,6 +87,14 @@ fn of_hosts(survey: &Survey<'_>, who: &str) -> String {
     if all == 0 {
         return format!("{who} has no host: there are none yet");
     }
+    let who = &match survey.gang {
+        Some(Gang { waiting, fitting }) if fitting < waiting => {
+            format!(
+                "{who} is one of {waiting} that are given hosts at once or not at all; {fitting} would find hosts, the next"
+            )
+        }
+        _ => who.to_owned(),
+    };
     let Some(best) = survey.chosen() else {
         return format!("{who} fits none of {}: {}{}", count(all), fallen(survey), nearest(survey));
     };

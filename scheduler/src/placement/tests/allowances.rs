@@ -10,7 +10,7 @@ use supercloud_proto::{
 };
 
 use super::{
-    judge::needs,
+    judge::{gang_of, needs},
     random::{BOROUGHS, MIB},
 };
 use crate::{
@@ -78,11 +78,13 @@ pub(super) fn add(accounts: &mut Accounts, instance: &Instance) {
     *account = (account.0 + cpu, account.1 + memory);
 }
 
-/// Whether the quota of its borough would let an instance in.
+/// Whether the quota of its borough would let an instance in, or all of its gang.
 pub(super) fn would_be_let_in(state: &State, instance: &Instance) -> bool {
     let borough = &instance.workload().borough;
     let (cpu, memory) = accounts(state).get(borough.as_str()).copied().unwrap_or_default();
-    let (more_cpu, more_memory) = needs(instance.spec());
+    let (each_cpu, each_memory) = needs(instance.spec());
+    let together = gang_of(state, instance) as u64;
+    let (more_cpu, more_memory) = (each_cpu * together, each_memory * together);
     let quota = &state.boroughs()[borough].allowance.quota;
     instance.awaited_host().is_some()
         || quota.cpu.is_none_or(|most| cpu + more_cpu <= most.0)

@@ -378,6 +378,7 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
             }
             "device" => wanted.resources.devices.push(device_request_of(value)),
             "distinct" => wanted.place.distinct_hosts = true,
+            "gang" => wanted.place.all_or_none = true,
             "spread" => wanted.place.spread = value.split(',').map(|over| over.parse().unwrap()).collect(),
             "vm" => vm(&mut wanted),
             "image" | "port" => {

@@ -27,6 +27,9 @@ enum Event {
     Report(u8, u8),
     RaiseLevel,
     Allow(u8, RandomAllowance),
+    /// Seconds go by.
+    Wait(u64),
+    Stop(u8, bool),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -40,6 +43,8 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (number(), 0u32..8).prop_map(|(number, count)| Event::Scale(number, count)),
         3 => (any::<u8>(), 0u8..3).prop_map(|(which, state)| Event::Report(which, state)),
         1 => Just(Event::RaiseLevel),
+        2 => (1u64..20).prop_map(Event::Wait),
+        1 => (number(), any::<bool>()).prop_map(|(number, purge)| Event::Stop(number, purge)),
         2 => (0u8..3, random_allowance()).prop_map(|(borough, allowance)| Event::Allow(borough, allowance)),
     ]
 }
@@ -66,6 +71,11 @@ fn happen(estate: &mut Estate, event: &Event) {
         Event::Report(which, state) => report(estate, usize::from(*which), *state),
         Event::Allow(borough, allowance) => allow(estate, *borough, allowance),
         Event::RaiseLevel => estate.raise_level(),
+        Event::Wait(seconds) => estate.now += seconds * 1000,
+        Event::Stop(number, purge) => {
+            let key = wanted(&format!("w{number}"), &RandomWorkload::default()).key();
+            drop(estate.apply(Command::StopWorkload { key, purge: *purge }));
+        }
         Event::Judge(..) | Event::Close(..) => {}
     }
 }

@@ -56,9 +56,6 @@ fn load_without(state: &State, host: &Host, gone: &[InstanceId]) -> Load {
     let mut load = Load::default();
     for instance in state.instances().values().filter(|instance| !gone.contains(&instance.id)) {
         let Some(placed) = instance.placed.as_ref().filter(|placed| placed.host == host.id) else { continue };
-        let (cpu, memory) = needs(instance.spec());
-        load.cpu += cpu;
-        load.memory += memory;
         for (port, number) in port_list(instance.spec()).into_iter().zip(&placed.ports) {
             assert!(port.1.is_none_or(|fixed| fixed == *number), "a fixed port was moved");
             let in_range = (host.inventory.ports.first..=host.inventory.ports.last).contains(number);
@@ -66,12 +63,22 @@ fn load_without(state: &State, host: &Host, gone: &[InstanceId]) -> Load {
             assert!(load.ports.insert((port.0, *number)), "port {number} of {} is given twice", host.name);
         }
         load_gpus(&mut load, host, instance);
-        if instance.desired == Desired::Stop {
-            continue;
-        }
-        load.workloads.push((instance.workload().to_string(), named(instance, &instance.spec().place.apart)));
+        load.add(instance);
     }
     load
+}
+
+impl Load {
+    /// Adds an instance up, but for its ports and its GPUs.
+    fn add(&mut self, instance: &Instance) {
+        let (cpu, memory) = needs(instance.spec());
+        self.cpu += cpu;
+        self.memory += memory;
+        if instance.desired != Desired::Stop {
+            let apart = named(instance, &instance.spec().place.apart);
+            self.workloads.push((instance.workload().to_string(), apart));
+        }
+    }
 }
 
 /// Workloads of the borough of an instance, with the borough.
@@ -140,19 +147,61 @@ pub(super) fn would_go(state: &State, host: &Host, instance: &Instance) -> bool 
 
 /// The same, were these gone.
 fn would_go_without(state: &State, host: &Host, instance: &Instance, gone: &[InstanceId]) -> bool {
-    let (spec, inventory, load) = (instance.spec(), &host.inventory, load_without(state, host, gone));
-    let (cpu, memory) = needs(spec);
-    let is_vm = matches!(spec.tasks[0].driver, Driver::Vm(_));
-    let tier = spec.place.require.first().map(|condition| condition.to_string());
+    let load = load_without(state, host, gone);
+    ports_beside(&load, host, instance).is_some_and(|_| would_go_beside(&load, state, host, instance))
+}
+
+/// The ports that are taken with those of one more instance, where there are enough.
+fn ports_beside(load: &Load, host: &Host, instance: &Instance) -> Option<BTreeSet<(bool, u16)>> {
+    let (spec, ports) = (instance.spec(), &host.inventory.ports);
     let mut held = load.ports.clone();
     let fixed_free =
         port_list(spec).iter().all(|(udp, fixed)| fixed.is_none_or(|number| held.insert((*udp, number))));
     let dynamic: Vec<bool> =
         port_list(spec).iter().filter(|(_, fixed)| fixed.is_none()).map(|(udp, _)| *udp).collect();
-    let dynamic_free = dynamic.iter().all(|udp| {
-        let mut range = inventory.ports.first..=inventory.ports.last;
-        range.any(|number| held.insert((*udp, number)))
-    });
+    let dynamic_free =
+        dynamic.iter().all(|udp| (ports.first..=ports.last).any(|number| held.insert((*udp, number))));
+    (fixed_free && dynamic_free).then_some(held)
+}
+
+/// How many instances like this one would go onto a host one after the other, up to so many. They ask for no GPUs, of which some could be given unwisely.
+fn how_many_would_go(state: &State, host: &Host, instance: &Instance, most: usize) -> usize {
+    let mut load = load(state, host);
+    let goes = |_: &usize| {
+        let ports =
+            ports_beside(&load, host, instance).filter(|_| would_go_beside(&load, state, host, instance));
+        let Some(ports) = ports else { return false };
+        load.ports = ports;
+        load.add(instance);
+        true
+    };
+    (0..most).take_while(goes).count()
+}
+
+/// All that wait and are given hosts only together with an instance, with itself.
+pub(super) fn gang_of(state: &State, instance: &Instance) -> usize {
+    let is_of_gang = |other: &&Arc<Instance>| {
+        other.workload() == instance.workload()
+            && other.revision() == instance.revision()
+            && other.placed.is_none()
+            && other.desired == Desired::Run
+    };
+    if instance.spec().place.all_or_none { state.instances().values().filter(is_of_gang).count() } else { 1 }
+}
+
+/// Whether all would find hosts that wait and are given them only together with an instance; `None`: that is too much for this judge.
+pub(super) fn would_all_go(state: &State, instance: &Instance) -> Option<bool> {
+    let all = gang_of(state, instance);
+    let going = state.hosts().values().map(|host| how_many_would_go(state, host, instance, all));
+    (instance.spec().resources.devices.is_empty() || all == 1).then(|| going.sum::<usize>() >= all)
+}
+
+/// Whether one more instance would go onto a host beside all this, if there are ports for it.
+fn would_go_beside(load: &Load, state: &State, host: &Host, instance: &Instance) -> bool {
+    let (spec, inventory) = (instance.spec(), &host.inventory);
+    let (cpu, memory) = needs(spec);
+    let is_vm = matches!(spec.tasks[0].driver, Driver::Vm(_));
+    let tier = spec.place.require.first().map(|condition| condition.to_string());
     host.state == HostState::Ready
         && host.schedulable
         && (!is_vm || inventory.drivers.contains_key(&DriverKind::Libvirt))
@@ -161,14 +210,12 @@ fn would_go_without(state: &State, host: &Host, instance: &Instance, gone: &[Ins
         && load.cpu + cpu <= inventory.capacity.cpu.0
         && load.memory + memory + inventory.reserved.memory.0.min(inventory.capacity.memory.0)
             <= inventory.capacity.memory.0
-        && spec.resources.devices.iter().all(|asked| gpus_free(&load, host, asked))
+        && spec.resources.devices.iter().all(|asked| gpus_free(load, host, asked))
         && inventory.taints.get("team").is_none_or(|value| {
             let tolerated = spec.place.tolerate.first().map(|one| one.to_string());
             tolerated.is_some_and(|text| text == "team" || text == format!("team={value}"))
         })
-        && fixed_free
-        && dynamic_free
-        && neighbours_agree(&load, instance)
+        && neighbours_agree(load, instance)
         && !is_kept_for_others(state, host, instance)
 }
 

@@ -60,12 +60,18 @@ pub(super) struct RandomWorkload {
     /// Another workload of the borough, if there is one of that number.
     apart: Option<u8>,
     together: Option<u8>,
+    gang: bool,
 }
 
 impl RandomWorkload {
-    /// One instance of it with this priority, which needs no company.
+    /// The same, of no gang.
+    pub(super) fn loose(self) -> Self {
+        Self { gang: false, ..self }
+    }
+
+    /// One instance of it with this priority, which needs no company and is of no gang.
     pub(super) fn alone(self, priority: u32) -> Self {
-        Self { count: 1, priority, together: None, ..self }
+        Self { count: 1, priority, together: None, gang: false, ..self }
     }
 }
 
@@ -88,11 +94,11 @@ prop_compose! {
         fixed in prop::option::weighted(0.2, 20_000u16..20_003), udp in any::<bool>(),
         spread in 0u8..8,
         borough in 0u8..3,
-        tolerate in prop::option::weighted(0.5, prop::option::of(0u8..2)),
+        (tolerate, gang) in (prop::option::weighted(0.5, prop::option::of(0u8..2)), prop::bool::weighted(0.25)),
         (apart, together) in (prop::option::weighted(0.3, 0u8..6), prop::option::weighted(0.2, 0u8..6)),
         gpus in prop::option::weighted(0.4, (1u32..3, prop::sample::select(vec![300, 500, 700, 1_000]), prop::option::of(0u8..2))),
     ) -> RandomWorkload {
-        RandomWorkload { borough, count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, gpus, tolerate, apart, together }
+        RandomWorkload { borough, count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, gpus, tolerate, apart, together, gang }
     }
 }
 
@@ -174,6 +180,7 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
     let others = random.together.map(other).filter(|other| *other != wanted.workload);
     wanted.place.together.extend(others.filter(|other| !wanted.place.apart.contains(other)));
     wanted.place.distinct_hosts = random.distinct;
+    wanted.place.all_or_none = random.gang;
     let spread = SpreadOver::ALL.into_iter().enumerate().filter(|(bit, _)| random.spread >> bit & 1 == 1);
     wanted.place.spread = spread.map(|(_, over)| over).collect();
     let protocol = if random.udp { Protocol::Udp } else { Protocol::Tcp };

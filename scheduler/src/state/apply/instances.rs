@@ -15,6 +15,7 @@ use crate::state::{
     command::{Done, Placement, Preemption},
     derived::Standing,
     fits::{Request, fits, must_wait_for},
+    gang,
     model::{Awaited, Background, EventKind, Instance, Placed, Workload},
     preempt::{is_right, rank},
     sorted::densely,
@@ -122,16 +123,50 @@ impl Step<'_> {
     }
 
     /// Places what still fits. What does not is simply still pending.
-    pub(super) fn place(&mut self, placements: &[Placement]) -> Done {
-        let held = placements.iter().filter(|placement| self.place_one(placement)).count();
+    pub(super) fn place(&mut self, mut placements: &[Placement]) -> Done {
+        let mut held = 0;
+        while let Some((first, others)) = placements.split_first() {
+            let (gang, rest) = placements.split_at(gang::at_front(self.state, placements));
+            if gang.is_empty() {
+                held += usize::from(self.place_one(first));
+                placements = others;
+            } else {
+                held += self.place_gang(gang);
+                placements = rest;
+            }
+        }
         Done::Instances(held as u32)
     }
 
+    /// Places all of a gang, or none of it. Says how many.
+    fn place_gang(&mut self, placements: &[Placement]) -> usize {
+        let first = placements.first().and_then(|first| self.state.instances.get(&first.instance));
+        let is_let_in =
+            first.is_some_and(|first| self.state.excesses_with(first, placements.len()).is_empty());
+        if !is_let_in || !gang::is_whole(self.state, placements, self.time) {
+            return 0;
+        }
+        let (state, told) = (self.state.clone(), self.tellings.len());
+        if placements.iter().all(|placement| self.take_host(placement)) {
+            return placements.len();
+        }
+        *self.state = state;
+        self.tellings.forget_since(told);
+        0
+    }
+
     fn place_one(&mut self, placement: &Placement) -> bool {
+        let instance = self.state.instances.get(&placement.instance);
+        instance.is_some_and(|instance| self.state.excesses_with(instance, 1).is_empty())
+            && self.take_host(placement)
+    }
+
+    /// Places an instance that its borough's quota lets in, if it still fits.
+    fn take_host(&mut self, placement: &Placement) -> bool {
         let Some(instance) = self.state.instances.get(&placement.instance) else { return false };
         let Some(host) = self.state.hosts.get(&placement.host) else { return false };
         let request = Request::of(instance).as_placed(placement);
-        if !self.may_have_a_host(instance) || fits(self.state, host, &request).is_err() {
+        if !self.waits_only_for_a_host(instance) || fits(self.state, host, &request).is_err() {
             return false;
         }
         let devices = placement.devices.clone().into_boxed_slice();
@@ -152,11 +187,9 @@ impl Step<'_> {
         true
     }
 
-    /// Whether an instance waits for nothing but a host: neither for who holds its slot nor for its borough's quota.
-    fn may_have_a_host(&self, instance: &Instance) -> bool {
-        instance.is_pending()
-            && must_wait_for(self.state, instance).is_none()
-            && self.state.excesses_with(instance).is_empty()
+    /// Whether an instance waits for a host, and not for who holds its slot.
+    fn waits_only_for_a_host(&self, instance: &Instance) -> bool {
+        instance.is_pending() && must_wait_for(self.state, instance).is_none()
     }
 
     /// Lets instances make way for more urgent ones, where that is still right.
@@ -169,7 +202,9 @@ impl Step<'_> {
         let Some(instance) = self.state.instances.get(&preemption.instance) else { return false };
         let Some(host) = preemption.host else { return self.end_waiting(preemption) };
         let Some(host) = self.state.hosts.get(&host) else { return false };
-        if !self.may_have_a_host(instance) || !is_right(self.state, host, preemption) {
+        let may_have_a_host =
+            self.waits_only_for_a_host(instance) && self.state.excesses_with(instance, 1).is_empty();
+        if !may_have_a_host || !is_right(self.state, host, preemption) {
             return false;
         }
         let victims = preemption.victims.iter().filter_map(|id| self.state.instance(*id));

@@ -118,6 +118,16 @@ impl Tellings {
         self.0.push(Told::Instance(note));
     }
 
+    /// How much was told.
+    pub(super) fn len(&self) -> usize {
+        self.0.len()
+    }
+
+    /// Forgets all but so much: the rest did not happen after all.
+    pub(super) fn forget_since(&mut self, told: usize) {
+        self.0.truncate(told);
+    }
+
     /// The events, in the order of what happened; a crowd stands where its first instance does.
     pub(super) fn into_events(self, stamp: Stamp<'_>) -> Vec<Event> {
         let crowds = Crowds::of(&self.0);

@@ -10,6 +10,7 @@ use supercloud_proto::{
     id::{InstanceId, Revision},
     instance::Desired,
     name::WorkloadKey,
+    problem::Problem,
     spec::WorkloadSpec,
 };
 
@@ -109,7 +110,12 @@ impl Step<'_> {
         if workload.stopped {
             return Err(Rejection::Precondition(format!("{key} is stopped; apply it to let it run again")));
         }
-        let before = workload.current().spec.count;
+        let spec = &workload.current().spec;
+        let (before, most) = (spec.count, spec.most_instances());
+        if spec.place.all_or_none && count > most {
+            let expected = format!("0 to {most}, since place.all_or_none is set");
+            return Err(Rejection::Invalid(vec![Problem::new("count", expected, count.to_string())]));
+        }
         if before != count {
             set_count(&mut workload, count);
             self.put_workload(workload);

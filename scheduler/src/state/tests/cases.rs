@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use supercloud_proto::{
+    amount::Amounts,
     host::HostState,
     id::{HostId, InstanceId},
     instance::{Desired, InstanceReport, InstanceState},
@@ -15,7 +16,7 @@ use super::{
 };
 use crate::state::{
     Change, Command, Done, Entry, EventKind, Grant, HostReports, HostVerdict, Outcome, Placement, Ports,
-    Rejection, Run, apply::telling::AGENTS,
+    Rejection, Run, State, apply::telling::AGENTS,
 };
 
 fn judge(world: &mut World, host: HostId, state: HostState) {
@@ -205,6 +206,39 @@ fn the_successor_of_an_exclusive_instance_waits_until_its_slot_is_free() {
     let next = world.live("records")[0];
     assert!(world.place(next, h1), "on a lost host nothing exclusive runs any more");
     check(&world.state);
+}
+
+#[test]
+fn a_gang_is_placed_as_a_whole_or_not_at_all() {
+    let mut world = World::with_hosts(&["h1", "h2"]);
+    let [h1, h2] = ["h1", "h2"].map(|name| world.state.host_named(name).unwrap().id);
+    let mut spec = service("job", 3);
+    spec.place.all_or_none = true;
+    spec.place.distinct_hosts = true;
+    world.apply_spec(&spec);
+    let [a, b, c] = world.live("job").try_into().unwrap();
+    let on = |instance, host| Placement { instance, host, ports: Ports::default(), devices: Vec::new() };
+    let before = world.state.clone();
+    let parted = vec![on(a, h1), on(b, h2)];
+    let [doubled, unfit] = [vec![on(a, h1), on(b, h2), on(b, h2)], vec![on(a, h1), on(b, h2), on(c, h2)]];
+    for refused in [parted, doubled, unfit] {
+        let applied = world.apply(Command::Place(refused));
+        assert_eq!(applied.outcome.result, Ok(Done::Instances(0)));
+        assert!(applied.events.is_empty(), "nothing is told of what did not happen");
+        let pending = |state: &State| state.pending().map(|instance| instance.id).collect::<Vec<_>>();
+        assert_eq!(pending(&world.state), pending(&before));
+        assert_eq!([h1, h2].map(|host| world.state.used(host).taken), [Amounts::default(); 2]);
+        check(&world.state);
+    }
+    let h3 = world.register("h3");
+    // Others in the entry are placed, or not, for themselves; a gang is in any order.
+    world.apply_spec(&service("web", 1));
+    let web = world.live("web")[0];
+    let held = world.must(Command::Place(vec![on(web, h1), on(c, h1), on(a, h2), on(b, h3), on(web, h1)]));
+    assert_eq!(held, Done::Instances(4));
+    check(&world.state);
+    let too_many = world.refused(Command::ScaleWorkload { key: spec.key(), count: 1_001 });
+    assert!(matches!(&too_many, Rejection::Invalid(problems) if problems[0].path == "count"), "{too_many}");
 }
 
 #[test]

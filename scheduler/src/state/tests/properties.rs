@@ -38,7 +38,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0..3u8, 0..5u32, 0..5u8).prop_map(|(workload, count, variant)| Step::Apply { workload, count, variant }),
+        3 => (0..3u8, 0..5u32, 0..6u8).prop_map(|(workload, count, variant)| Step::Apply { workload, count, variant }),
         1 => (0..3u8, 0..6u32).prop_map(|(workload, count)| Step::Scale { workload, count }),
         1 => (0..3u8, any::<bool>()).prop_map(|(workload, purge)| Step::Stop { workload, purge }),
         2 => (0..3u8).prop_map(|host| Step::Register { host }),
@@ -77,6 +77,7 @@ fn play(world: &mut World, step: &Step) {
                 spec.kind = WorkloadKind::Batch;
                 spec.place.distinct_hosts = true;
             }
+            spec.place.all_or_none = *variant == 5;
             if *variant == 4 {
                 spec.place.apart = vec![format!("w{}", (workload + 1) % 3).parse().unwrap()];
             }
@@ -116,7 +117,7 @@ fn play(world: &mut World, step: &Step) {
             if waiting > 0 {
                 let id = world.state.pending().nth(n % waiting).unwrap().id;
                 let host = host_named(world, *host);
-                if world.place(id, host) {
+                if world.place(id, host) || world.place_with_all(id, *n) {
                     check_quotas(&world.state);
                 }
             }

@@ -15,8 +15,8 @@ use supercloud_proto::{
 };
 
 use crate::state::{
-    Command, Done, Entry, Outcome, Placement, Rejection, State, apply::Applied, fits::choose_ports,
-    model::Event,
+    Command, Done, Entry, Host, Outcome, Placement, Rejection, State, apply::Applied, fits::choose_ports,
+    gang, model::Event,
 };
 
 /// One gibibyte.
@@ -170,6 +170,28 @@ impl World {
         let Some(ports) = ports else { return false };
         self.must(Command::Place(vec![Placement { instance, host, ports, devices: Vec::new() }]))
             == Done::Instances(1)
+    }
+
+    /// Places all that are given hosts only together with an instance, on host after host, from one on; says whether that held.
+    pub fn place_with_all(&mut self, instance: InstanceId, from: usize) -> bool {
+        let Some(record) = self.state.instance(instance).cloned() else { return false };
+        let hosts: Vec<Host> = self.state.hosts().values().map(|host| Host::clone(host)).collect();
+        if hosts.is_empty() {
+            return false;
+        }
+        let together = gang::waiting_with(&self.state, &record, self.now);
+        let on = |(place, id): (usize, InstanceId)| {
+            let host = &hosts[(from % hosts.len() + place) % hosts.len()];
+            let ports = choose_ports(host, self.state.used(host.id), record.spec(), id)?;
+            Some(Placement { instance: id, host: host.id, ports, devices: Vec::new() })
+        };
+        let count = together.len() as u32;
+        let placements: Option<Vec<Placement>> = together.into_iter().enumerate().map(on).collect();
+        let before = self.state.pending_count() as u32;
+        let Some(placements) = placements else { return false };
+        let held = self.must(Command::Place(placements)) == Done::Instances(count);
+        assert_eq!(self.state.pending_count() as u32, if held { before - count } else { before });
+        held
     }
 
     /// The agent of an instance's host reports a state.
