@@ -8,7 +8,10 @@ use supercloud_proto::{
 use super::{
     allowances::{RandomAllowance, allow, random_allowance},
     estate::{Estate, inventory, spec},
-    random::{RandomHost, RandomWorkload, add_host, random_host, random_workload, wanted},
+    random::{
+        RandomHost, RandomSite, RandomWorkload, add_host, random_host, random_site, random_workload,
+        set_site, wanted,
+    },
 };
 use crate::{
     placement::pass::{Engine, Limits, pass},
@@ -27,6 +30,7 @@ enum Event {
     Report(u8, u8),
     RaiseLevel,
     Allow(u8, RandomAllowance),
+    Site(u8, RandomSite),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -40,6 +44,7 @@ fn event() -> impl Strategy<Value = Event> {
         2 => (number(), 0u32..8).prop_map(|(number, count)| Event::Scale(number, count)),
         3 => (any::<u8>(), 0u8..3).prop_map(|(which, state)| Event::Report(which, state)),
         1 => Just(Event::RaiseLevel),
+        1 => (0u8..2, random_site()).prop_map(|(number, site)| Event::Site(number, site)),
         2 => (0u8..3, random_allowance()).prop_map(|(borough, allowance)| Event::Allow(borough, allowance)),
     ]
 }
@@ -65,6 +70,7 @@ fn happen(estate: &mut Estate, event: &Event) {
         }
         Event::Report(which, state) => report(estate, usize::from(*which), *state),
         Event::Allow(borough, allowance) => allow(estate, *borough, allowance),
+        Event::Site(number, site) => set_site(estate, *number, site),
         Event::RaiseLevel => estate.raise_level(),
         Event::Judge(..) | Event::Close(..) => {}
     }
