@@ -59,7 +59,7 @@ fn quotas() -> Outcome {
 
 #[test]
 fn sites() -> Outcome {
-    World::with(SMALL, |world| transcript::play(world, "sites.txt"))
+    World::with(NO_HOST, |world| transcript::play(world, "sites.txt"))
 }
 
 #[test]
