@@ -2,9 +2,8 @@
 //! `state::preempt`.
 //!
 //! The *cost* of a choice is, before anything else, whether anything has to make way that is not spare; then the highest priority among that, or else among
-//! all; then how many instances do so beyond what their workloads may
-//! miss at a time (`update.max_unavailable`); then how many do at all; then the sum of their priorities. On each host the cheapest choice
-//! is found by trying all, where not more than [`FEW`] come into question; among more, one, two, or as many as it takes, largest first, and then without
+//! all; then how many instances do so beyond what their workloads may miss at a time (`update.max_unavailable`); then how many do at all; then the sum of
+//! their priorities. On each host the cheapest choice is found by trying all, where not more than [`FEW`] come into question; among more, one, two, or as many as it takes, largest first, and then without
 //! those that are not needed after all. So never more make way than are needed. (Compare the order of kube-scheduler's preemption, and Borg, EuroSys
 //! 2015, which also takes the lowest priority first.)
 //!
@@ -13,8 +12,8 @@
 //!
 //! Where what is stopping already leaves room, on whatever host, nobody makes way.
 //!
-//! Hosts stand in a heap by what their choice costs at least, which is seen from what is held how firmly of them (`state::derived::hold`). They are looked at closely in that order until
-//! none can be cheaper, or [`MORE`] were since the first choice was found: in a large estate where every workload misses what it may, each host would have to be.
+//! Hosts stand in a heap by what their choice costs at least, which is seen from what of them is held how firmly. They are looked at closely in that order
+//! until none can be cheaper, or [`MORE`] were since the first choice was found: in a large estate where every workload misses what it may, each host would have to be.
 
 use std::{
     cmp::Reverse,

@@ -28,7 +28,7 @@ pub const KNOWN: Level = 4;
 pub const SECOND: Level = 2;
 /// Since which conditions compare versions, and hosts have devices and taints.
 pub const THIRD: Level = 3;
-/// Since which boroughs have quotas, workloads keep apart and together, and what is more urgent displaces others.
+/// Since which boroughs have quotas, sites policies and workloads classes, workloads keep apart and together, and what is more urgent displaces others.
 pub const FOURTH: Level = 4;
 
 /// The level at which every member knows all that a host is.
