@@ -23,8 +23,8 @@ use supercloud_proto::{
     name::{BoroughName, HostName, TaskName, VolumeName, WorkloadKey, WorkloadName},
     order::Order,
     spec::{
-        self, CloudInit, DriverKind, ImageFormat, ImageSource, Resources, Restart, Task, Vm, VmBoot, VmDisk,
-        VmImage, WorkloadKind,
+        self, Class, CloudInit, DriverKind, ImageFormat, ImageSource, Resources, Restart, Task, Vm, VmBoot,
+        VmDisk, VmImage, WorkloadKind,
     },
 };
 use virt::{connect::Connect, domain::Domain};
@@ -93,6 +93,7 @@ impl Bench {
             stop_grace: GRACE,
             exclusive: false,
             devices: Vec::new(),
+            class: Class::default(),
         };
         let owner = self.owner.clone();
         let mark = Mark { owner, instance: INSTANCE, workload, revision: 2, task, order_index: 0x30 };

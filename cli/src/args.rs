@@ -378,6 +378,41 @@ pub enum HostCommand {
 pub enum SiteCommand {
     /// List sites
     List,
+    /// Show one site
+    Show {
+        /// Its name
+        name: String,
+    },
+    /// Change what holds for the hosts of a site, which may have none yet; what is not named stays as it is
+    Set(SetSiteArgs),
+}
+
+/// For `site set`.
+#[derive(Debug, Args)]
+pub struct SetSiteArgs {
+    /// Its name
+    pub name: String,
+    /// How much of its processors is given away to the class standard, 100 to 1000; 100 is usual
+    #[arg(long, value_name = "PERCENT")]
+    pub standard_cpu_percent: Option<u32>,
+    /// How much of its processors is given away to the class spare, likewise
+    #[arg(long, value_name = "PERCENT")]
+    pub spare_cpu_percent: Option<u32>,
+    /// Which of its hosts are filled first: the fullest (pack, which is usual) or the emptiest (spread)
+    #[arg(long)]
+    pub packing: Option<PackingWord>,
+    /// How dear it is, 0 to 1000: 1000 counts as much against its hosts as a wish of weight 100 for them
+    #[arg(long)]
+    pub cost: Option<u32>,
+}
+
+/// Which hosts of a site are filled first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum PackingWord {
+    /// The fullest.
+    Pack,
+    /// The emptiest.
+    Spread,
 }
 
 /// Scheduler nodes.

@@ -6,7 +6,7 @@ use crate::{
     id::{InstanceId, LogIndex, Millis, Revision},
     instance::{Desired, PortBinding},
     name::WorkloadKey,
-    spec::{Resources, Restart, Task, WorkloadKind},
+    spec::{Class, Resources, Restart, Task, WorkloadKind},
 };
 
 mod wire;
@@ -44,4 +44,6 @@ pub struct Order {
     pub exclusive: bool,
     /// Chosen by the scheduler, in the order of the spec's requests.
     pub devices: Vec<GivenDevice>,
+    /// How firmly it holds the processor time that it asks for.
+    pub class: Class,
 }

@@ -201,10 +201,14 @@ fn kind() -> impl Strategy<Value = WorkloadKind> {
     ])
 }
 
+fn class() -> impl Strategy<Value = Class> {
+    prop::sample::select(Class::ALL.to_vec())
+}
+
 /// Any spec.
 pub(crate) fn workload_spec() -> impl Strategy<Value = WorkloadSpec> {
     let head = (label(), label(), kind(), any::<u32>(), any::<u32>());
-    let tail = (restart(), update(), 1..u64::MAX, any::<Option<bool>>(), option::of(some_text()));
+    let tail = (restart(), update(), 1..u64::MAX, any::<Option<bool>>(), option::of(some_text()), class());
     (head, vec(task(), 0..3), resources(), place(), option::of(health()), tail).prop_map(
         |((workload, borough, kind, count, priority), tasks, resources, place, health, tail)| WorkloadSpec {
             workload,
@@ -221,6 +225,7 @@ pub(crate) fn workload_spec() -> impl Strategy<Value = WorkloadSpec> {
             stop_grace: tail.2,
             exclusive: tail.3,
             schedule: tail.4,
+            class: tail.5,
         },
     )
 }
@@ -283,7 +288,7 @@ pub(crate) fn port_binding() -> impl Strategy<Value = PortBinding> {
 pub(crate) fn order() -> impl Strategy<Value = Order> {
     let workload = (label(), label()).prop_map(|(borough, workload)| WorkloadKey { borough, workload });
     let desired = prop_oneof![Just(Desired::Run), Just(Desired::Stop)];
-    let given = vec(given_device(), 0..3);
+    let given = (vec(given_device(), 0..3), class());
     let run = (kind(), vec(task(), 0..3), resources(), vec(port_binding(), 0..3), restart(), given);
     (instance_id(), workload, any::<(u64, u64, u32, u64, bool)>(), desired, text(), run).prop_map(
         |(
@@ -292,7 +297,7 @@ pub(crate) fn order() -> impl Strategy<Value = Order> {
             numbers,
             desired,
             reason,
-            (kind, tasks, resources, ports, restart, devices),
+            (kind, tasks, resources, ports, restart, (devices, class)),
         )| {
             let (index, revision, slot, stop_grace, exclusive) = numbers;
             Order {
@@ -311,6 +316,7 @@ pub(crate) fn order() -> impl Strategy<Value = Order> {
                 stop_grace,
                 exclusive,
                 devices,
+                class,
             }
         },
     )

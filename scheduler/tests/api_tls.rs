@@ -6,8 +6,9 @@ use supercloud_proto::{
     pki::{Token, Trust},
     v1::{
         self, borough_service_client::BoroughServiceClient, event_service_client::EventServiceClient,
-        instance_service_client::InstanceServiceClient, scheduler_message::Message as Down,
-        scheduler_service_client::SchedulerServiceClient, workload_service_client::WorkloadServiceClient,
+        host_service_client::HostServiceClient, instance_service_client::InstanceServiceClient,
+        scheduler_message::Message as Down, scheduler_service_client::SchedulerServiceClient,
+        workload_service_client::WorkloadServiceClient,
     },
 };
 use supercloud_scheduler::commands::{self, Addresses};
@@ -86,6 +87,9 @@ async fn a_borough_sees_and_changes_what_is_its_own() -> Outcome {
     let change = v1::BoroughChange { weight: Some(1_000), ..Default::default() };
     let set = v1::SetBoroughRequest { name: "camden".into(), change: Some(change), ..Default::default() };
     assert_eq!(code(BoroughServiceClient::new(camden.clone()).set(set).await), Code::PermissionDenied);
+    let change = v1::SiteChange { cost: Some(1), ..Default::default() };
+    let set = v1::SetSiteRequest { name: "slough".into(), change: Some(change), ..Default::default() };
+    assert_eq!(code(HostServiceClient::new(camden.clone()).set_site(set).await), Code::PermissionDenied);
     let tokens = SchedulerServiceClient::new(camden).create_token(v1::CreateTokenRequest::default()).await;
     assert_eq!(code(tokens), Code::PermissionDenied);
     node.shutdown().await;

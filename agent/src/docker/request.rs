@@ -4,6 +4,9 @@
 //! - **Limits are the instance's, Docker's are the container's.** An instance has one amount for all its tasks, and a host is never given
 //!   more than it can bear: processor and memory are divided evenly among the tasks, what is left over goes to the first ones. The
 //!   limit of processes is per container.
+//! - **The limit of processor time is what was asked for, the weight says who gets it first**: where a site gives away more than there is, an
+//!   instance may still use all that it asked for while others do not. When all want it at once, [`PRECEDENCE`] gives the class guaranteed what it asked for and
+//!   leaves the class spare the rest.
 //! - **Disk is not limited**: Docker can do so only on XFS with project quotas. The scheduler still counts it.
 //! - **One network namespace.** The first container of an instance holds it, with the host name and all published ports; the others
 //!   join it. No further image is needed for that. While the holder does not run, the others have no network; see `network`.
@@ -25,7 +28,7 @@ use bollard::models::{
 use supercloud_proto::{
     amount::MilliCpu,
     order::Order,
-    spec::{Container, DEFAULT_PIDS, Driver, Protocol},
+    spec::{Class, Container, DEFAULT_PIDS, Driver, Protocol},
 };
 
 use super::{
@@ -43,6 +46,9 @@ const LOG_SIZE: &str = "10m";
 const LOG_FILES: &str = "3";
 /// Docker's weight of one core.
 const SHARES_PER_CORE: u64 = 1024;
+/// How many times the weight of the next lower class one has: as many as the most that a site gives away of a processor. So what is guaranteed comes to all
+/// that it asked for, whatever the others asked for.
+const PRECEDENCE: u64 = 10;
 /// The kernel's bounds of that weight.
 const SHARES: (u64, u64) = (2, 262_144);
 /// The least quota the kernel takes: 1 ms in every 100 ms.
@@ -183,10 +189,15 @@ fn limits(run: &TaskRun) -> HostConfig {
     let whole = |amount: u64| i64::try_from(amount).unwrap_or(i64::MAX);
     let cpu = share(resources.cpu.0);
     let memory = Some(whole(share(resources.memory.0))).filter(|memory| *memory > 0);
-    let shares = (cpu.saturating_mul(SHARES_PER_CORE) / 1000).clamp(SHARES.0, SHARES.1);
+    let usual = cpu.saturating_mul(SHARES_PER_CORE) / 1000;
+    let shares = match run.order.class {
+        Class::Guaranteed => usual.saturating_mul(PRECEDENCE),
+        Class::Standard => usual,
+        Class::Spare => usual / PRECEDENCE,
+    };
     HostConfig {
         nano_cpus: (cpu > 0).then(|| whole(cpu.max(LEAST_CPU.0).saturating_mul(NANOS_PER_MILLI))),
-        cpu_shares: Some(whole(shares)),
+        cpu_shares: Some(whole(shares.clamp(SHARES.0, SHARES.1))),
         memory,
         // Memory and swap together: none of it may be swap.
         memory_swap: memory,

@@ -12,7 +12,7 @@ use supercloud_proto::{
     instance::{Desired, InstanceState},
     name::{BoroughName, HostName, TaskName, WorkloadKey, WorkloadName},
     order::Order,
-    spec::{Container, Driver, DriverKind, Resources, Restart, Task, WorkloadKind},
+    spec::{Class, Container, Driver, DriverKind, Resources, Restart, Task, WorkloadKind},
 };
 
 use super::{
@@ -50,6 +50,7 @@ pub(crate) fn service(number: u64) -> Order {
         stop_grace: 10_000,
         exclusive: false,
         devices: Vec::new(),
+        class: Class::default(),
     }
 }
 

@@ -23,7 +23,7 @@ use supercloud_proto::{
     instance::{Desired, PortBinding},
     name::{HostName, TaskName, WorkloadKey},
     order::Order,
-    spec::{Container, Driver as Spec, Protocol, Resources, Restart, Task, WorkloadKind},
+    spec::{Class, Container, Driver as Spec, Protocol, Resources, Restart, Task, WorkloadKind},
 };
 use tokio::time::{Instant, sleep};
 
@@ -100,6 +100,7 @@ impl Rig {
             stop_grace: 1_000,
             exclusive: false,
             devices: Vec::new(),
+            class: Class::default(),
         };
         TaskRun { mark, order: Arc::new(order), task: 0 }
     }

@@ -1,7 +1,7 @@
-//! `host list|show|close|open|remove` and `site list`.
+//! `host list|show|close|open|remove`.
 
 use supercloud_proto::v1::{
-    GetHostRequest, ListHostsRequest, ListSitesRequest, RemoveHostRequest, SetSchedulableRequest,
+    GetHostRequest, ListHostsRequest, RemoveHostRequest, SetSchedulableRequest,
     host_service_client::HostServiceClient,
 };
 
@@ -73,17 +73,4 @@ async fn remove(session: &Session, name: &str) -> Result<(), Failure> {
         .call(request, async |channel, request| HostServiceClient::new(channel).remove(request).await)
         .await?;
     output::line(&format!("host {name} removed; {} instances counted as gone", answer.instances))
-}
-
-/// `site list`.
-pub(super) async fn sites(session: &Session, format: Format) -> Result<(), Failure> {
-    let request = ListSitesRequest { stale: session.stale };
-    let shown: Vec<Shown> = session
-        .call(request, async |channel, request| HostServiceClient::new(channel).list_sites(request).await)
-        .await?
-        .sites
-        .iter()
-        .map(host::site)
-        .collect();
-    output::list(format, &host::SITES, &shown)
 }

@@ -19,6 +19,7 @@ mod logs;
 mod plan;
 mod progress;
 mod scheduler;
+mod site;
 mod snapshot;
 mod status;
 mod target;
@@ -47,7 +48,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Workload(command) => workload::run(&open()?, format, command).await,
         Command::Instance(command) => instance::run(&open()?, format, command).await,
         Command::Host(command) => host::run(&open()?, format, command).await,
-        Command::Site(_) => host::sites(&open()?, format).await,
+        Command::Site(command) => site::run(&open()?, format, command).await,
         Command::Scheduler(command) => scheduler::run(&cli.global, format, command).await,
         Command::Token(command) => token::run(&open()?, format, command).await,
         Command::Event(command) => event::run(&open()?, format, command).await,

@@ -1,4 +1,4 @@
-//! Hosts and sites.
+//! Hosts.
 
 use serde_json::{Value, json};
 use supercloud_proto::{amount::Amounts, device::Share, host::HostState, taint::taint_text, v1};
@@ -15,11 +15,8 @@ pub const HEADINGS: Headings = Headings {
     wide: &["rack", "address", "arch", "docker", "libvirt", "kernel", "agent", "reason"],
 };
 
-/// Headings of the list of sites.
-pub const SITES: Headings =
-    Headings { usual: &["site", "hosts", "ready", "instances", "cpu", "memory", "disk"], wide: &[] };
-
-fn amounts(amounts: Option<v1::HostAmounts>) -> Amounts {
+/// Amounts that may not be told: nothing then.
+pub fn amounts(amounts: Option<v1::HostAmounts>) -> Amounts {
     amounts.map(Amounts::from).unwrap_or_default()
 }
 
@@ -195,29 +192,4 @@ pub fn text(host: &v1::Host, instances: &[v1::Instance], wide: bool) -> String {
         }
     }
     text
-}
-
-/// One site.
-pub fn site(site: &v1::Site) -> Shown {
-    let (used, all) = (amounts(site.used), amounts(site.allocatable));
-    Shown {
-        name: site.name.clone(),
-        value: object([
-            ("name", json!(site.name)),
-            ("hosts", json!(site.hosts)),
-            ("ready", json!(site.ready)),
-            ("instances", json!(site.instances)),
-            ("allocatable", amounts_value(all)),
-            ("used", amounts_value(used)),
-        ]),
-        row: vec![
-            site.name.clone(),
-            site.hosts.to_string(),
-            site.ready.to_string(),
-            site.instances.to_string(),
-            format!("{}/{}", used.cpu, all.cpu),
-            format!("{}/{}", used.memory, all.memory),
-            format!("{}/{}", used.disk, all.disk),
-        ],
-    }
 }

@@ -11,6 +11,7 @@ pub mod instance;
 pub mod node;
 pub mod plan;
 pub mod saved;
+pub mod site;
 pub mod workload;
 
 /// An object without what is empty: absent reads better than `""`.

@@ -29,6 +29,7 @@ impl From<Order> for v1::Order {
             stop_grace_ms: order.stop_grace,
             exclusive: order.exclusive,
             devices: order.devices.into_iter().map(Into::into).collect(),
+            class: order.class.number(),
         }
     }
 }
@@ -53,6 +54,7 @@ impl TryFrom<v1::Order> for Order {
         let ports = faults.each("ports", message.ports, PortBinding::try_from);
         let resources = faults.take("resources", Resources::try_from(message.resources.unwrap_or_default()));
         let devices = faults.each("devices", message.devices, GivenDevice::try_from);
+        let class = faults.take("class", message.class.try_into());
         let whole = || {
             Some(Self {
                 instance: instance?,
@@ -70,6 +72,7 @@ impl TryFrom<v1::Order> for Order {
                 stop_grace: message.stop_grace_ms,
                 exclusive: message.exclusive,
                 devices: devices?,
+                class: class?,
             })
         };
         let whole = whole();

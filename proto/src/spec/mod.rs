@@ -83,6 +83,8 @@ pub struct WorkloadSpec {
     pub exclusive: Option<bool>,
     /// For cron: when to run.
     pub schedule: Option<String>,
+    /// How firmly it holds the processor time that it asks for.
+    pub class: Class,
 }
 
 impl WorkloadSpec {
@@ -130,6 +132,32 @@ pub enum WorkloadKind {
     Daemon,
     /// A batch by a schedule.
     Cron,
+}
+
+/// How firmly a workload holds the processor time that it asks for, where a site gives away more than there is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub enum Class {
+    /// It takes all of it, everywhere.
+    Guaranteed,
+    /// It takes what its site's policy says.
+    #[default]
+    Standard,
+    /// Likewise, and it is the first to make way where a borough takes back what it is guaranteed.
+    Spare,
+}
+
+impl Class {
+    /// Every class.
+    pub const ALL: [Self; 3] = [Self::Guaranteed, Self::Standard, Self::Spare];
+
+    /// Its word.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Guaranteed => "guaranteed",
+            Self::Standard => "standard",
+            Self::Spare => "spare",
+        }
+    }
 }
 
 /// One container or VM of an instance.

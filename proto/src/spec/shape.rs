@@ -125,6 +125,8 @@ const fn shape(name: &'static str, about: &'static str, fields: &'static [Field]
 pub(super) const MANY: i64 = u32::MAX as i64;
 /// Kinds of workloads.
 pub(super) const KINDS: &[&str] = &["service", "batch", "daemon", "cron"];
+/// Classes of workloads.
+pub(super) const CLASSES: &[&str] = &["guaranteed", "standard", "spare"];
 /// Transport protocols.
 pub(super) const PROTOCOLS: &[&str] = &["tcp", "udp"];
 /// Codings of images.
@@ -145,6 +147,11 @@ pub(super) static WORKLOAD: Shape = Shape {
             "priority",
             Form::Whole(0, MAX_PRIORITY as i64),
             "0 (least) to 100 (most urgent); 50 unless given.",
+        ),
+        may(
+            "class",
+            Form::Word(CLASSES),
+            "How firmly it holds the processor time that it asks for; standard unless given.",
         ),
         may(
             "container",

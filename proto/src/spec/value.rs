@@ -48,7 +48,8 @@ impl WorkloadSpec {
             .put("borough", self.borough.as_str())
             .put("kind", self.kind.as_str())
             .put("count", self.count)
-            .put("priority", self.priority);
+            .put("priority", self.priority)
+            .put("class", self.class.as_str());
         let tasks = match self.tasks.as_slice() {
             [only] if only.name.as_str() == ONLY_TASK => driver(head, only),
             tasks => head.put("tasks", tasks.iter().map(task).collect::<Vec<_>>()),

@@ -4,8 +4,8 @@
 //! where the API says what 0 means (`pids`) and for `stop_grace_ms`, where 0 means the default and `check` refuses a written 0.
 
 use super::{
-    DEFAULT_STOP_GRACE, Driver, Health, HealthCheck, Place, Prefer, Resources, Restart, SpreadOver, Task,
-    Update, WorkloadKind, WorkloadSpec,
+    Class, DEFAULT_STOP_GRACE, Driver, Health, HealthCheck, Place, Prefer, Resources, Restart, SpreadOver,
+    Task, Update, WorkloadKind, WorkloadSpec,
 };
 use crate::{
     amount::{Bytes, MilliCpu},
@@ -23,6 +23,14 @@ mod driver;
 pub(super) const ONLY_TASK: &str = "main";
 
 wire_enum!(WorkloadKind, "a kind of workload", { Service, Batch, Daemon, Cron });
+wire_enum!(Class as WorkloadClass, "guaranteed, standard or spare", { Guaranteed, Standard, Spare }, 0 => Standard);
+
+impl Class {
+    /// Its number where it stands in a message: none for the usual one, so that what older versions wrote has the bytes that it had.
+    pub(crate) fn number(self) -> i32 {
+        if self == Self::default() { 0 } else { self.into() }
+    }
+}
 
 impl WorkloadSpec {
     /// The spec of a message, or everything that keeps it from being one. Says nothing of what [`WorkloadSpec::check`] looks at.
@@ -48,6 +56,7 @@ impl From<WorkloadSpec> for v1::WorkloadSpec {
             stop_grace_ms: spec.stop_grace,
             exclusive: spec.exclusive,
             schedule: spec.schedule.unwrap_or_default(),
+            class: spec.class.number(),
         }
     }
 }
@@ -75,6 +84,7 @@ impl TryFrom<v1::WorkloadSpec> for WorkloadSpec {
         let resources = faults.take("resources", Resources::try_from(message.resources.unwrap_or_default()));
         let place = faults.take("place", message.place.unwrap_or_default().try_into());
         let health = faults.optional("health", message.health);
+        let class = faults.take("class", message.class.try_into());
         let whole = || {
             Some(Self {
                 workload: workload?,
@@ -94,6 +104,7 @@ impl TryFrom<v1::WorkloadSpec> for WorkloadSpec {
                 },
                 exclusive: message.exclusive,
                 schedule: Some(message.schedule).filter(|schedule| !schedule.is_empty()),
+                class: class?,
             })
         };
         let whole = whole();
@@ -345,7 +356,8 @@ mod tests {
         assert_eq!(spec.tasks[0].name.as_str(), ONLY_TASK);
         assert_eq!((spec.restart, spec.update), (Restart::default(), Update::default()));
         assert_eq!((spec.stop_grace, spec.resources.pids), (DEFAULT_STOP_GRACE, None));
-        assert_eq!((spec.priority, spec.exclusive, spec.schedule), (0, None, None));
+        assert_eq!((spec.priority, spec.exclusive, spec.schedule.clone()), (0, None, None));
+        assert_eq!((spec.class, v1::WorkloadSpec::from(spec).class), (Class::Standard, 0));
     }
 
     #[test]

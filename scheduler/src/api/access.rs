@@ -47,6 +47,7 @@ pub const TABLE: &[(&str, Who)] = &[
     ("/supercloud.v1.HostService/List", People),
     ("/supercloud.v1.HostService/Get", People),
     ("/supercloud.v1.HostService/ListSites", People),
+    ("/supercloud.v1.HostService/SetSite", Operators),
     ("/supercloud.v1.HostService/SetSchedulable", Operators),
     ("/supercloud.v1.HostService/Remove", Operators),
     ("/supercloud.v1.BoroughService/Create", Operators),

@@ -4,13 +4,13 @@ use std::sync::Arc;
 
 use supercloud_proto::{
     name::{HostName, SiteName},
-    problem::Faults,
+    problem::{Faults, Problem},
     v1::{self, host_service_server::HostService},
 };
 use tonic::{Request, Response, Status};
 
 use super::{Api, input, open, refusals, show};
-use crate::state::{Command, Done, Host, State};
+use crate::state::{Change, Command, Done, Host, SiteChange, State, codec};
 
 /// Hosts by name, those after `after`.
 fn by_name(state: &State, after: Option<&HostName>, site: Option<&SiteName>) -> Vec<Arc<Host>> {
@@ -28,6 +28,18 @@ fn change_of(request_id: String, name: &str) -> Result<(String, HostName), Statu
     let id = input::request_id(&mut faults, request_id);
     let name: Option<HostName> = faults.take("name", name.parse());
     input::finish(faults, name.map(|name| (id, name)))
+}
+
+/// A change of a site's policy. Whether what comes of it can be is for the state to say.
+fn changed_site(request: v1::SetSiteRequest) -> Result<(String, SiteName, SiteChange), Status> {
+    let mut faults = Faults::default();
+    let id = input::request_id(&mut faults, request.request_id);
+    let name: Option<SiteName> = faults.take("name", request.name.parse());
+    let change = faults.take("change", codec::parse_site_change(request.change.unwrap_or_default()));
+    if change == Some(SiteChange::default()) {
+        faults.push(Problem::new("change", "something to change", "nothing"));
+    }
+    input::finish(faults, name.zip(change).map(|(name, change)| (id, name, change)))
 }
 
 #[tonic::async_trait]
@@ -86,6 +98,24 @@ impl HostService for Api {
         let state = self.state(request.stale).await?;
         let index = state.applied();
         Ok(self.answer(request.stale, v1::ListSitesResponse { sites: show::sites(&state), index }))
+    }
+
+    async fn set_site(
+        &self,
+        request: Request<v1::SetSiteRequest>,
+    ) -> Result<Response<v1::SetSiteResponse>, Status> {
+        let (caller, request) = open(request)?;
+        let (id, name, change) = changed_site(request)?;
+        let done = self.change(&caller.by(), &id, Command::SetSite { name: name.clone(), change }).await?;
+        let Done::Applied(change) = done.done else {
+            return Err(Status::internal("the change of a site was answered with something else"));
+        };
+        let site = show::site(&done.state, &name);
+        Ok(Response::new(v1::SetSiteResponse {
+            site: Some(site),
+            changed: change != Change::Unchanged,
+            index: done.index,
+        }))
     }
 
     async fn set_schedulable(

@@ -93,31 +93,51 @@ pub(super) fn host(state: &State, host: &Host) -> v1::Host {
     }
 }
 
-/// All sites with their sums, by name.
+/// All sites that have hosts or a policy of their own, with their sums, by name.
 pub(super) fn sites(state: &State) -> Vec<v1::Site> {
-    #[derive(Default)]
-    struct Sum {
-        site: v1::Site,
-        allocatable: Amounts,
-        used: Amounts,
-    }
-    let mut sums: BTreeMap<SiteName, Sum> = BTreeMap::new();
+    let mut sums: BTreeMap<SiteName, SiteSum> =
+        state.sites().keys().map(|name| (name.clone(), SiteSum::default())).collect();
     for host in state.hosts().values() {
-        let sum = sums.entry(host.inventory.site.clone()).or_default();
-        let used = state.used(host.id);
-        sum.site.hosts += 1;
-        sum.site.ready += u32::from(host.state == supercloud_proto::host::HostState::Ready);
-        sum.site.instances += used.instances.len() as u32;
-        sum.allocatable += host.inventory.allocatable();
-        sum.used += used.taken;
+        sums.entry(host.inventory.site.clone()).or_default().add(state, host);
     }
-    let site = |(name, sum): (SiteName, Sum)| v1::Site {
-        name: name.into(),
-        allocatable: Some(sum.allocatable.into()),
-        used: Some(sum.used.into()),
-        ..sum.site
-    };
-    sums.into_iter().map(site).collect()
+    sums.into_iter().map(|(name, sum)| sum.told(state, name)).collect()
+}
+
+/// One site, whether it has hosts or not.
+pub(super) fn site(state: &State, name: &SiteName) -> v1::Site {
+    let mut sum = SiteSum::default();
+    let there = state.hosts().values().filter(|host| host.inventory.site == *name);
+    there.for_each(|host| sum.add(state, host));
+    sum.told(state, name.clone())
+}
+
+/// What the hosts of a site have, and have given away.
+#[derive(Default)]
+struct SiteSum {
+    site: v1::Site,
+    allocatable: Amounts,
+    used: Amounts,
+}
+
+impl SiteSum {
+    fn add(&mut self, state: &State, host: &Host) {
+        let used = state.used(host.id);
+        self.site.hosts += 1;
+        self.site.ready += u32::from(host.state == supercloud_proto::host::HostState::Ready);
+        self.site.instances += used.instances.len() as u32;
+        self.allocatable += host.inventory.allocatable();
+        self.used += used.taken;
+    }
+
+    fn told(self, state: &State, name: SiteName) -> v1::Site {
+        v1::Site {
+            policy: Some(codec::policy_message(state.policy_of(&name))),
+            name: name.into(),
+            allocatable: Some(self.allocatable.into()),
+            used: Some(self.used.into()),
+            ..self.site
+        }
+    }
 }
 
 /// The boroughs that `sees` lets through, with what they have, by name.

@@ -264,7 +264,8 @@ impl<'l> Survey<'l> {
     fn score(&self, slot: Slot) -> HostScore {
         let candidate = self.candidate(slot);
         let part = |rule: &super::score::Rule| (rule.score)(&candidate, &self.request, self.ledger.outlook());
-        let rules = RULES.iter().filter(|rule| (rule.applies)(self.request.spec, self.ledger.outlook()));
+        let (state, outlook) = (self.ledger.state(), self.ledger.outlook());
+        let rules = RULES.iter().filter(|rule| (rule.applies)(state, &self.request, outlook));
         let parts = rules.map(|rule| ScorePart { rule: rule.name, score: part(rule) }).collect();
         let (near, Reverse(score)) = self.standing(slot);
         let over = self.request.spec.place.spread.iter();

@@ -45,7 +45,7 @@ pub(super) struct Ledger {
     domains: Domains,
     /// Processor and memory that all hosts have to give away.
     whole: Whole,
-    /// The most of each amount that any host has, or ever had, to give away.
+    /// The most of each amount that anything could ask for on any host, or ever could.
     largest: Amounts,
     vacant: usize,
     changes: Vec<Change>,
@@ -105,6 +105,11 @@ impl Seat {
             used: state.used_shared(host.id),
         }
     }
+
+    /// The most that anything could ask for there.
+    fn bears(&self) -> Amounts {
+        self.used.policy.bears_at_most(self.allocatable)
+    }
 }
 
 /// Whether something may fit now that did not fit before: unless nothing was given back.
@@ -131,7 +136,7 @@ impl Ledger {
             state.hosts().values().map(|host| Seat::of(state, host, &mut domains)).collect();
         let mut whole = Whole::default();
         seats.iter().for_each(|seat| whole.add(seat.allocatable));
-        let largest = seats.iter().fold(Amounts::default(), |largest, seat| largest.most(seat.allocatable));
+        let largest = seats.iter().fold(Amounts::default(), |largest, seat| largest.most(seat.bears()));
         let (changes, given) = (Vec::new(), Vec::new());
         let outlook = Outlook::of(state);
         let kept = |(slot, seat): (Slot, &Seat)| Some((slot, most_urgent(&seat.used)?));
@@ -213,7 +218,7 @@ impl Ledger {
             self.outlook.learn(host);
             self.changes.push(Change { slot: self.seats.len(), is_of_record: true });
             self.whole.add(seat.allocatable);
-            self.largest = self.largest.most(seat.allocatable);
+            self.largest = self.largest.most(seat.bears());
             self.seats.push(seat);
             self.note_kept(self.seats.len() - 1);
         }
@@ -261,7 +266,7 @@ impl Ledger {
         *seat = Seat::of(&self.state, host, &mut self.domains);
         self.outlook.learn(host);
         self.whole.add(seat.allocatable);
-        self.largest = self.largest.most(seat.allocatable);
+        self.largest = self.largest.most(seat.bears());
         self.changes.push(Change { slot, is_of_record: true });
         true
     }
@@ -276,7 +281,7 @@ impl Ledger {
         self.whole
     }
 
-    /// The most of each amount that any host has, or ever had, to give away.
+    /// The most of each amount that anything could ask for on any host, or ever could.
     pub(super) fn largest(&self) -> Amounts {
         self.largest
     }
@@ -360,8 +365,8 @@ impl Ledger {
         let Self { state, seats, .. } = self;
         let used = Arc::make_mut(&mut seats[slot].used);
         used.awaited.insert((rank, instance));
-        let taken = victims.iter().filter_map(|id| state.instance(*id)?.takes());
-        taken.for_each(|placed| used.going += placed.taken);
+        let going = victims.iter().filter_map(|id| state.instance(*id));
+        going.for_each(|victim| used.going += used.taken_by(victim));
         self.doomed.extend(victims);
         self.note_kept(slot);
         self.note_given(slot);

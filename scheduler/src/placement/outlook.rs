@@ -18,12 +18,11 @@ use supercloud_proto::{
     device::{Device, DeviceRequest, Share},
     id::HostId,
     name::{DeviceKind, DeviceName},
-    spec::WorkloadSpec,
 };
 
 use super::by_number::ByNumber;
 use crate::state::{
-    DemandCounts, DeviceDemand, Host, State,
+    DemandCounts, DeviceDemand, Host, SitePolicy, State,
     fits::{Candidate, Request},
 };
 
@@ -84,6 +83,7 @@ struct Room<'a> {
     /// By place.
     shares: Vec<Share>,
     left: Amounts,
+    policy: SitePolicy,
 }
 
 impl Outlook {
@@ -134,7 +134,7 @@ impl Outlook {
     #[inline]
     pub(super) fn has_room(&self, candidate: &Candidate<'_>, request: &Request<'_>) -> bool {
         let requests = &request.spec.resources.devices;
-        if !request.demand.within(candidate.free()) {
+        if !candidate.takes(request).within(candidate.free()) {
             return false;
         }
         if requests.is_empty() {
@@ -145,44 +145,29 @@ impl Outlook {
     }
 
     /// The devices that an instance should get on a host, in the order of the spec's requests; `None` where too few are free.
-    pub(super) fn choose(
-        &self,
-        candidate: &Candidate<'_>,
-        demand: Amounts,
-        spec: &WorkloadSpec,
-    ) -> Option<Vec<DeviceName>> {
-        if spec.resources.devices.is_empty() {
+    pub(super) fn choose(&self, candidate: &Candidate<'_>, request: &Request<'_>) -> Option<Vec<DeviceName>> {
+        if request.spec.resources.devices.is_empty() {
             return Some(Vec::new());
         }
         let names: Vec<&DeviceName> = candidate.host.inventory.devices.keys().collect();
-        let (places, _) = self.weigh(candidate, demand, spec)?;
+        let (places, _) = self.weigh(candidate, request)?;
         Some(places.into_iter().map(|place| names[place as usize].clone()).collect())
     }
 
     /// What of the mix is lost with an instance on a host, in thousandths of a device, times [`PARTS`]; `None` where too few devices are free.
-    pub(super) fn loss(
-        &self,
-        candidate: &Candidate<'_>,
-        demand: Amounts,
-        spec: &WorkloadSpec,
-    ) -> Option<i64> {
-        let nobody_asks = spec.resources.devices.is_empty()
+    pub(super) fn loss(&self, candidate: &Candidate<'_>, request: &Request<'_>) -> Option<i64> {
+        let nobody_asks = request.spec.resources.devices.is_empty()
             && (self.is_empty() || candidate.host.inventory.devices.is_empty());
-        if nobody_asks { Some(0) } else { self.weigh(candidate, demand, spec).map(|(_, loss)| loss) }
+        if nobody_asks { Some(0) } else { self.weigh(candidate, request).map(|(_, loss)| loss) }
     }
 
     /// The devices for an instance, as places among all names of the host's, and what is lost.
-    fn weigh(
-        &self,
-        candidate: &Candidate<'_>,
-        demand: Amounts,
-        spec: &WorkloadSpec,
-    ) -> Option<(Vec<u32>, i64)> {
+    fn weigh(&self, candidate: &Candidate<'_>, request: &Request<'_>) -> Option<(Vec<u32>, i64)> {
         let mut room = self.room(candidate)?;
         let before = self.worth(&room);
-        room.left = room.left.saturating_sub(demand);
+        room.left = room.left.saturating_sub(candidate.takes(request));
         let (mut devices, mut left) = (Vec::new(), None);
-        for request in &spec.resources.devices {
+        for request in &request.spec.resources.devices {
             let (worth, taken) = self.best(&mut room, request)?;
             devices.extend(taken.iter().map(|place| room.stock.names[*place]));
             room.take(&taken, request.share);
@@ -201,7 +186,7 @@ impl Outlook {
         if stock.parts.len() != 1 || stock.names.len() != devices.len() {
             shares = stock.names.iter().map(|name| shares[*name as usize]).collect();
         }
-        Some(Room { stock, shares, left: candidate.free() })
+        Some(Room { stock, shares, left: candidate.free(), policy: candidate.used.policy })
     }
 
     /// The places with room for a request, each with the part of the stock it is in.
@@ -260,8 +245,9 @@ impl Outlook {
 
     /// Twice what a typical request could be given, in thousandths of a device.
     fn worth_for(&self, room: &Room<'_>, typical: &Typical, bit: usize) -> i64 {
-        let DeviceDemand { cpu, memory, request } = &typical.demand;
-        if room.left.cpu < *cpu || room.left.memory < *memory {
+        let DeviceDemand { cpu, memory, request, class } = &typical.demand;
+        let cpu = room.policy.takes_cpu(*class, *cpu);
+        if room.left.cpu < cpu || room.left.memory < *memory {
             return 0;
         }
         let (mut parts, mut count) = (0_u64, 0);

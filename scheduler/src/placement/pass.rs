@@ -123,9 +123,11 @@ impl Engine {
     }
 
     fn catch_up(&mut self, state: &State, now: UnixMillis) {
-        // What fits nowhere may displace others once every member knows that.
+        // What fits nowhere may displace others once every member knows that. By another policy of a site its hosts bear more or less, and are as good as
+        // they were not; that is seldom.
         let known = self.ledger.state();
-        if state.applied() < known.applied() || state.level() != known.level() {
+        let is_of_sites = !state.sites().ptr_eq(known.sites()) && state.sites() != known.sites();
+        if state.applied() < known.applied() || state.level() != known.level() || is_of_sites {
             *self = Self::new(state);
         }
         let waiting = state.pending_since(self.ledger.state());

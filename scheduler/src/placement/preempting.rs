@@ -1,18 +1,19 @@
 //! Preemption, the choice: of all hosts the one on which the least has to make way for an instance that finds no room, and what that is. The rule is
 //! `state::preempt`.
 //!
-//! The *cost* of a choice is, before anything else, the highest priority that has to make way; then how many instances do so beyond what their workloads may
-//! miss at a time (`update.max_unavailable`); then how many do at all; then the sum of their priorities. On each host the cheapest choice
-//! is found by trying all, where not more than [`FEW`] come into question; among more, one, two, or as many as it takes, largest first, and then without
+//! The *cost* of a choice is, before anything else, whether anything has to make way that is not spare; then the highest priority among that, or else among
+//! all; then how many instances do so beyond what their workloads may miss at a time (`update.max_unavailable`); then how many do at all; then the sum of
+//! their priorities. On each host the cheapest choice is found by trying all, where not more than [`FEW`] come into question; among more, one, two, or as many as it takes, largest first, and then without
 //! those that are not needed after all. So never more make way than are needed. (Compare the order of kube-scheduler's preemption, and Borg, EuroSys
 //! 2015, which also takes the lowest priority first.)
 //!
-//! Boroughs do not lose what they are guaranteed, and take that back from whoever has more than that (see the rule): of these, too, the lowest priority first.
+//! Boroughs do not lose what they are guaranteed, and take that back from whoever has more than that (see the rule): of these, too, what is spare first, whatever
+//! its priority, and then the lowest priority.
 //!
 //! Where what is stopping already leaves room, on whatever host, nobody makes way.
 //!
-//! Hosts stand in a heap by what their choice costs at least, which is seen from what each priority takes of them. They are looked at closely in that order until
-//! none can be cheaper, or [`MORE`] were since the first choice was found: in a large estate where every workload misses what it may, each host would have to be.
+//! Hosts stand in a heap by what their choice costs at least, which is seen from what of them is held how firmly. They are looked at closely in that order
+//! until none can be cheaper, or [`MORE`] were since the first choice was found: in a large estate where every workload misses what it may, each host would have to be.
 
 use std::{
     cmp::Reverse,
@@ -33,6 +34,7 @@ use super::{
 };
 use crate::state::{
     HostUse, Instance, Preemption, RevisionRecord, State,
+    derived::{Hold, hold},
     fits::{Candidate, Request},
     preempt::{MANY_FAILURES, MOST_VICTIMS, are_spare, expected, has_claim, may_make_way, rank, will_fit},
 };
@@ -47,7 +49,7 @@ const MANY: usize = 200;
 /// What a choice costs; see the head of the module. Least where nobody has to go.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Cost {
-    highest: Option<u32>,
+    highest: Option<Hold>,
     beyond: u32,
     count: u32,
     sum: u64,
@@ -167,16 +169,18 @@ fn at_least(candidate: &Candidate<'_>, request: &Request<'_>, has_claim: bool) -
     let used = candidate.used;
     let is_coming = used.leaving > 0 || !used.awaited.is_empty();
     let mut free = candidate.free().saturating_add(used.going);
-    if is_coming && request.demand.within(free) {
+    let needed = candidate.takes(request);
+    if is_coming && needed.within(free) {
         return Some(Cost::default());
     }
-    let may_go = |priority: u32| has_claim || priority < request.spec.priority;
-    let mut less_urgent = used.by_priority().iter().take_while(|(priority, _)| may_go(*priority));
-    let (priority, _) = less_urgent.find(|(_, amounts)| {
+    let may_go = |(_, priority): Hold| has_claim || priority < request.spec.priority;
+    let looked_at = used.by_hold().iter().take_while(|(hold, _)| !hold.0 || may_go(*hold));
+    let (highest, _) = looked_at.filter(|(hold, _)| may_go(*hold)).find(|(_, amounts)| {
         free = free.saturating_add(*amounts);
-        request.demand.within(free)
+        needed.within(free)
     })?;
-    let of_one = Cost { highest: Some(*priority), beyond: 0, count: 1, sum: (*priority).into() };
+    // Whoever holds its room most firmly among those that go is one of them.
+    let of_one = Cost { highest: Some(*highest), beyond: 0, count: 1, sum: highest.1.into() };
     Some(if is_coming { Cost::default() } else { of_one })
 }
 
@@ -245,7 +249,7 @@ impl Sought<'_> {
     }
 }
 
-/// Who may make way on a host, the least urgent first, of these the youngest.
+/// Who may make way on a host, those first that hold their room the least firmly, of these the youngest.
 fn victims<'c>(
     candidate: &Candidate<'c>,
     request: &Request<'_>,
@@ -258,7 +262,7 @@ fn victims<'c>(
     let may =
         |instance: &&Arc<Instance>| instance.host() == Some(on) && may_make_way(instance, request, has_claim);
     let mut victims: Vec<_> = there.filter(may).collect();
-    victims.sort_unstable_by_key(|victim| (victim.spec().priority, Reverse(victim.id)));
+    victims.sort_unstable_by_key(|victim| (hold(victim.spec()), Reverse(victim.id)));
     victims
 }
 
@@ -283,13 +287,13 @@ struct OneHost<'h> {
 }
 
 impl OneHost<'_> {
-    /// The cheapest choice among those who may go, the least urgent of them first: among all up to the lowest priority that is enough.
+    /// The cheapest choice among those who may go: among all up to those that hold their room no more firmly than it takes for there to be enough.
     fn cheapest<'v>(&self, pool: &[&'v Arc<Instance>]) -> Option<Vec<&'v Arc<Instance>>> {
         if !self.is_enough(pool) {
             return None;
         }
-        let priority = |place: usize| pool.get(place).map(|victim| victim.spec().priority);
-        let ends = (1..=pool.len()).filter(|end| priority(*end) != priority(end - 1));
+        let hold = |place: usize| pool.get(place).map(|victim| hold(victim.spec()));
+        let ends = (1..=pool.len()).filter(|end| hold(*end) != hold(end - 1));
         ends.filter(|end| self.is_enough(&pool[..*end])).find_map(|end| self.cheapest_among(&pool[..end]))
     }
 
@@ -331,11 +335,11 @@ impl OneHost<'_> {
 
     /// Those with the most of what is needed first, and within what workloads may miss before others, until there is room; without those that are not needed then.
     fn as_many_as_needed<'v>(&self, pool: &[&'v Arc<Instance>]) -> Vec<&'v Arc<Instance>> {
-        let missing = self.request.demand.saturating_sub(self.free());
+        let missing = self.candidate.takes(self.request).saturating_sub(self.free());
         let part =
             |has: u64, missing: u64| u128::from(has.min(missing)) * 1_000_000 / u128::from(missing.max(1));
         let help = |victim: &&Arc<Instance>| {
-            let taken = victim.takes().map_or(Amounts::default(), |placed| placed.taken);
+            let taken = self.later.taken_by(victim);
             part(taken.cpu.0, missing.cpu.0)
                 + part(taken.memory.0, missing.memory.0)
                 + part(taken.disk.0, missing.disk.0)
@@ -375,9 +379,9 @@ impl OneHost<'_> {
 
     /// Whether there is room once these are gone.
     fn is_enough(&self, chosen: &[&Arc<Instance>]) -> bool {
-        let taken = chosen.iter().filter_map(|victim| victim.takes()).map(|placed| placed.taken);
+        let taken = chosen.iter().map(|victim| self.later.taken_by(victim));
         let left = taken.fold(self.later.taken, Amounts::saturating_sub);
-        if !self.request.demand.within(self.candidate.allocatable.saturating_sub(left)) {
+        if !self.candidate.takes(self.request).within(self.candidate.allocatable.saturating_sub(left)) {
             return false;
         }
         let mut later = self.later.clone();
@@ -395,7 +399,7 @@ impl OneHost<'_> {
         }
         let spare = |key: &WorkloadKey| self.spare.get(key).copied().unwrap_or(0);
         Cost {
-            highest: chosen.iter().map(|victim| victim.spec().priority).max(),
+            highest: chosen.iter().map(|victim| hold(victim.spec())).max(),
             beyond: of_workload.iter().map(|(key, count)| count.saturating_sub(spare(key))).sum(),
             count: chosen.len() as u32,
             sum: chosen.iter().map(|victim| u64::from(victim.spec().priority)).sum(),

@@ -9,13 +9,21 @@
 //! in step, where a sum would let one run out while the other lies idle. Disk does not count: it is seldom what runs out, and a host that is
 //! full of data is not thereby well used.
 //!
+//! A site's policy may turn this round for its hosts, which are then *spread* over: a host is the better the larger the smaller of its two leftovers is. So the
+//! host is taken on which neither is scarce, and one whose memory is used up is not taken for empty since its processors are idle.
+//!
 //! *Wishes add up with the fit*: a weight of 100 is worth as much as the difference between an empty host and a full one, so a small wish does not
-//! open an empty host, and a large one does.
+//! open an empty host, and a large one does. *A site's cost is a wish against it* that everybody has: each of its up to 1,000 units counts a tenth of a point
+//! of weight, so a site of cost 1,000 stays empty while any other has room, and one of cost 100 is opened when that lets a host elsewhere
+//! stay a tenth emptier.
 
-use supercloud_proto::{amount::Amounts, spec::WorkloadSpec};
+use supercloud_proto::amount::Amounts;
 
 use super::outlook::{Outlook, PARTS};
-use crate::state::fits::{Candidate, Request};
+use crate::state::{
+    Packing, SitePolicy, State,
+    fits::{Candidate, Request},
+};
 
 /// The whole of an amount. Parts of a million: ten thousandths of a core still count on a host with thousands of cores.
 pub(super) const WHOLE: u64 = 1_000_000;
@@ -26,6 +34,9 @@ const DEVICE: i64 = 10 * WHOLE as i64;
 /// What a point of a wish's weight is worth.
 const POINT: i64 = WHOLE as i64 / 100;
 
+/// What a unit of a site's cost is worth: a tenth of a point.
+const UNIT: i64 = POINT / 10;
+
 /// One rule.
 #[derive(Debug)]
 pub(super) struct Rule {
@@ -34,14 +45,20 @@ pub(super) struct Rule {
     /// What it gives a host that fits.
     pub(super) score: fn(&Candidate<'_>, &Request<'_>, &Outlook) -> i64,
     /// Whether the spec or the estate has anything to do with it; where not, it gives nothing and is not told.
-    pub(super) applies: fn(&WorkloadSpec, &Outlook) -> bool,
+    pub(super) applies: fn(&State, &Request<'_>, &Outlook) -> bool,
 }
 
 /// The rules.
-pub(super) const RULES: [Rule; 3] = [
-    Rule { name: "best-fit", score: best_fit, applies: |_, _| true },
-    Rule { name: "devices", score: devices, applies: |_, outlook| !outlook.is_empty() },
-    Rule { name: "prefer", score: prefer, applies: |spec, _| !spec.place.prefer.is_empty() },
+pub(super) const RULES: [Rule; 5] = [
+    Rule { name: "best-fit", score: best_fit, applies: |_, _, _| true },
+    Rule { name: "emptiest", score: emptiest, applies: |state, _, _| some_site(state, spreads) },
+    Rule { name: "devices", score: devices, applies: |_, _, outlook| !outlook.is_empty() },
+    Rule { name: "prefer", score: prefer, applies: |_, request, _| !request.spec.place.prefer.is_empty() },
+    Rule {
+        name: "site-cost",
+        score: site_cost,
+        applies: |state, _, _| some_site(state, |site| site.cost > 0),
+    },
 ];
 
 /// The score of a host that fits.
@@ -49,16 +66,37 @@ pub(super) fn score(candidate: &Candidate<'_>, request: &Request<'_>, outlook: &
     RULES.iter().map(|rule| (rule.score)(candidate, request, outlook)).fold(0, i64::saturating_add)
 }
 
-/// 0 for a host that stays empty, [`WHOLE`] for one that is full to the brim.
+/// Where hosts are packed: 0 for one that stays empty, [`WHOLE`] for one that is full to the brim.
 fn best_fit(candidate: &Candidate<'_>, request: &Request<'_>, _: &Outlook) -> i64 {
-    let whole = candidate.allocatable;
-    let left = candidate.free().saturating_sub(request.demand);
-    i64::try_from(WHOLE - dominant_share(left, whole)).unwrap_or(0)
+    if spreads(&candidate.used.policy) {
+        return 0;
+    }
+    let [cpu, memory] = left_shares(candidate, request);
+    i64::try_from(WHOLE - cpu.max(memory)).unwrap_or(0)
+}
+
+/// Where hosts are spread over: [`WHOLE`] for one that stays empty, 0 for one whose processors or memory are used up.
+fn emptiest(candidate: &Candidate<'_>, request: &Request<'_>, _: &Outlook) -> i64 {
+    if !spreads(&candidate.used.policy) {
+        return 0;
+    }
+    let [cpu, memory] = left_shares(candidate, request);
+    i64::try_from(cpu.min(memory)).unwrap_or(0)
+}
+
+/// Whether the hosts of a site are spread over.
+fn spreads(site: &SitePolicy) -> bool {
+    site.packing == Packing::Spread
+}
+
+/// Whether something holds of the policy of some site of the estate.
+fn some_site(state: &State, holds: impl Fn(&SitePolicy) -> bool) -> bool {
+    state.sites().values().any(holds)
 }
 
 /// What of the host's devices typical requests could no longer be given, as a loss: a whole device is [`DEVICE`].
 fn devices(candidate: &Candidate<'_>, request: &Request<'_>, outlook: &Outlook) -> i64 {
-    let loss = outlook.loss(candidate, request.demand, request.spec);
+    let loss = outlook.loss(candidate, request);
     loss.map_or(0, |loss| -(loss * (DEVICE / (1_000 * PARTS))))
 }
 
@@ -69,9 +107,16 @@ fn prefer(candidate: &Candidate<'_>, request: &Request<'_>, _: &Outlook) -> i64 
     granted.map(|wish| i64::from(wish.weight) * POINT).sum()
 }
 
-/// The larger of two shares, of processor and of memory.
-fn dominant_share(part: Amounts, whole: Amounts) -> u64 {
-    share(part.cpu.0, whole.cpu.0).max(share(part.memory.0, whole.memory.0))
+/// What the site costs, as a loss: [`UNIT`] for each unit of its cost.
+fn site_cost(candidate: &Candidate<'_>, _: &Request<'_>, _: &Outlook) -> i64 {
+    -(i64::from(candidate.used.policy.cost) * UNIT)
+}
+
+/// What is left of processor and of memory with the instance there, as shares of what the host has.
+fn left_shares(candidate: &Candidate<'_>, request: &Request<'_>) -> [u64; 2] {
+    let whole: Amounts = candidate.allocatable;
+    let left = candidate.free().saturating_sub(candidate.takes(request));
+    [share(left.cpu.0, whole.cpu.0), share(left.memory.0, whole.memory.0)]
 }
 
 /// `part` of `whole` in parts of a million, rounded down; of nothing, none.

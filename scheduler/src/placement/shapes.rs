@@ -16,7 +16,7 @@ use supercloud_proto::{
     device::DeviceRequest,
     id::InstanceId,
     name::{SiteName, WorkloadKey},
-    spec::{DriverKind, Prefer, Protocol, SpreadOver, WorkloadSpec},
+    spec::{Class, DriverKind, Prefer, Protocol, SpreadOver, WorkloadSpec},
     taint::Toleration,
 };
 
@@ -42,6 +42,7 @@ const MAX_SHAPES: usize = 4_096;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Needs {
     demand: Amounts,
+    class: Class,
     drivers: Vec<DriverKind>,
     ports: Vec<(Protocol, Option<u16>)>,
     devices: Vec<DeviceRequest>,
@@ -59,6 +60,7 @@ impl Needs {
         drivers.dedup();
         Self {
             demand: request.demand,
+            class: request.spec.class,
             drivers,
             ports: request.spec.ports().map(|(_, port)| (port.protocol, port.host)).collect(),
             devices: request.spec.resources.devices.clone(),
@@ -401,7 +403,7 @@ impl Shape {
         let host = candidate.host.id;
         // The filters let the host pass, so there are ports and devices; were they ever to disagree, the instance would be pending, not misplaced.
         let ports = choose_ports(candidate.host, candidate.used, request.spec, id)?;
-        let devices = ledger.outlook().choose(&candidate, request.demand, request.spec)?;
+        let devices = ledger.outlook().choose(&candidate, &request)?;
         let placement = Placement { instance: id, host, ports, devices };
         ledger.give(slot, &placement, &request);
         Some((placement, slot))

@@ -20,6 +20,7 @@ mod boroughs;
 pub mod hosts;
 mod instances;
 mod reports;
+mod sites;
 pub mod telling;
 mod tokens;
 mod workloads;
@@ -99,6 +100,7 @@ impl Step<'_> {
             Command::Initialise { cluster_id } => self.initialise(cluster_id),
             Command::CreateBorough { name, title } => self.create_borough(name, title),
             Command::SetBorough { name, change } => self.set_borough(name, change),
+            Command::SetSite { name, change } => self.set_site(name, *change),
             Command::ApplyWorkload { spec, expect_revision } => self.apply_workload(spec, *expect_revision),
             Command::ScaleWorkload { key, count } => self.scale_workload(key, *count),
             Command::StopWorkload { key, purge } => self.stop_workload(key, *purge),

@@ -11,15 +11,16 @@ use supercloud_proto::{
     host::{HostState, Inventory},
     id::{HostId, InstanceId, LogIndex, Revision, UnixMillis},
     instance::{InstanceReport, InstanceState},
-    name::{BoroughName, DeviceName, HostName, WorkloadKey},
+    name::{BoroughName, DeviceName, HostName, SiteName, WorkloadKey},
     problem::Problem,
-    spec::{Place, WorkloadSpec},
+    spec::{Class, Place, WorkloadSpec},
 };
 
 use super::{
     level::{self, Level},
     model::{Grant, Instance, Ports},
     quota::BoroughChange,
+    site::SiteChange,
 };
 
 /// One entry of the log.
@@ -146,6 +147,13 @@ pub enum Command {
     },
     /// Less urgent instances make way for more urgent ones, each case checked again when applied.
     Preempt(Vec<Preemption>),
+    /// A change of a site's policy.
+    SetSite {
+        /// Which.
+        name: SiteName,
+        /// What changes.
+        change: SiteChange,
+    },
     /// Changes nothing: every node takes the hash of its state at this index, for the others to compare.
     CompareStates,
 }
@@ -166,18 +174,23 @@ impl Command {
             | Self::Report { .. }
             | Self::CreateToken { .. }
             | Self::UseToken { .. } => level::FIRST,
-            Self::ApplyWorkload { spec, .. } => {
-                needs_of(&spec.place).max(needs_of_devices(spec.resources.devices.len()))
-            }
+            Self::ApplyWorkload { spec, .. } => needs_of(&spec.place)
+                .max(needs_of_devices(spec.resources.devices.len()))
+                .max(needs_of_class(spec.class)),
             Self::RegisterHost { inventory, .. } => level::of_inventory(inventory),
             Self::Place(placements) => needs_of_placements(placements),
             Self::PlaceMany(placements) => needs_of_placements(placements).max(level::SECOND),
             Self::CompareStates | Self::ReportMany(_) => level::SECOND,
-            Self::Preempt(_) | Self::SetBorough { .. } => level::FOURTH,
+            Self::Preempt(_) | Self::SetBorough { .. } | Self::SetSite { .. } => level::FOURTH,
             // It is what says so: whoever proposes it has asked every member.
             Self::RaiseLevel { level } => *level,
         }
     }
+}
+
+/// The level at which every member knows the class.
+fn needs_of_class(class: Class) -> Level {
+    if class == Class::default() { level::FIRST } else { level::FOURTH }
 }
 
 /// The level at which every member knows devices, where there are any.
@@ -300,7 +313,7 @@ pub struct Outcome {
 pub enum Done {
     /// There is no more to say.
     Nothing,
-    /// A workload was applied, or a borough changed.
+    /// A workload was applied, or a borough or a site changed.
     Applied(Change),
     /// A workload was scaled from this count.
     Scaled {
@@ -398,12 +411,16 @@ mod tests {
         let apart = apply(&|spec| spec.place.apart.push("db".parse().unwrap()));
         let together = apply(&|spec| spec.place.together.push("db".parse().unwrap()));
         assert_eq!([apart, together, Command::Preempt(Vec::new()).needs()], [level::FOURTH; 3]);
+        let class = |class| apply(&|spec| spec.class = class);
+        assert_eq!(Class::ALL.map(class), [level::FOURTH, level::FIRST, level::FOURTH]);
     }
 
     #[test]
-    fn what_a_borough_may_have_needs_the_update_of_older_members() {
+    fn what_a_borough_may_have_and_a_sites_policy_need_the_update_of_older_members() {
         let name: BoroughName = "camden".parse().unwrap();
         let set = Command::SetBorough { name, change: BoroughChange::default() };
+        assert_eq!(set.needs(), level::FOURTH);
+        let set = Command::SetSite { name: "slough".parse().unwrap(), change: SiteChange::default() };
         assert_eq!(set.needs(), level::FOURTH);
     }
 

@@ -1,9 +1,10 @@
-//! What an instance takes of its host: what its spec asks for, and what running it costs on top.
+//! What an instance asks for: what its spec does, and what running it costs on top. What of it an instance takes of its host, the policy of the host's site
+//! says (`site`).
 
 use supercloud_proto::{
     amount::{Amounts, Bytes, MilliCpu},
     device::DeviceRequest,
-    spec::{Driver, WorkloadSpec},
+    spec::{Class, Driver, WorkloadSpec},
 };
 
 /// Memory that QEMU takes for itself beside its guest, whatever the guest's size: its code, device models and firmware.
@@ -15,7 +16,7 @@ const VM_MEMORY_PER_GUEST: u64 = 512;
 /// Memory for a container's shim and its share of the daemon.
 const CONTAINER_MEMORY: u64 = 8 << 20;
 
-/// What one instance of this spec takes of a host.
+/// What one instance of this spec asks for.
 pub fn demand(spec: &WorkloadSpec) -> Amounts {
     let asked = spec.resources.amounts();
     let overhead: u64 =
@@ -32,6 +33,8 @@ pub struct DeviceDemand {
     pub memory: Bytes,
     /// The devices.
     pub request: DeviceRequest,
+    /// By which a host's site says what of the processor time it takes.
+    pub class: Class,
 }
 
 /// How many instances ask for the same.
@@ -46,7 +49,13 @@ pub struct DemandCounts {
 /// What instances of a spec ask for of devices.
 pub fn device_demands(spec: &WorkloadSpec) -> impl Iterator<Item = DeviceDemand> {
     let Amounts { cpu, memory, .. } = demand(spec);
-    spec.resources.devices.iter().map(move |request| DeviceDemand { cpu, memory, request: request.clone() })
+    let of = move |request: &DeviceRequest| DeviceDemand {
+        cpu,
+        memory,
+        request: request.clone(),
+        class: spec.class,
+    };
+    spec.resources.devices.iter().map(of)
 }
 
 fn overhead(driver: &Driver, asked: Amounts) -> u64 {

@@ -13,18 +13,29 @@ use supercloud_proto::{
     id::{HostId, InstanceId},
     instance::InstanceState,
     name::{BoroughName, HostName, WorkloadKey},
-    spec::{Protocol, WorkloadSpec},
+    spec::{Class, Protocol, WorkloadSpec},
 };
 
 use super::{
     demand::{DemandCounts, DeviceDemand, demand, device_demands},
     model::{Awaited, DevicesUse, Host, Instance, Placed},
+    site::SitePolicy,
     sorted::Sorted,
 };
+
+/// How firmly an instance holds its room against those that may take it: what is not spare holds it more firmly, and then whatever is more urgent.
+pub type Hold = (bool, u32);
+
+/// How firmly instances of a spec hold their room.
+pub fn hold(spec: &WorkloadSpec) -> Hold {
+    (spec.class != Class::Spare, spec.priority)
+}
 
 /// What is given away of one host.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct HostUse {
+    /// The policy of the host's site, by which all amounts here are counted.
+    pub policy: SitePolicy,
     /// Sum of what its instances take.
     pub taken: Amounts,
     /// Host ports given away.
@@ -40,23 +51,28 @@ pub struct HostUse {
     pub going: Amounts,
     /// How many of the others say which workloads they must not share a host with: where there are none, nobody has to be asked.
     pub minding: u32,
-    /// What instances of each priority take, from the lowest on.
-    by_priority: Vec<(u32, Amounts)>,
+    /// What instances take, by how firmly they hold it, from the least firmly on.
+    by_hold: Vec<(Hold, Amounts)>,
     /// What waits for others to make way here, with its rank: room is kept for it against all that have no higher priority.
     pub awaited: Sorted<(u32, InstanceId)>,
 }
 
 impl HostUse {
+    /// Nothing, of a host whose site has this policy.
+    pub fn none(policy: SitePolicy) -> Self {
+        Self { policy, ..Self::default() }
+    }
+
     /// Gives an instance room, ports and devices.
     fn give(&mut self, instance: &Instance, placed: &Placed) {
-        self.add(instance.spec().priority, placed.taken);
+        self.add(hold(instance.spec()), self.taken_as(instance, placed));
         taken_ports(instance, placed).for_each(|port| self.ports.insert(port));
         instance.devices().for_each(|(device, of)| self.devices.give(device, of.share));
     }
 
-    /// Takes in an instance of a spec that takes so much and gets these ports. Devices are given by themselves.
+    /// Takes in an instance of a spec that asks for so much and gets these ports. Devices are given by themselves.
     pub fn take_in(&mut self, id: InstanceId, spec: &WorkloadSpec, demand: Amounts, ports: &[u16]) {
-        self.add(spec.priority, demand);
+        self.add(hold(spec), self.policy.takes(spec.class, demand));
         self.instances.insert(id);
         self.minding += u32::from(!spec.place.apart.is_empty());
         for ((_, port), number) in spec.ports().zip(ports) {
@@ -73,38 +89,48 @@ impl HostUse {
         self.instances.remove(&instance.id);
     }
 
-    /// Counts what something of a priority takes.
-    fn add(&mut self, priority: u32, amounts: Amounts) {
+    /// Counts what something takes that holds it so firmly.
+    fn add(&mut self, hold: Hold, amounts: Amounts) {
         self.taken += amounts;
-        match self.by_priority.binary_search_by_key(&priority, |(of, _)| *of) {
-            Ok(place) => self.by_priority[place].1 += amounts,
-            Err(place) => self.by_priority.insert(place, (priority, amounts)),
+        match self.by_hold.binary_search_by_key(&hold, |(of, _)| *of) {
+            Ok(place) => self.by_hold[place].1 += amounts,
+            Err(place) => self.by_hold.insert(place, (hold, amounts)),
         }
     }
 
-    fn subtract(&mut self, priority: u32, amounts: Amounts) {
+    fn subtract(&mut self, hold: Hold, amounts: Amounts) {
         self.taken = self.taken.saturating_sub(amounts);
-        let Ok(place) = self.by_priority.binary_search_by_key(&priority, |(of, _)| *of) else { return };
-        let left = self.by_priority[place].1.saturating_sub(amounts);
-        self.by_priority[place].1 = left;
+        let Ok(place) = self.by_hold.binary_search_by_key(&hold, |(of, _)| *of) else { return };
+        let left = self.by_hold[place].1.saturating_sub(amounts);
+        self.by_hold[place].1 = left;
         if left == Amounts::default() {
-            self.by_priority.remove(place);
+            self.by_hold.remove(place);
         }
     }
 
-    /// What instances of each priority take, from the lowest on.
-    pub fn by_priority(&self) -> &[(u32, Amounts)] {
-        &self.by_priority
+    /// What instances take, by how firmly they hold it, from the least firmly on.
+    pub fn by_hold(&self) -> &[(Hold, Amounts)] {
+        &self.by_hold
+    }
+
+    /// What an instance takes of the host, or has taken while it was there.
+    fn taken_as(&self, instance: &Instance, placed: &Placed) -> Amounts {
+        self.policy.takes(instance.spec().class, placed.taken)
+    }
+
+    /// What an instance that is there takes of the host; nothing once it is over.
+    pub fn taken_by(&self, instance: &Instance) -> Amounts {
+        instance.takes().map_or_else(Amounts::default, |placed| self.taken_as(instance, placed))
     }
 
     /// Whether nothing has to be kept of it.
     fn is_empty(&self) -> bool {
-        self.instances.is_empty() && self.awaited.is_empty()
+        self.instances.is_empty() && self.awaited.is_empty() && self.policy == SitePolicy::default()
     }
 
     /// Takes back what an instance was given.
     pub fn take_back(&mut self, instance: &Instance, placed: &Placed) {
-        self.subtract(instance.spec().priority, placed.taken);
+        self.subtract(hold(instance.spec()), self.taken_as(instance, placed));
         taken_ports(instance, placed).for_each(|port| self.ports.remove(&port));
         instance.devices().for_each(|(device, of)| self.devices.take_back(device, of.share));
     }
@@ -207,7 +233,8 @@ impl Derived {
         }
         used.leaving = used.leaving + u32::from(now.leaving) - u32::from(before.leaving);
         used.minding = used.minding + u32::from(now.minds) - u32::from(before.minds);
-        add_or_take(&mut used.going, before.is_going, now.is_going, placed.taken);
+        let taken = used.taken_as(instance, placed);
+        add_or_take(&mut used.going, before.is_going, now.is_going, taken);
         self.mind(before, now, instance);
     }
 
@@ -229,7 +256,8 @@ impl Derived {
         let used = Arc::make_mut(used);
         used.take_out(instance);
         used.leaving -= u32::from(standing.leaving);
-        add_or_take(&mut used.going, standing.is_going, false, placed.taken);
+        let taken = used.taken_as(instance, placed);
+        add_or_take(&mut used.going, standing.is_going, false, taken);
         if used.is_empty() {
             self.uses.remove(&placed.host);
         }
@@ -315,9 +343,29 @@ impl Derived {
         self.host_names.insert(host.name.clone(), host.id);
     }
 
-    /// Takes out a host.
+    /// Takes out a host on which there is nothing any more.
     pub(super) fn remove_host(&mut self, host: &Host) {
         self.host_names.remove(&host.name);
+        self.uses.remove(&host.id);
+    }
+
+    /// Counts anew, by another policy of its site, what is given away of a host on which these are.
+    pub(super) fn set_policy(&mut self, host: HostId, policy: SitePolicy, instances: &[Arc<Instance>]) {
+        let used = Arc::make_mut(self.uses.entry(host).or_default());
+        used.policy = policy;
+        (used.taken, used.going) = Default::default();
+        used.by_hold.clear();
+        for instance in instances {
+            let Some(placed) = instance.takes() else { continue };
+            let taken = used.taken_as(instance, placed);
+            used.add(hold(instance.spec()), taken);
+            if !instance.is_to_stay() {
+                used.going += taken;
+            }
+        }
+        if used.is_empty() {
+            self.uses.remove(&host);
+        }
     }
 
     pub(super) fn of_workload(&self, key: &WorkloadKey) -> impl Iterator<Item = &InstanceId> + use<'_> {

@@ -46,7 +46,7 @@ pub struct Request<'a> {
     pub key: &'a WorkloadKey,
     /// What it wants.
     pub spec: &'a WorkloadSpec,
-    /// What it takes of a host, with its overhead.
+    /// What it asks for, with its overhead. What that takes of a host, [`Candidate::takes`] says.
     pub demand: Amounts,
     /// The host ports it is to get, in the order of [`WorkloadSpec::ports`]; `None`: any that are free.
     pub ports: Option<&'a [u16]>,
@@ -111,7 +111,13 @@ impl<'a> Candidate<'a> {
 
     /// Whether what it takes is free: what the filters `resources` and `devices` ask. A pass asks this of all hosts, and the whole rule of the best.
     pub fn has_room(&self, request: &Request<'_>) -> bool {
-        request.demand.within(self.free()) && self.has_devices(request.spec)
+        self.takes(request).within(self.free()) && self.has_devices(request.spec)
+    }
+
+    /// What a request takes of the host.
+    #[inline]
+    pub fn takes(&self, request: &Request<'_>) -> Amounts {
+        self.used.policy.takes(request.spec.class, request.demand)
     }
 }
 
@@ -298,19 +304,19 @@ impl Candidate<'_> {
 
 /// What it takes is free.
 fn resources(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
-    let (needed, free) = (request.demand, candidate.free());
+    let (needed, free) = (candidate.takes(request), candidate.free());
     if needed.within(free) {
         return Vec::new();
     }
-    let overhead = needed.saturating_sub(request.spec.resources.amounts());
+    let asked = request.spec.resources.amounts();
     [
-        (Amount::Cpu, needed.cpu.0, overhead.cpu.0, free.cpu.0),
-        (Amount::Memory, needed.memory.0, overhead.memory.0, free.memory.0),
-        (Amount::Disk, needed.disk.0, overhead.disk.0, free.disk.0),
+        (Amount::Cpu, needed.cpu.0, asked.cpu.0, free.cpu.0),
+        (Amount::Memory, needed.memory.0, asked.memory.0, free.memory.0),
+        (Amount::Disk, needed.disk.0, asked.disk.0, free.disk.0),
     ]
     .into_iter()
     .filter(|(_, needed, _, free)| needed > free)
-    .map(|(what, needed, overhead, free)| Reason::Short { what, needed, overhead, free })
+    .map(|(what, needed, asked, free)| Reason::Short { what, needed, asked, free })
     .collect()
 }
 

@@ -13,7 +13,7 @@
 //! | 1 | 0.1.0 | everything there was at first |
 //! | 2 | 0.1.0 | `RaiseLevel`, `CompareStates`, `PlaceMany`, `ReportMany` |
 //! | 3 | 0.1.0 | conditions with `<`, `<=`, `>=`, `>` and `not in`, and on `docker` and `libvirt`; devices; taints |
-//! | 4 | 0.1.0 | `SetBorough`: quota, guarantee and weight of a borough; `place.apart`, `place.together` and `place.all_or_none`; `Preempt` |
+//! | 4 | 0.1.0 | `SetBorough`: quota, guarantee and weight of a borough; `place.apart`, `place.together` and `place.all_or_none`; `Preempt`; `SetSite`: the policy of a site; classes of workloads |
 
 use supercloud_proto::host::Inventory;
 
@@ -28,7 +28,7 @@ pub const KNOWN: Level = 4;
 pub const SECOND: Level = 2;
 /// Since which conditions compare versions, and hosts have devices and taints.
 pub const THIRD: Level = 3;
-/// Since which boroughs have quotas, workloads keep apart and together, and what is more urgent displaces others.
+/// Since which boroughs have quotas, sites policies and workloads classes, workloads keep apart and together, and what is more urgent displaces others.
 pub const FOURTH: Level = 4;
 
 /// The level at which every member knows all that a host is.

@@ -13,7 +13,7 @@ use imbl::OrdMap;
 use supercloud_proto::{
     amount::Amounts,
     id::{HostId, InstanceId, LogIndex},
-    name::{BoroughName, HostName, WorkloadKey},
+    name::{BoroughName, HostName, SiteName, WorkloadKey},
 };
 
 pub mod apply;
@@ -30,6 +30,7 @@ pub mod preempt;
 pub mod quota;
 mod refound;
 pub mod requests;
+pub mod site;
 pub mod sorted;
 #[cfg(test)]
 pub mod tests;
@@ -44,6 +45,7 @@ pub use model::{
     Subject, TaskSeen, Token, Workload,
 };
 pub use quota::{Allowance, BoroughChange, Excess, Quota};
+pub use site::{Packing, SiteChange, SitePolicy};
 
 use level::Level;
 use requests::Requests;
@@ -57,6 +59,8 @@ pub struct State {
     applied: LogIndex,
     next_host: u32,
     boroughs: OrdMap<BoroughName, Arc<Borough>>,
+    /// Of those sites whose policy is not the usual one.
+    sites: OrdMap<SiteName, SitePolicy>,
     workloads: OrdMap<WorkloadKey, Arc<Workload>>,
     instances: OrdMap<InstanceId, Arc<Instance>>,
     hosts: OrdMap<HostId, Arc<Host>>,
@@ -86,6 +90,26 @@ impl State {
     /// All boroughs, by name.
     pub fn boroughs(&self) -> &OrdMap<BoroughName, Arc<Borough>> {
         &self.boroughs
+    }
+
+    /// The policies of those sites that have another one than the usual, by name.
+    pub fn sites(&self) -> &OrdMap<SiteName, SitePolicy> {
+        &self.sites
+    }
+
+    /// The policy of a site.
+    pub fn policy_of(&self, site: &SiteName) -> SitePolicy {
+        self.sites.get(site).copied().unwrap_or_default()
+    }
+
+    /// Counts what is given away of a host by the policy of its site, where that is another one than it was counted by.
+    fn follow_policy(&mut self, host: HostId) {
+        let Some(site) = self.hosts.get(&host).map(|host| &host.inventory.site) else { return };
+        let policy = self.policy_of(site);
+        if self.used(host).policy != policy {
+            let instances: Vec<Arc<Instance>> = self.instances_on(host).cloned().collect();
+            self.derived.set_policy(host, policy, &instances);
+        }
     }
 
     /// All workloads, by borough and name.
@@ -250,12 +274,13 @@ impl State {
         self.derived.device_demands()
     }
 
-    /// Only what [`State::hosts_changed_since`] and [`State::pending_since`] compare: for whoever compares a later state with it and should not
+    /// Only what [`State::hosts_changed_since`] and [`State::pending_since`] compare, and the sites: for whoever compares a later state with it and should not
     /// hold on to the rest.
     pub fn only_compared(&self) -> Self {
         Self {
             applied: self.applied,
             level: self.level,
+            sites: self.sites.clone(),
             hosts: self.hosts.clone(),
             derived: self.derived.only_compared(),
             ..Self::default()

@@ -224,6 +224,8 @@ pub enum EventKind {
     HostSchedulable,
     /// A host was forgotten.
     HostRemoved,
+    /// The policy of a site was changed.
+    SiteChanged,
     /// A join token was made.
     TokenCreated,
     /// A join token was used.
@@ -254,6 +256,7 @@ impl EventKind {
             Self::HostState => "host-state",
             Self::HostSchedulable => "host-schedulable",
             Self::HostRemoved => "host-removed",
+            Self::SiteChanged => "site-changed",
             Self::TokenCreated => "token-created",
             Self::TokenUsed => "token-used",
             Self::LevelRaised => "level-raised",

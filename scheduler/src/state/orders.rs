@@ -42,6 +42,7 @@ impl State {
             stop_grace: spec.stop_grace,
             exclusive: spec.is_exclusive(),
             devices: instance.given_devices().collect(),
+            class: spec.class,
         }
     }
 

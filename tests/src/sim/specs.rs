@@ -7,7 +7,8 @@ use supercloud_proto::{
     host::{DriverInfo, Inventory, PortRange},
     name::{BoroughName, WorkloadName},
     spec::{
-        Container, Driver, DriverKind, Place, Resources, Restart, Task, Update, WorkloadKind, WorkloadSpec,
+        Class, Container, Driver, DriverKind, Place, Resources, Restart, Task, Update, WorkloadKind,
+        WorkloadSpec,
     },
 };
 
@@ -54,6 +55,7 @@ pub(super) fn service(workload: &str, count: u32, memory: u64, exclusive: bool) 
         stop_grace: 2_000,
         exclusive: Some(exclusive),
         schedule: None,
+        class: Class::default(),
     }
 }
 

@@ -58,6 +58,11 @@ fn quotas() -> Outcome {
 }
 
 #[test]
+fn sites() -> Outcome {
+    World::with(NO_HOST, |world| transcript::play(world, "sites.txt"))
+}
+
+#[test]
 fn usage() -> Outcome {
     World::with(NO_HOST, |world| transcript::play(world, "usage.txt"))
 }

@@ -6,7 +6,7 @@ use supercloud_proto::{
     id::InstanceId,
     instance::{Desired, PortBinding as OrderPort},
     name::{BoroughName, HostName, PortName, TaskName, VolumeName, WorkloadKey, WorkloadName},
-    spec::{Mount, Resources, Restart, Task, Vm, WorkloadKind},
+    spec::{Class, Mount, Resources, Restart, Task, Vm, WorkloadKind},
 };
 
 use super::*;
@@ -77,6 +77,7 @@ fn run(tasks: Vec<(&str, Driver)>, task: usize) -> TaskRun {
         stop_grace: 1_500,
         exclusive: false,
         devices: Vec::new(),
+        class: Class::default(),
     };
     TaskRun { mark, order: Arc::new(order), task }
 }
@@ -94,6 +95,17 @@ fn web() -> Container {
         user: Some("1000:1000".into()),
         ..Container::default()
     }
+}
+
+#[test]
+fn a_class_weighs_ten_times_the_next_and_limits_stay() {
+    let host = |class| {
+        let mut run = run(vec![("web", Driver::Container(web()))], 0);
+        Arc::get_mut(&mut run.order).unwrap().class = class;
+        body(&run, &settings(), true).unwrap().host_config.unwrap()
+    };
+    assert_eq!(Class::ALL.map(|class| host(class).cpu_shares), [Some(5_130), Some(513), Some(51)]);
+    assert_eq!(Class::ALL.map(|class| host(class).nano_cpus), [Some(501_000_000); 3]);
 }
 
 #[test]

@@ -12,7 +12,7 @@ use crate::{
     device::{self, DeviceRequest, Share},
     name::InvalidName,
     spec::{
-        Container, DEFAULT_HEALTH_EVERY, DEFAULT_HEALTH_TIMEOUT, DEFAULT_PRIORITY, DEFAULT_STOP_GRACE,
+        Class, Container, DEFAULT_HEALTH_EVERY, DEFAULT_HEALTH_TIMEOUT, DEFAULT_PRIORITY, DEFAULT_STOP_GRACE,
         DEFAULT_UNHEALTHY_AFTER, Driver, Health, HealthCheck, MAX_COUNT, MAX_PRIORITY, Place, Prefer,
         Resources, Restart, SpreadOver, Task, Update, WorkloadKind, WorkloadSpec, check::TaskStyle, shape,
         wire::ONLY_TASK,
@@ -45,6 +45,7 @@ pub(super) fn read(root: &Node<'_>) -> Option<(WorkloadSpec, TaskStyle)> {
         stop_grace: top.or("stop_grace", DEFAULT_STOP_GRACE, Node::duration),
         exclusive: top.maybe("exclusive", Node::flag),
         schedule: top.maybe("schedule", Node::text),
+        class: top.or("class", Class::default(), |node| node.word(shape::CLASSES, &Class::ALL)),
     };
     Some((spec, style))
 }

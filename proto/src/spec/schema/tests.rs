@@ -23,7 +23,7 @@ fn the_published_schema_is_this_one() {
 
 /// Two specs that together have every field.
 const FULL: [&str; 3] = [
-    r#"{ "workload": "w", "borough": "b", "kind": "service", "count": 2, "priority": 1,
+    r#"{ "workload": "w", "borough": "b", "kind": "service", "count": 2, "priority": 1, "class": "spare",
     "container": { "image": "a", "command": ["x"], "env": {"A": "b"}, "user": "u",
         "ports": {"a": 1, "b": {"port": 2, "host": 3, "protocol": "udp"}},
         "mounts": [{"volume": "v", "path": "/a", "read_only": true}] },

@@ -145,23 +145,37 @@ impl Sought<'_> {
             let mut reasons = misfits.iter().flat_map(|misfit| &misfit.reasons);
             reasons.all(|reason| matches!(reason, Reason::Short { .. }))
         };
-        let missing = |slot| self.request.demand.saturating_sub(self.ledger.candidate(slot).free());
-        self.found.iter().filter(is_short).map(move |(slot, _)| (*slot, missing(*slot)))
+        self.found.iter().filter(is_short).map(|(slot, _)| (*slot, self.missing(*slot)))
+    }
+
+    /// What a host lacks of what the instance would take of it.
+    fn missing(&self, slot: Slot) -> Amounts {
+        let candidate = self.ledger.candidate(slot);
+        candidate.takes(&self.request).saturating_sub(candidate.free())
+    }
+
+    /// What of what is asked for is more than would fit on a host.
+    fn too_much(&self, slot: Slot) -> Amounts {
+        let candidate = self.ledger.candidate(slot);
+        let bearable = candidate.used.policy.bears(self.request.spec.class, candidate.free());
+        self.request.demand.saturating_sub(bearable)
     }
 
     /// The host with the smallest part missing of what is needed: of processors, memory or disk, whichever is the largest part.
-    fn nearest_short(&self, may: impl Fn(Slot, Amounts) -> bool) -> Option<(Slot, Amounts)> {
+    fn nearest_short(&self, may: impl Fn(Slot) -> bool) -> Option<(Slot, Amounts)> {
         let part = |missing: u64, needed: u64| u128::from(missing) * 1_000_000 / u128::from(needed.max(1));
-        let needed = self.request.demand;
-        let parts = |missing: Amounts| {
+        let parts = |slot: Slot, missing: Amounts| {
+            let needed = self.ledger.candidate(slot).takes(&self.request);
             [
                 part(missing.cpu.0, needed.cpu.0),
                 part(missing.memory.0, needed.memory.0),
                 part(missing.disk.0, needed.disk.0),
             ]
         };
-        let may = |(slot, missing): &(Slot, Amounts)| may(*slot, *missing);
-        self.short().filter(may).min_by_key(|(slot, missing)| (parts(*missing).into_iter().max(), *slot))
+        let may = |(slot, _): &(Slot, Amounts)| may(*slot);
+        self.short()
+            .filter(may)
+            .min_by_key(|(slot, missing)| (parts(*slot, *missing).into_iter().max(), *slot))
     }
 
     /// What its borough's quota lets in: more quota, or asking for what is left of it.
@@ -215,9 +229,9 @@ impl Sought<'_> {
 
     /// Asking for less: what the nearest host has.
     fn resized(&self) -> Vec<Idea> {
-        let nearest = self.nearest_short(|_, missing| self.less(missing).is_some());
-        let mut ideas: Vec<Idea> =
-            nearest.and_then(|(slot, missing)| self.resize(missing, Some(slot))).into_iter().collect();
+        let nearest = self.nearest_short(|slot| self.less(self.too_much(slot)).is_some());
+        let resized = nearest.and_then(|(slot, _)| self.resize(self.too_much(slot), Some(slot)));
+        let mut ideas: Vec<Idea> = resized.into_iter().collect();
         ideas.extend(
             (0..self.instance.spec().resources.devices.len()).filter_map(|place| self.fewer_devices(place)),
         );
@@ -344,7 +358,10 @@ impl Sought<'_> {
 
     /// Freeing what is missing on the nearest host that has it at all.
     fn freed(&self) -> Option<Idea> {
-        let has = |slot: Slot, _| self.request.demand.within(self.ledger.candidate(slot).allocatable);
+        let has = |slot: Slot| {
+            let candidate = self.ledger.candidate(slot);
+            candidate.takes(&self.request).within(candidate.allocatable)
+        };
         let (slot, missing) = self.nearest_short(has)?;
         let words = format!("free {} on {}", freed_text(missing), self.host(slot).name);
         Some(self.of_estate("free-host", words, slot, Estate::Free(self.least_urgent(slot)?)))
@@ -374,9 +391,9 @@ impl Sought<'_> {
 
     /// Adding another host of a sort that there is, the smallest that would do; for a gang the largest, which does for most of it.
     fn added(&self) -> Option<Idea> {
-        let nothing = HostUse::default();
         let would_do = |slot: &Slot| {
             let candidate = self.ledger.candidate(*slot);
+            let nothing = HostUse::none(candidate.used.policy);
             let mut host = candidate.host.clone();
             (host.state, host.schedulable) = (HostState::Ready, true);
             let empty = Candidate { host: &host, used: &nothing, ..candidate };

@@ -6,9 +6,10 @@
 //!     host NAME [site= rack= cpu= memory= disk= reserved=MEMORY arch= kernel= ports=FIRST-LAST drivers=docker,libvirt
 //!         device=NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE] label.X= taint.X=]
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
-//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]
+//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= class= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]
 //!         device=KIND[:count=][:share=][:models=A|B][:require=CONDITION]]
 //!     borough NAME [quota-cpu= quota-memory= quota-disk= (none: lifted) guarantee-cpu= guarantee-memory= guarantee-disk= weight=]
+//!     site NAME [standard=PERCENT spare=PERCENT packing=pack|spread cost=]
 //!     scale BOROUGH/NAME COUNT      report BOROUGH/NAME SLOT STATE [REASON]      time SECONDS (moves the clock on)
 //!     level (raises the feature level to the highest)      gone BOROUGH/NAME SLOT (those of it that are to stop are gone)
 //!     pass [PLACEMENTS]      explain BOROUGH/NAME SLOT      explain-spec ...as workload...      plan ...as workload... [; ...]      hosts
@@ -21,7 +22,7 @@ use supercloud_proto::{
     host::{DriverInfo, HostState, Inventory, PortRange},
     instance::{Desired, InstanceState},
     name::{BoroughName, DeviceName, PortName, RackName, SiteName, WorkloadKey, WorkloadName},
-    spec::{Driver, DriverKind, Port, Prefer, Protocol, WorkloadSpec},
+    spec::{Class, Driver, DriverKind, Port, Prefer, Protocol, WorkloadSpec},
 };
 
 use super::estate::{Estate, inventory, spec, vm};
@@ -30,7 +31,7 @@ use crate::placement::{
     pass::{MAX_PLACEMENTS, Why},
     plan,
 };
-use crate::state::{BoroughChange, Quota};
+use crate::state::{BoroughChange, Packing, Quota, SiteChange};
 
 #[test]
 fn cases_print_what_is_written_in_them() {
@@ -93,6 +94,9 @@ fn run(estate: &mut Estate, line: &str) -> String {
         ("workload", settings) => estate.workload(&spec_of(settings)),
         ("borough", [name, settings @ ..]) => {
             estate.allow(&BoroughName::new(name).unwrap(), &borough_change_of(settings));
+        }
+        ("site", [name, settings @ ..]) => {
+            estate.site(&SiteName::new(name).unwrap(), site_change_of(settings));
         }
         ("scale", [key, count]) => estate.scale(&key_of(key), count.parse().unwrap()),
         ("report", [key, slot, state, reason @ ..]) => {
@@ -347,6 +351,22 @@ fn borough_change_of(settings: &[&str]) -> BoroughChange {
     change
 }
 
+fn site_change_of(settings: &[&str]) -> SiteChange {
+    let mut change = SiteChange::default();
+    for setting in settings {
+        let (word, value) = setting.split_once('=').unwrap();
+        match (word, value) {
+            ("standard", percent) => change.standard_cpu_percent = Some(percent.parse().unwrap()),
+            ("spare", percent) => change.spare_cpu_percent = Some(percent.parse().unwrap()),
+            ("packing", "pack") => change.packing = Some(Packing::Pack),
+            ("packing", "spread") => change.packing = Some(Packing::Spread),
+            ("cost", cost) => change.cost = Some(cost.parse().unwrap()),
+            _ => panic!("no such setting: {setting}"),
+        }
+    }
+    change
+}
+
 fn spec_of(settings: &[&str]) -> WorkloadSpec {
     let mut wanted = spec(settings[0]);
     for setting in &settings[1..] {
@@ -354,6 +374,9 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
         match word {
             "count" => wanted.count = value.parse().unwrap(),
             "priority" => wanted.priority = value.parse().unwrap(),
+            "class" => {
+                wanted.class = Class::ALL.into_iter().find(|class| class.as_str() == value).unwrap();
+            }
             "cpu" => wanted.resources.cpu = value.parse::<MilliCpu>().unwrap(),
             "memory" => wanted.resources.memory = value.parse::<Bytes>().unwrap(),
             "disk" => wanted.resources.disk = value.parse::<Bytes>().unwrap(),

@@ -8,7 +8,10 @@ use supercloud_proto::{
 use super::{
     allowances::{RandomAllowance, allow, random_allowance},
     estate::{Estate, inventory, spec},
-    random::{RandomHost, RandomWorkload, add_host, random_host, random_workload, wanted},
+    random::{
+        RandomHost, RandomSite, RandomWorkload, add_host, random_host, random_site, random_workload,
+        set_site, wanted,
+    },
 };
 use crate::{
     placement::pass::{Engine, Limits, pass},
@@ -30,6 +33,7 @@ enum Event {
     /// Seconds go by.
     Wait(u64),
     Stop(u8, bool),
+    Site(u8, RandomSite),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -45,6 +49,7 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::RaiseLevel),
         2 => (1u64..20).prop_map(Event::Wait),
         1 => (number(), any::<bool>()).prop_map(|(number, purge)| Event::Stop(number, purge)),
+        1 => (0u8..2, random_site()).prop_map(|(number, site)| Event::Site(number, site)),
         2 => (0u8..3, random_allowance()).prop_map(|(borough, allowance)| Event::Allow(borough, allowance)),
     ]
 }
@@ -70,6 +75,7 @@ fn happen(estate: &mut Estate, event: &Event) {
         }
         Event::Report(which, state) => report(estate, usize::from(*which), *state),
         Event::Allow(borough, allowance) => allow(estate, *borough, allowance),
+        Event::Site(number, site) => set_site(estate, *number, site),
         Event::RaiseLevel => estate.raise_level(),
         Event::Wait(seconds) => estate.now += seconds * 1000,
         Event::Stop(number, purge) => {

@@ -7,14 +7,16 @@ use supercloud_proto::{
     instance::{InstanceReport, InstanceState},
     name::{BoroughName, HostName, SiteName, TaskName, WorkloadKey, WorkloadName},
     spec::{
-        Container, Driver, DriverKind, Place, Resources, Restart, Task, Update, Vm, WorkloadKind,
+        Class, Container, Driver, DriverKind, Place, Resources, Restart, Task, Update, Vm, WorkloadKind,
         WorkloadSpec,
     },
 };
 
 use crate::{
     placement::pass::{self, Limits, Plan, pass},
-    state::{BoroughChange, Command, Done, Entry, HostVerdict, Instance, Outcome, State, level::KNOWN},
+    state::{
+        BoroughChange, Command, Done, Entry, HostVerdict, Instance, Outcome, SiteChange, State, level::KNOWN,
+    },
 };
 
 /// A state and a clock.
@@ -72,6 +74,11 @@ impl Estate {
     pub(super) fn allow(&mut self, name: &BoroughName, change: &BoroughChange) {
         self.borough(name);
         self.must(Command::SetBorough { name: name.clone(), change: change.clone() });
+    }
+
+    /// Changes the policy of a site.
+    pub(super) fn site(&mut self, name: &SiteName, change: SiteChange) {
+        self.must(Command::SetSite { name: name.clone(), change });
     }
 
     pub(super) fn scale(&mut self, key: &WorkloadKey, count: u32) {
@@ -162,6 +169,7 @@ pub(super) fn spec(key: &str) -> WorkloadSpec {
         stop_grace: 10_000,
         exclusive: None,
         schedule: None,
+        class: Class::default(),
     }
 }
 

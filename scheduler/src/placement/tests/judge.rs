@@ -12,11 +12,11 @@ use supercloud_proto::{
     id::InstanceId,
     instance::Desired,
     name::WorkloadName,
-    spec::{Driver, DriverKind, Protocol, SpreadOver, WorkloadSpec},
+    spec::{Class, Driver, DriverKind, Protocol, SpreadOver, WorkloadSpec},
 };
 
 use super::{allowances, random::MIB};
-use crate::state::{Host, HostUse, Instance, State};
+use crate::state::{Host, HostUse, Instance, Packing, SitePolicy, State};
 
 /// Whether a condition on the tier holds, of numbers of one digit.
 fn tier_holds(text: &str, tier: u8) -> bool {
@@ -63,16 +63,16 @@ fn load_without(state: &State, host: &Host, gone: &[InstanceId]) -> Load {
             assert!(load.ports.insert((port.0, *number)), "port {number} of {} is given twice", host.name);
         }
         load_gpus(&mut load, host, instance);
-        load.add(instance);
+        load.add(&site_of(state, host), instance);
     }
     load
 }
 
 impl Load {
     /// Adds an instance up, but for its ports and its GPUs.
-    fn add(&mut self, instance: &Instance) {
+    fn add(&mut self, site: &SitePolicy, instance: &Instance) {
         let (cpu, memory) = needs(instance.spec());
-        self.cpu += cpu;
+        self.cpu += counts(site, instance.spec().class, cpu);
         self.memory += memory;
         if instance.desired != Desired::Stop {
             let apart = named(instance, &instance.spec().place.apart);
@@ -130,6 +130,22 @@ pub(super) fn needs(spec: &WorkloadSpec) -> (u64, u64) {
     (cpu, memory + overhead(matches!(spec.tasks[0].driver, Driver::Vm(_)), cpu, memory))
 }
 
+/// What holds for a host's site.
+fn site_of(state: &State, host: &Host) -> SitePolicy {
+    state.sites().get(&host.inventory.site).copied().unwrap_or_default()
+}
+
+/// What so much processor, asked for by a class, counts as on a host of a site: the least that the site's percent makes at least as much of.
+fn counts(site: &SitePolicy, class: Class, cpu: u64) -> u64 {
+    let percent = match class {
+        Class::Guaranteed => return cpu,
+        Class::Standard => u64::from(site.standard_cpu_percent),
+        Class::Spare => u64::from(site.spare_cpu_percent),
+    };
+    let part = cpu * 100 / percent;
+    if part * percent >= cpu * 100 { part } else { part + 1 }
+}
+
 /// Whether UDP, and which number where it is fixed.
 fn port_list(spec: &WorkloadSpec) -> Vec<(bool, Option<u16>)> {
     match &spec.tasks[0].driver {
@@ -172,7 +188,7 @@ fn how_many_would_go(state: &State, host: &Host, instance: &Instance, most: usiz
             ports_beside(&load, host, instance).filter(|_| would_go_beside(&load, state, host, instance));
         let Some(ports) = ports else { return false };
         load.ports = ports;
-        load.add(instance);
+        load.add(&site_of(state, host), instance);
         true
     };
     (0..most).take_while(goes).count()
@@ -200,6 +216,7 @@ pub(super) fn would_all_go(state: &State, instance: &Instance) -> Option<bool> {
 fn would_go_beside(load: &Load, state: &State, host: &Host, instance: &Instance) -> bool {
     let (spec, inventory) = (instance.spec(), &host.inventory);
     let (cpu, memory) = needs(spec);
+    let cpu = counts(&site_of(state, host), spec.class, cpu);
     let is_vm = matches!(spec.tasks[0].driver, Driver::Vm(_));
     let tier = spec.place.require.first().map(|condition| condition.to_string());
     host.state == HostState::Ready
@@ -243,6 +260,7 @@ pub(super) struct Left {
     gpus: Vec<(Device, u32)>,
     cpu: u64,
     memory: u64,
+    site: SitePolicy,
 }
 
 pub(super) fn left(state: &State, host: &Host) -> Left {
@@ -252,24 +270,26 @@ pub(super) fn left(state: &State, host: &Host) -> Left {
     let mut gpus: Vec<_> = well.map(|(name, device)| (device.clone(), free(name.as_str()))).collect();
     gpus.sort_by_key(|(device, free)| (device.model.clone(), device.shared, *free));
     let memory = inventory.capacity.memory.0.saturating_sub(inventory.reserved.memory.0) - load.memory;
-    Left { gpus, cpu: inventory.capacity.cpu.0 - load.cpu, memory }
+    Left { gpus, cpu: inventory.capacity.cpu.0 - load.cpu, memory, site: site_of(state, host) }
 }
 
 /// What could be made of a host's GPUs, in millionths of one: for each request that some instance has, half of the parts large enough for it, and half
 /// of those for which there are processors. Requests count by how many instances have them, and as many that wait for them or one, rounded down to a power
 /// of two.
 pub(super) fn prospects(mix_of: &State, left: &Left) -> i128 {
-    let mut mix: BTreeMap<(u64, u64, DeviceRequest), (u32, u32)> = BTreeMap::new();
+    let mut mix: BTreeMap<(u64, u64, DeviceRequest, Class), (u32, u32)> = BTreeMap::new();
     for instance in mix_of.instances().values() {
         let (cpu, memory) = needs(instance.spec());
         for asked in &instance.spec().resources.devices {
-            let (placed, waiting) = mix.entry((cpu, memory, asked.clone())).or_default();
+            let key = (cpu, memory, asked.clone(), instance.spec().class);
+            let (placed, waiting) = mix.entry(key).or_default();
             *placed += u32::from(instance.takes().is_some());
             *waiting += u32::from(instance.is_pending());
         }
     }
     let (mut sum, mut weights) = (0, 0);
-    for ((cpu, memory, asked), (placed, waiting)) in mix {
+    for ((cpu, memory, asked, class), (placed, waiting)) in mix {
+        let cpu = counts(&left.site, class, cpu);
         let count = placed + waiting.min(placed.max(1));
         if count == 0 {
             continue;
@@ -300,8 +320,9 @@ pub(super) fn prospects(mix_of: &State, left: &Left) -> i128 {
 pub(super) fn prospects_lost(mix_of: &State, state: &State, host: &Host, instance: &Instance) -> i64 {
     let before = left(state, host);
     let (cpu, memory) = needs(instance.spec());
-    let after =
-        |gpus| prospects(mix_of, &Left { gpus, cpu: before.cpu - cpu, memory: before.memory - memory });
+    let cpu = before.cpu - counts(&before.site, instance.spec().class, cpu);
+    let memory = before.memory - memory;
+    let after = |gpus| prospects(mix_of, &Left { gpus, cpu, memory, site: before.site });
     let best = match instance.spec().resources.devices.first() {
         None => after(before.gpus.clone()),
         Some(asked) => {
@@ -320,17 +341,23 @@ pub(super) fn prospects_lost(mix_of: &State, state: &State, host: &Host, instanc
     i64::try_from(prospects(mix_of, &before) - best).unwrap()
 }
 
-/// What a fitting host is worth, in millionths: how full the larger of what is left of its processor and its memory leaves it, the wish, and ten times
-/// the GPUs that are lost.
+/// What a fitting host is worth, in millionths: how full the larger of what is left of its processor and its memory leaves it, or where its site spreads how empty
+/// the smaller, the wish, ten times the GPUs that are lost, and a thousand for each unit of what its site costs.
 fn worth(mix_of: &State, state: &State, host: &Host, instance: &Instance) -> i64 {
     let (load, inventory, (cpu, memory)) = (load(state, host), &host.inventory, needs(instance.spec()));
     let whole =
         [inventory.capacity.cpu.0, inventory.capacity.memory.0.saturating_sub(inventory.reserved.memory.0)];
+    let site = site_of(state, host);
+    let cpu = counts(&site, instance.spec().class, cpu);
     let left = [whole[0] - load.cpu - cpu, whole[1] - load.memory - memory];
     let share =
         |i: usize| if whole[i] == 0 { 0 } else { i128::from(left[i]) * 1_000_000 / i128::from(whole[i]) };
     let wish = instance.spec().place.prefer.first().filter(|_| inventory.labels["tier"] == "1");
-    1_000_000 - share(0).max(share(1)) as i64 + wish.map_or(0, |wish| i64::from(wish.weight) * 10_000)
+    let fit = match site.packing {
+        Packing::Pack => 1_000_000 - share(0).max(share(1)) as i64,
+        Packing::Spread => share(0).min(share(1)) as i64,
+    };
+    fit - i64::from(site.cost) * 1_000 + wish.map_or(0, |wish| i64::from(wish.weight) * 10_000)
         - prospects_lost(mix_of, state, host, instance) * 10
 }
 
@@ -358,16 +385,21 @@ pub(super) fn rank(
     (crowd, Reverse(worth(mix_of, state, host, instance)), host.id.0)
 }
 
-/// What it costs that these make way: the highest priority, how many beyond what their workloads may miss, how many, and the sum of their priorities.
-pub(super) fn cost_by_force<'i>(
-    state: &State,
-    victims: impl Iterator<Item = &'i Instance>,
-) -> (u32, u32, u32, u32) {
-    let (mut highest, mut count, mut sum) = (0, 0, 0);
+/// Whether any of them is not spare, the highest priority among those that are not, or else among all, how many beyond what their workloads may miss, how many,
+/// and the sum of their priorities.
+pub(super) type Forced = (bool, u32, u32, u32, u32);
+
+/// What it costs that these make way.
+pub(super) fn cost_by_force<'i>(state: &State, victims: impl Iterator<Item = &'i Instance>) -> Forced {
+    let (mut of_spare, mut of_others, mut count, mut sum) = (0, None, 0, 0);
     let mut of: BTreeMap<String, (u32, u32)> = BTreeMap::new();
     for victim in victims {
         let priority = victim.spec().priority;
-        (highest, count, sum) = (highest.max(priority), count + 1, sum + priority);
+        (count, sum) = (count + 1, sum + priority);
+        match victim.spec().class {
+            Class::Spare => of_spare = of_spare.max(priority),
+            Class::Guaranteed | Class::Standard => of_others = of_others.max(Some(priority)),
+        }
         let missing =
             state.instances_of(victim.workload()).filter(|other| other.placed.is_none()).count() as u32;
         let may_miss = victim.spec().update.max_unavailable.saturating_sub(missing);
@@ -375,15 +407,11 @@ pub(super) fn cost_by_force<'i>(
         *gone += 1;
     }
     let beyond = of.values().map(|(gone, may_miss)| gone.saturating_sub(*may_miss)).sum();
-    (highest, beyond, count, sum)
+    (of_others.is_some(), of_others.unwrap_or(of_spare), beyond, count, sum)
 }
 
 /// The least that it costs to make room on a host, by a look at every choice.
-pub(super) fn cheapest_by_force(
-    state: &State,
-    host: &Host,
-    instance: &Instance,
-) -> Option<(u32, u32, u32, u32)> {
+pub(super) fn cheapest_by_force(state: &State, host: &Host, instance: &Instance) -> Option<Forced> {
     let own = &instance.workload().borough;
     let is_guaranteed = allowances::would_be_guaranteed(state, instance);
     let is_less_urgent = |other: &&Arc<Instance>| {

@@ -11,7 +11,9 @@ use super::{
         cheapest_by_force, check_loads, cost_by_force, gang_of, left, prospects, prospects_lost, rank,
         would_all_go, would_go,
     },
-    random::{RandomWorkload, estate_of, random_boroughs, random_host, random_workload, wanted},
+    random::{
+        RandomWorkload, estate_of, random_boroughs, random_host, random_sites, random_workload, wanted,
+    },
 };
 use crate::{
     placement::explain,
@@ -71,9 +73,10 @@ proptest! {
         hosts in prop::collection::vec(random_host(), 0..7),
         workloads in prop::collection::vec(random_workload(), 1..7),
         boroughs in random_boroughs(),
+        sites in random_sites(),
         limit in 1usize..40,
     ) {
-        let mut estate = estate_of(&hosts, &workloads, &boroughs);
+        let mut estate = estate_of(&hosts, &workloads, &boroughs, &sites);
         check_order(&estate.state, &pass(&estate.state, 0, Limits { placements: limit }));
         estate.raise_level();
         let again = pass(&estate.state, 0, Limits { placements: limit });
@@ -82,7 +85,7 @@ proptest! {
         check_gangs(&estate.state, &plan);
         // One by one, as apply does, every placement is let in by the one rule: in an estate in which gangs are none.
         let loose: Vec<_> = workloads.iter().cloned().map(RandomWorkload::loose).collect();
-        let mut loose = estate_of(&hosts, &loose, &boroughs);
+        let mut loose = estate_of(&hosts, &loose, &boroughs, &sites);
         loose.raise_level();
         let mut state = loose.state;
         for placement in &plan.placements {
@@ -152,8 +155,9 @@ proptest! {
     fn the_rule_agrees_with_the_naive_judge_on_every_host(
         hosts in prop::collection::vec(random_host(), 1..7),
         workloads in prop::collection::vec(random_workload(), 1..7),
+        sites in random_sites(),
     ) {
-        let mut estate = estate_of(&hosts, &workloads, &[]);
+        let mut estate = estate_of(&hosts, &workloads, &[], &sites);
         estate.pass(8);
         let mut checked = BTreeMap::new();
         for instance in estate.state.pending() {
@@ -176,10 +180,11 @@ proptest! {
         urgent in random_workload(),
         priority in 1u32..4,
         boroughs in random_boroughs(),
+        sites in random_sites(),
     ) {
         // What a quota keeps makes nobody go; that is for another test.
         let boroughs: Vec<_> = boroughs.into_iter().map(|of| of.map(RandomAllowance::without_quota)).collect();
-        let mut estate = estate_of(&hosts, &workloads, &boroughs);
+        let mut estate = estate_of(&hosts, &workloads, &boroughs, &sites);
         while estate.pass(40).more {}
         estate.raise_level();
         let urgent = urgent.alone(priority);

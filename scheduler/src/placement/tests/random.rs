@@ -8,13 +8,14 @@ use supercloud_proto::{
     device::{Device, DeviceRequest, Share},
     host::{HostState, PortRange},
     name::{PortName, RackName, SiteName, WorkloadName},
-    spec::{Driver, DriverKind, Port, Prefer, Protocol, SpreadOver, WorkloadSpec},
+    spec::{Class, Driver, DriverKind, Port, Prefer, Protocol, SpreadOver, WorkloadSpec},
 };
 
 use super::{
     allowances::{self, RandomAllowance, random_allowance},
     estate::{Estate, inventory, spec, vm},
 };
+use crate::state::{Packing, SiteChange};
 
 pub(super) const MIB: u64 = 1 << 20;
 
@@ -57,6 +58,8 @@ pub(super) struct RandomWorkload {
     gpus: Option<(u32, u32, Option<u8>)>,
     /// A value of the taint, or any.
     tolerate: Option<Option<u8>>,
+    /// Which of [`CLASSES`].
+    class: usize,
     /// Another workload of the borough, if there is one of that number.
     apart: Option<u8>,
     together: Option<u8>,
@@ -95,10 +98,10 @@ prop_compose! {
         spread in 0u8..8,
         borough in 0u8..3,
         (tolerate, gang) in (prop::option::weighted(0.5, prop::option::of(0u8..2)), prop::bool::weighted(0.25)),
-        (apart, together) in (prop::option::weighted(0.3, 0u8..6), prop::option::weighted(0.2, 0u8..6)),
+        (apart, together, class) in (prop::option::weighted(0.3, 0u8..6), prop::option::weighted(0.2, 0u8..6), 0..CLASSES.len()),
         gpus in prop::option::weighted(0.4, (1u32..3, prop::sample::select(vec![300, 500, 700, 1_000]), prop::option::of(0u8..2))),
     ) -> RandomWorkload {
-        RandomWorkload { borough, count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, gpus, tolerate, apart, together, gang }
+        RandomWorkload { borough, count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, gpus, tolerate, class, apart, together, gang }
     }
 }
 
@@ -106,6 +109,41 @@ prop_compose! {
 pub(super) fn random_boroughs() -> impl Strategy<Value = Vec<Option<RandomAllowance>>> {
     prop::collection::vec(prop::option::of(random_allowance()), BOROUGHS.len())
 }
+
+/// What holds for the hosts of a site.
+#[derive(Debug, Clone)]
+pub(super) struct RandomSite {
+    percents: (u32, u32),
+    spread: bool,
+    cost: u32,
+}
+
+prop_compose! {
+    pub(super) fn random_site()(
+        percents in (prop::sample::select(vec![100, 130, 200, 333]), prop::sample::select(vec![100, 150, 1_000])),
+        spread in any::<bool>(), cost in prop_oneof![Just(0), 0u32..=1_000],
+    ) -> RandomSite {
+        RandomSite { percents, spread, cost }
+    }
+}
+
+/// What holds for the hosts of the sites; for some what is usual.
+pub(super) fn random_sites() -> impl Strategy<Value = Vec<Option<RandomSite>>> {
+    prop::collection::vec(prop::option::of(random_site()), 2)
+}
+
+pub(super) fn set_site(estate: &mut Estate, number: u8, random: &RandomSite) {
+    let change = SiteChange {
+        standard_cpu_percent: Some(random.percents.0),
+        spare_cpu_percent: Some(random.percents.1),
+        packing: Some(if random.spread { Packing::Spread } else { Packing::Pack }),
+        cost: Some(random.cost),
+    };
+    estate.site(&site(number), change);
+}
+
+/// Most are of the first.
+const CLASSES: [Class; 4] = [Class::Standard, Class::Standard, Class::Guaranteed, Class::Spare];
 
 /// Whose workloads are.
 pub(super) const BOROUGHS: [&str; 3] = ["camden", "barnet", "hackney"];
@@ -153,6 +191,7 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
     let mut wanted = spec(&format!("{}/{name}", BOROUGHS[usize::from(random.borough)]));
     wanted.count = random.count;
     wanted.priority = random.priority;
+    wanted.class = CLASSES[random.class];
     wanted.resources.cpu = MilliCpu(random.cpu);
     wanted.resources.memory = Bytes(random.mib * MIB);
     wanted.place.sites.extend(random.site.map(site));
@@ -204,8 +243,12 @@ pub(super) fn estate_of(
     hosts: &[RandomHost],
     workloads: &[RandomWorkload],
     boroughs: &[Option<RandomAllowance>],
+    sites: &[Option<RandomSite>],
 ) -> Estate {
     let mut estate = Estate::default();
+    for (number, site) in (0..).zip(sites) {
+        site.iter().for_each(|site| set_site(&mut estate, number, site));
+    }
     for (number, allowance) in (0..).zip(boroughs) {
         allowance.iter().for_each(|allowance| allowances::allow(&mut estate, number, allowance));
     }

@@ -47,6 +47,7 @@ impl Step<'_> {
         let id = host.id;
         self.state.derived.add_host(&host);
         self.state.hosts.insert(id, Arc::new(host));
+        self.state.follow_policy(id);
         let (state, reason) = verdict_of(inventory);
         self.judge(&HostVerdict { host: id, state, reason });
         Ok(Done::Registered(id))

@@ -14,7 +14,7 @@ const MANY_BYTES: usize = 16 << 10;
 const MANY_INSTANCES: u32 = 1_000;
 
 /// Numbers in `log.proto` of the commands that change all that is on some host.
-const ABOUT_HOSTS: [u64; 3] = [15, 16, 18];
+const ABOUT_HOSTS: [u64; 4] = [15, 16, 18, 30];
 /// And of those that change a count.
 const ABOUT_COUNTS: [u64; 3] = [12, 13, 14];
 /// Lowest number of a command.
@@ -61,7 +61,7 @@ mod tests {
     use supercloud_proto::{name::HostName, spec::WorkloadSpec};
 
     use super::*;
-    use crate::state::{BoroughChange, Command, Entry, tests::world::service};
+    use crate::state::{BoroughChange, Command, Entry, SiteChange, tests::world::service};
 
     fn entry(command: Command) -> Vec<u8> {
         let entry = Entry {
@@ -100,6 +100,8 @@ mod tests {
     fn what_is_about_hosts_is_long_and_the_rest_as_long_as_it_is_large() {
         let state = State::default();
         assert!(is_long(&state, &entry(Command::JudgeHosts(Vec::new()))));
+        let change = SiteChange::default();
+        assert!(is_long(&state, &entry(Command::SetSite { name: "slough".parse().unwrap(), change })));
         assert!(is_long(&state, &entry(Command::RemoveHost { name: HostName::new("h1").unwrap() })));
         let borough =
             |title: String| Command::CreateBorough { name: BoroughName::new("camden").unwrap(), title };

@@ -15,7 +15,7 @@ use crate::state::{
     model::Grant,
 };
 
-use super::boroughs;
+use super::{boroughs, sites};
 
 type Stored = stored::entry::Command;
 
@@ -70,6 +70,10 @@ fn command(command: &Command) -> Stored {
         Command::SetBorough { name, change } => Stored::SetBorough(stored::SetBorough {
             name: name.into(),
             change: Some(boroughs::change_message(change)),
+        }),
+        Command::SetSite { name, change } => Stored::SetSite(stored::SetSite {
+            name: name.into(),
+            change: Some(sites::change_message(*change)),
         }),
         Command::ApplyWorkload { spec, expect_revision } => Stored::ApplyWorkload(stored::ApplyWorkload {
             spec: Some(spec.as_ref().into()),
@@ -250,6 +254,10 @@ fn parse(command: Stored) -> Result<Command, Problems> {
         Stored::SetBorough(m) => {
             let change = m.change.ok_or_else(|| wrong("change", "a change", "none"))?;
             Command::SetBorough { name: parsed("name", &m.name)?, change: boroughs::parse_change(change) }
+        }
+        Stored::SetSite(m) => {
+            let change = m.change.ok_or_else(|| wrong("change", "a change", "none"))?;
+            Command::SetSite { name: parsed("name", &m.name)?, change: sites::parse_change(change)? }
         }
         Stored::ApplyWorkload(m) => {
             let spec = m.spec.ok_or_else(|| wrong("spec", "a spec", "none"))?;

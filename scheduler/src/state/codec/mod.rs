@@ -1,5 +1,5 @@
 //! The state's edge to what is stored and sent: entries and outcomes as bytes, records as messages, snapshots as streams of records.
-//! Generated types appear here and in `api`, nowhere else in the scheduler. Files: `entry`, `outcome`, `records`, `boroughs` (messages) · `wire`, `instances` (straight
+//! Generated types appear here and in `api`, nowhere else in the scheduler. Files: `entry`, `outcome`, `records`, `boroughs`, `sites` (messages) · `wire`, `instances` (straight
 //! to bytes) · `effort` (what applying an entry costs) · `snapshot`.
 
 use prost::Message;
@@ -11,6 +11,7 @@ mod entry;
 mod instances;
 mod outcome;
 mod records;
+mod sites;
 mod snapshot;
 mod wire;
 
@@ -18,6 +19,7 @@ pub use boroughs::{borough_message, parse_change as parse_borough_change, quota_
 pub use effort::is_long;
 pub use outcome::change_message;
 pub use records::{host_message, workload_message, workload_revision_message};
+pub use sites::{parse_change as parse_site_change, policy_message};
 pub use snapshot::RestoreError;
 
 use super::{

@@ -16,7 +16,7 @@ use supercloud_proto::{
 use super::{
     boroughs,
     entry::wrong,
-    instances, outcome, records,
+    instances, outcome, records, sites,
     wire::{Reading, Value, varint},
 };
 use crate::state::{
@@ -92,6 +92,9 @@ impl State {
         }))?;
         for borough in self.boroughs.values() {
             writer.record(Record::Borough(boroughs::borough_record(borough)))?;
+        }
+        for (name, policy) in &self.sites {
+            writer.record(Record::Site(sites::site_record(name, *policy)))?;
         }
         for workload in self.workloads.values() {
             writer.record(Record::Workload(records::whole_workload_message(workload)))?;
@@ -171,6 +174,10 @@ impl State {
                 let borough = boroughs::parse_borough(message)?;
                 self.boroughs.insert(borough.name.clone(), Arc::new(borough));
             }
+            Record::Site(record) => {
+                let (name, policy) = sites::parse_site(record)?;
+                self.sites.insert(name, policy);
+            }
             Record::Workload(message) => {
                 let workload = records::parse_workload(message)?;
                 self.workloads.insert(workload.key.clone(), Arc::new(workload));
@@ -179,8 +186,10 @@ impl State {
                 let orders_index = message.orders_index;
                 let host = records::parse_host(message)?;
                 self.derived.add_host(&host);
-                self.orders.insert(host.id, orders_index);
-                self.hosts.insert(host.id, Arc::new(host));
+                let id = host.id;
+                self.orders.insert(id, orders_index);
+                self.hosts.insert(id, Arc::new(host));
+                self.follow_policy(id);
             }
             Record::Token(message) => {
                 let token = records::parse_token(message)?;

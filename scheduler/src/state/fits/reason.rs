@@ -1,7 +1,7 @@
 //! Why a host is refused, as data and in words. Explanations group reasons by what they have in common over many hosts; that is why a reason keeps
 //! its amounts and names apart instead of being text.
 
-use std::fmt;
+use std::{cmp::Ordering, fmt};
 
 use supercloud_proto::{
     amount::{Bytes, MilliCpu},
@@ -75,10 +75,10 @@ pub enum Reason {
     Short {
         /// Of what.
         what: Amount,
-        /// What it takes, with its overhead.
+        /// What it takes there, with its overhead.
         needed: u64,
-        /// How much of that is overhead.
-        overhead: u64,
+        /// What was asked for.
+        asked: u64,
         /// What is free.
         free: u64,
     },
@@ -194,8 +194,8 @@ impl Reason {
     /// A common reason in words, for hosts of which none has more than this free.
     pub fn with_at_most(&self, free: u64) -> String {
         match self {
-            Self::Short { what, needed, overhead, .. } => {
-                let (need, free) = (what.need(*needed, *overhead), what.text(free));
+            Self::Short { what, needed, asked, .. } => {
+                let (need, free) = (what.need(*needed, *asked), what.text(free));
                 format!("{}: needs {need}, at most {free} free", what.as_str())
             }
             Self::FewPorts { protocol, needed, .. } => {
@@ -234,12 +234,13 @@ impl Amount {
         }
     }
 
-    /// What is needed, as the spec has it and with what running it adds.
-    fn need(self, needed: u64, overhead: u64) -> String {
-        let asked = self.exact(needed.saturating_sub(overhead));
-        match overhead {
-            0 => asked,
-            _ => format!("{asked} + {} overhead", self.exact(overhead)),
+    /// What is needed, as the spec has it, with what running it adds, or with what it counts as where the site gives away more than there is.
+    fn need(self, needed: u64, asked: u64) -> String {
+        let text = self.exact(asked);
+        match needed.cmp(&asked) {
+            Ordering::Equal => text,
+            Ordering::Greater => format!("{text} + {} overhead", self.exact(needed - asked)),
+            Ordering::Less => format!("{text} (which counts as {})", self.exact(needed)),
         }
     }
 }
@@ -282,8 +283,8 @@ impl fmt::Display for Reason {
                 Found::Nothing => write!(f, "needs {condition}, is not set"),
                 Found::Various => write!(f, "needs {condition}"),
             },
-            Self::Short { what, needed, overhead, free } => {
-                let (need, free) = (what.need(*needed, *overhead), what.text(*free));
+            Self::Short { what, needed, asked, free } => {
+                let (need, free) = (what.need(*needed, *asked), what.text(*free));
                 write!(f, "{}: needs {need}, {free} free", what.as_str())
             }
             Self::FewPorts { protocol, needed, free } => {

@@ -78,14 +78,15 @@ impl Background {
     }
 }
 
-/// Where an instance is and what it takes there.
+/// Where an instance is and what it was given.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Placed {
     /// Its host.
     pub host: HostId,
     /// Host ports, in the order of [`WorkloadSpec::ports`].
     pub ports: Ports,
-    /// What it takes there, with a VM's overhead, as decided when it was placed.
+    /// What it asked for, with a VM's overhead, as decided when it was placed: what its borough is charged. What of it counts on the host follows
+    /// from the policy of the host's site.
     pub taken: Amounts,
 }
 

@@ -2,45 +2,67 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use supercloud_proto::instance::{Desired, InstanceState};
+use supercloud_proto::{
+    instance::{Desired, InstanceState},
+    spec::Class,
+};
 
-use crate::state::{Derived, State};
+use crate::state::{Derived, Host, State};
 
 /// Panics with a reason where the state is not as it must be.
 pub(super) fn check(state: &State) {
-    no_host_bears_too_much(state);
+    what_is_used_adds_up(state);
+    if state.sites().is_empty() {
+        state.hosts().values().for_each(|host| bears(state, host));
+    }
     every_slot_once(state);
     what_is_derived_follows(state);
     nothing_dangles(state);
 }
 
-/// I4: what is given away of a host is at most what it has, and no port is given away twice.
-fn no_host_bears_too_much(state: &State) {
-    let mut sums: BTreeMap<u32, (u64, u64, u64)> = BTreeMap::new();
-    let mut ports = BTreeSet::new();
-    for instance in state.instances().values() {
-        let Some(placed) = &instance.placed else { continue };
-        let over = [InstanceState::Stopped, InstanceState::Completed, InstanceState::Failed];
-        if over.contains(&instance.state) {
-            continue;
-        }
-        let sum = sums.entry(placed.host.0).or_default();
-        sum.0 += placed.taken.cpu.0;
+/// What the instances on a host that are not over count as there: processor, memory and disk.
+fn counted(state: &State, host: &Host) -> (u64, u64, u64) {
+    let over = [InstanceState::Stopped, InstanceState::Completed, InstanceState::Failed];
+    let site = state.sites().get(&host.inventory.site);
+    let percent = |class: Class| match (class, site) {
+        (Class::Guaranteed, _) | (_, None) => 100,
+        (Class::Standard, Some(site)) => u64::from(site.standard_cpu_percent),
+        (Class::Spare, Some(site)) => u64::from(site.spare_cpu_percent),
+    };
+    let mut sum = (0, 0, 0);
+    for instance in state.instances().values().filter(|instance| !over.contains(&instance.state)) {
+        let Some(placed) = instance.placed.as_ref().filter(|placed| placed.host == host.id) else { continue };
+        let (hundredfold, percent) = (placed.taken.cpu.0 * 100, percent(instance.spec().class));
+        sum.0 += hundredfold / percent + u64::from(hundredfold % percent > 0);
         sum.1 += placed.taken.memory.0;
         sum.2 += placed.taken.disk.0;
+    }
+    sum
+}
+
+/// I4: what is given away of a host is at most what it has, by its site's policy. Always true where there are none; else whenever something has just been placed
+/// there: a policy that is tightened stops nothing.
+pub(super) fn bears(state: &State, host: &Host) {
+    let (cpu, memory, disk) = counted(state, host);
+    let (has, kept) = (host.inventory.capacity, host.inventory.reserved);
+    assert!(cpu + kept.cpu.0 <= has.cpu.0, "cpu of {}", host.name);
+    assert!(memory + kept.memory.0 <= has.memory.0, "memory of {}", host.name);
+    assert!(disk + kept.disk.0 <= has.disk.0, "disk of {}", host.name);
+}
+
+/// What is used adds up, and no port is given away twice.
+fn what_is_used_adds_up(state: &State) {
+    let over = [InstanceState::Stopped, InstanceState::Completed, InstanceState::Failed];
+    let mut ports = BTreeSet::new();
+    for instance in state.instances().values().filter(|instance| !over.contains(&instance.state)) {
+        let Some(placed) = &instance.placed else { continue };
         for port in &placed.ports {
             assert!(ports.insert((placed.host, *port)), "port {port} of host {} twice", placed.host);
         }
     }
     for host in state.hosts().values() {
-        let has = host.inventory.capacity;
-        let kept = host.inventory.reserved;
-        let (cpu, memory, disk) = sums.get(&host.id.0).copied().unwrap_or_default();
-        assert!(cpu + kept.cpu.0 <= has.cpu.0, "cpu of {}", host.name);
-        assert!(memory + kept.memory.0 <= has.memory.0, "memory of {}", host.name);
-        assert!(disk + kept.disk.0 <= has.disk.0, "disk of {}", host.name);
         let used = state.used(host.id).taken;
-        assert_eq!((used.cpu.0, used.memory.0, used.disk.0), (cpu, memory, disk), "what is used adds up");
+        assert_eq!((used.cpu.0, used.memory.0, used.disk.0), counted(state, host), "what is used adds up");
     }
 }
 
@@ -77,6 +99,7 @@ fn what_is_derived_follows(state: &State) {
     let mut fresh = Derived::default();
     for host in state.hosts().values() {
         fresh.add_host(host);
+        fresh.set_policy(host.id, state.policy_of(&host.inventory.site), &[]);
     }
     for instance in state.instances().values() {
         fresh.add(instance);

@@ -4,4 +4,5 @@ mod boroughs;
 mod cases;
 mod checker;
 mod properties;
+mod sites;
 pub mod world;

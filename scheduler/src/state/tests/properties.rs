@@ -6,15 +6,15 @@ use supercloud_proto::{
     host::HostState,
     id::{HostId, InstanceId},
     instance::InstanceState,
-    spec::WorkloadKind,
+    spec::{Class, WorkloadKind},
 };
 
 use super::{
-    checker::{check, check_quotas},
+    checker::{bears, check, check_quotas},
     world::{World, inventory, key, service, web},
 };
 use crate::state::{
-    BoroughChange, Command, Entry, HostVerdict, State,
+    BoroughChange, Command, Entry, HostVerdict, Packing, SiteChange, State,
     codec::{DecodeError, RestoreError},
     level::{FIRST, KNOWN},
 };
@@ -33,12 +33,13 @@ enum Step {
     Replace { nth: usize },
     Report { nth: usize, state: usize, restarts: u32, from: Option<u8> },
     Allow { cpu: Option<u64>, weight: u32 },
+    Site { host: u8, percents: (u32, u32), cost: u32 },
     Wait { millis: u64 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0..3u8, 0..5u32, 0..6u8).prop_map(|(workload, count, variant)| Step::Apply { workload, count, variant }),
+        3 => (0..3u8, 0..5u32, 0..8u8).prop_map(|(workload, count, variant)| Step::Apply { workload, count, variant }),
         1 => (0..3u8, 0..6u32).prop_map(|(workload, count)| Step::Scale { workload, count }),
         1 => (0..3u8, any::<bool>()).prop_map(|(workload, purge)| Step::Stop { workload, purge }),
         2 => (0..3u8).prop_map(|host| Step::Register { host }),
@@ -50,6 +51,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (any::<usize>(), 0..InstanceState::ALL.len(), 0..3u32, proptest::option::weighted(0.1, 0..3u8))
             .prop_map(|(nth, state, restarts, from)| Step::Report { nth, state, restarts, from }),
         1 => (proptest::option::of(0..4_000u64), 1..4u32).prop_map(|(cpu, weight)| Step::Allow { cpu, weight }),
+        1 => (0..3u8, (100..300u32, 100..1_100u32), 0..2u32)
+            .prop_map(|(host, percents, cost)| Step::Site { host, percents, cost }),
         1 => (0..100_000u64).prop_map(|millis| Step::Wait { millis }),
     ]
 }
@@ -77,7 +80,10 @@ fn play(world: &mut World, step: &Step) {
                 spec.kind = WorkloadKind::Batch;
                 spec.place.distinct_hosts = true;
             }
-            spec.place.all_or_none = *variant == 5;
+            spec.place.all_or_none = *variant == 7;
+            if *variant == 5 || *variant == 6 {
+                spec.class = if *variant == 5 { Class::Spare } else { Class::Guaranteed };
+            }
             if *variant == 4 {
                 spec.place.apart = vec![format!("w{}", (workload + 1) % 3).parse().unwrap()];
             }
@@ -119,6 +125,7 @@ fn play(world: &mut World, step: &Step) {
                 let host = host_named(world, *host);
                 if world.place(id, host) || world.place_with_all(id, *n) {
                     check_quotas(&world.state);
+                    bears(&world.state, world.state.host(host).unwrap());
                 }
             }
         }
@@ -138,6 +145,17 @@ fn play(world: &mut World, step: &Step) {
             let quota_cpu = Some(cpu.map(MilliCpu));
             let change = BoroughChange { quota_cpu, weight: Some(*weight), ..BoroughChange::default() };
             world.apply(Command::SetBorough { name: "camden".parse().unwrap(), change });
+        }
+        Step::Site { host, percents: (standard, spare), cost } => {
+            let change = SiteChange {
+                standard_cpu_percent: Some(*standard),
+                spare_cpu_percent: Some(*spare),
+                packing: Some(if cost % 2 == 0 { Packing::Pack } else { Packing::Spread }),
+                cost: Some(*cost),
+            };
+            let name =
+                [format!("site-h{host}"), "site".to_owned()][usize::from(*spare % 2 == 0)].parse().unwrap();
+            world.apply(Command::SetSite { name, change });
         }
         Step::Wait { millis } => world.now += millis,
     }

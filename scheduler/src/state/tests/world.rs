@@ -9,8 +9,8 @@ use supercloud_proto::{
     instance::{Desired, InstanceReport, InstanceState, TaskStatus},
     name::WorkloadKey,
     spec::{
-        Container, Driver, DriverKind, Place, Port, Protocol, Resources, Restart, Task, Update, WorkloadKind,
-        WorkloadSpec,
+        Class, Container, Driver, DriverKind, Place, Port, Protocol, Resources, Restart, Task, Update,
+        WorkloadKind, WorkloadSpec,
     },
 };
 
@@ -61,6 +61,7 @@ pub fn service(name: &str, count: u32) -> WorkloadSpec {
         stop_grace: 10_000,
         exclusive: None,
         schedule: None,
+        class: Class::default(),
     }
 }
 

@@ -8,8 +8,8 @@ use supercloud_proto::{
     id::InstanceId,
     instance::{InstanceReport, InstanceState, TaskStatus},
     spec::{
-        Container, Driver, DriverKind, Place, Port, Protocol, Resources, Restart, Task, Update, WorkloadKind,
-        WorkloadSpec,
+        Class, Container, Driver, DriverKind, Place, Port, Protocol, Resources, Restart, Task, Update,
+        WorkloadKind, WorkloadSpec,
     },
 };
 use supercloud_scheduler::state::{Command, Entry, State};
@@ -86,6 +86,7 @@ pub(crate) fn spec(number: u32, count: u32) -> Outcome<WorkloadSpec> {
         stop_grace: 10_000,
         exclusive: None,
         schedule: None,
+        class: Class::default(),
     })
 }
 
