@@ -256,6 +256,15 @@ pub enum BoroughCommand {
 pub struct SetBoroughArgs {
     /// Its name
     pub name: String,
+    /// What changes.
+    #[command(flatten)]
+    pub change: BoroughChangeArgs,
+}
+
+/// What changes of a borough: at least one thing.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct BoroughChangeArgs {
     /// Name as people write it
     #[arg(long)]
     pub title: Option<String>,

@@ -74,13 +74,18 @@ fn what_cannot_be_is_refused_with_field_expectation_and_value() {
     assert_eq!(
         told,
         [
-            "guarantee.cpu: expected at most the quota of 1, found 1500m",
-            "weight: expected 1 to 1000, found 0"
+            "change.guarantee_cpu_millis: expected at most the quota of 1, found 1500m",
+            "change.weight: expected 1 to 1000, found 0"
         ]
     );
     assert_eq!(allowance(&world), Allowance::default());
     world.must(set(BoroughChange { guarantee_cpu: Some(MilliCpu(1_500)), ..BoroughChange::default() }));
-    assert!(matches!(world.refused(quota_cpu(1_499)), Rejection::Invalid(_)), "less than is guaranteed");
+    let too_small = world.refused(quota_cpu(1_499));
+    let Rejection::Invalid(problems) = too_small else { panic!("less than is guaranteed") };
+    assert_eq!(
+        problems[0].to_string(),
+        "change.quota_cpu_millis: expected at least the guarantee of 1500m, found 1499m"
+    );
     world.must(quota_cpu(1_500));
     let nowhere = Command::SetBorough { name: "nowhere".parse().unwrap(), change: BoroughChange::default() };
     assert_eq!(world.refused(nowhere), Rejection::NotFound("borough nowhere".to_owned()));
