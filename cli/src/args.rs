@@ -289,6 +289,9 @@ pub struct BoroughChangeArgs {
     /// How much it may have before it waits for others, 1 to 1000; 100 is usual
     #[arg(long)]
     pub weight: Option<u32>,
+    /// Highest priority with which its workloads may be applied, 0 to 100; 100 is usual
+    #[arg(long, value_name = "PRIORITY")]
+    pub max_priority: Option<u32>,
 }
 
 /// The most that is allowed of something; `None`, written `none`: there is no limit.

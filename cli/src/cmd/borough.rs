@@ -44,6 +44,9 @@ async fn set(session: &Session, format: Format, args: &SetBoroughArgs) -> Result
         .await?;
     let word = if answer.changed { "changed" } else { "unchanged" };
     let record = answer.borough.unwrap_or_default();
+    if record.above_max_priority > 0 {
+        output::say(&borough::above(&record));
+    }
     output::one(format, &borough::shown(&record), || format!("borough {} {word}", record.name))
 }
 
@@ -57,6 +60,7 @@ fn change(args: &BoroughChangeArgs) -> BoroughChange {
         guarantee_memory_bytes: args.guarantee_memory.map(|size| size.0),
         guarantee_disk_bytes: args.guarantee_disk.map(|size| size.0),
         weight: args.weight,
+        max_priority: args.max_priority,
     }
 }
 

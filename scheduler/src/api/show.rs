@@ -128,10 +128,12 @@ pub(super) fn boroughs(state: &State, sees: impl Fn(&BoroughName) -> bool) -> Ve
         .filter(|(name, _)| sees(name))
         .map(|(name, known)| (name.clone(), borough(state, known)))
         .collect();
-    for key in state.workloads().keys() {
+    for (key, workload) in state.workloads() {
         let Some(borough) = shown.get_mut(&key.borough) else { continue };
         borough.workloads += 1;
         borough.instances += state.count_of(key) as u32;
+        let is_above = !workload.stopped && borough.max_priority < Some(workload.current().spec.priority);
+        borough.above_max_priority += u32::from(is_above);
     }
     shown.into_values().collect()
 }

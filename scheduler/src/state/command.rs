@@ -347,7 +347,7 @@ pub enum Rejection {
     #[error("{0}")]
     Denied(String),
     /// Fields are wrong.
-    #[error("the request is not valid")]
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Invalid(Vec<Problem>),
 }
 

@@ -8,7 +8,7 @@
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
 //!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]
 //!         device=KIND[:count=][:share=][:models=A|B][:require=CONDITION]]
-//!     borough NAME [quota-cpu= quota-memory= quota-disk= (none: lifted) guarantee-cpu= guarantee-memory= guarantee-disk= weight=]
+//!     borough NAME [quota-cpu= quota-memory= quota-disk= (none: lifted) guarantee-cpu= guarantee-memory= guarantee-disk= weight= max-priority=]
 //!     scale BOROUGH/NAME COUNT      report BOROUGH/NAME SLOT STATE [REASON]      time SECONDS (moves the clock on)
 //!     level (raises the feature level to the highest)      gone BOROUGH/NAME SLOT (those of it that are to stop are gone)
 //!     pass [PLACEMENTS]      explain BOROUGH/NAME SLOT      explain-spec ...as workload...      plan ...as workload... [; ...]      hosts
@@ -202,7 +202,9 @@ fn planned(estate: &mut Estate, settings: &[&str]) -> String {
     }
     let plan = match plan::plan(&estate.state, &specs, estate.now) {
         Ok(plan) => plan,
-        Err(refused) => return format!("refused: {refused:?}\n"),
+        Err(refused) => {
+            return refused.iter().map(|refused| format!("refused: {refused}\n")).collect();
+        }
     };
     let mut out = String::new();
     for plan in plan.workloads {
@@ -341,6 +343,7 @@ fn borough_change_of(settings: &[&str]) -> BoroughChange {
             "guarantee-memory" => change.guarantee_memory = Some(amount(value)),
             "guarantee-disk" => change.guarantee_disk = Some(amount(value)),
             "weight" => change.weight = Some(amount(value)),
+            "max-priority" => change.max_priority = Some(amount(value)),
             _ => panic!("no such setting: {word}"),
         }
     }

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use supercloud_proto::{name::BoroughName, problem::Problem};
+use supercloud_proto::{name::BoroughName, problem::Problem, spec::MAX_PRIORITY};
 
 use super::Step;
 use crate::state::{
@@ -95,6 +95,10 @@ fn problems(allowance: &Allowance, change: &BoroughChange) -> Vec<Problem> {
             allowance.weight.to_string(),
         ));
     }
+    if allowance.max_priority > MAX_PRIORITY {
+        let expected = format!("0 to {MAX_PRIORITY}");
+        problems.push(Problem::new("change.max_priority", expected, allowance.max_priority.to_string()));
+    }
     problems
 }
 
@@ -116,5 +120,6 @@ fn facts(borough: &Borough) -> Vec<(String, String)> {
         facts.push((format!("guarantee.{}", what.as_str()), what.exact(guarantee)));
     }
     facts.push(("weight".to_owned(), borough.allowance.weight.to_string()));
+    facts.push(("max_priority".to_owned(), borough.allowance.max_priority.to_string()));
     facts
 }

@@ -10,13 +10,14 @@ use supercloud_proto::{
     id::{InstanceId, Revision},
     instance::Desired,
     name::WorkloadKey,
+    problem::Problem,
     spec::WorkloadSpec,
 };
 
 use super::Step;
 use crate::state::{
     command::{Change, Done, Rejection},
-    model::{EventKind, RevisionRecord, Subject, Workload},
+    model::{Borough, EventKind, RevisionRecord, Subject, Workload},
 };
 
 /// Revisions kept of a workload beside those that instances still run.
@@ -28,9 +29,9 @@ impl Step<'_> {
         spec: &WorkloadSpec,
         expect: Option<Revision>,
     ) -> Result<Done, Rejection> {
-        if !self.state.boroughs.contains_key(&spec.borough) {
-            return Err(Rejection::NotFound(format!("borough {}", spec.borough)));
-        }
+        let borough = self.state.boroughs.get(&spec.borough);
+        let borough = borough.ok_or_else(|| Rejection::NotFound(format!("borough {}", spec.borough)))?;
+        check_priority(borough, spec)?;
         let key = spec.key();
         let known = self.state.workloads.get(&key).cloned();
         let revision = known.as_ref().map_or(0, |workload| workload.current().revision);
@@ -209,6 +210,16 @@ impl Step<'_> {
             self.workload_event(EventKind::WorkloadPurged, key, "forgotten");
         }
     }
+}
+
+/// Whether operators let the workloads of a borough have the priority of a spec. Only what is applied is asked.
+fn check_priority(borough: &Borough, spec: &WorkloadSpec) -> Result<(), Rejection> {
+    let most = borough.allowance.max_priority;
+    if spec.priority <= most {
+        return Ok(());
+    }
+    let expected = format!("at most {most}, which is what operators let {} have", borough.name);
+    Err(Rejection::Invalid(vec![Problem::new("priority", expected, spec.priority.to_string())]))
 }
 
 /// How a spec differs from the present one.

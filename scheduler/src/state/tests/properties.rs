@@ -32,7 +32,7 @@ enum Step {
     Place { nth: usize, host: u8 },
     Replace { nth: usize },
     Report { nth: usize, state: usize, restarts: u32, from: Option<u8> },
-    Allow { cpu: Option<u64>, weight: u32 },
+    Allow { cpu: Option<u64>, weight: u32, priority: u32 },
     Wait { millis: u64 },
 }
 
@@ -49,7 +49,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(|nth| Step::Replace { nth }),
         8 => (any::<usize>(), 0..InstanceState::ALL.len(), 0..3u32, proptest::option::weighted(0.1, 0..3u8))
             .prop_map(|(nth, state, restarts, from)| Step::Report { nth, state, restarts, from }),
-        1 => (proptest::option::of(0..4_000u64), 1..4u32).prop_map(|(cpu, weight)| Step::Allow { cpu, weight }),
+        1 => (proptest::option::of(0..4_000u64), 1..4u32, proptest::sample::select(vec![49, 50, 100]))
+            .prop_map(|(cpu, weight, priority)| Step::Allow { cpu, weight, priority }),
         1 => (0..100_000u64).prop_map(|millis| Step::Wait { millis }),
     ]
 }
@@ -80,7 +81,10 @@ fn play(world: &mut World, step: &Step) {
             if *variant == 4 {
                 spec.place.apart = vec![format!("w{}", (workload + 1) % 3).parse().unwrap()];
             }
-            world.apply_spec(&spec);
+            let most = world.state.allowance_of(&spec.borough).max_priority;
+            let is_let_in = spec.priority <= most;
+            let applied = world.apply(Command::ApplyWorkload { spec: Box::new(spec), expect_revision: None });
+            assert_eq!(applied.outcome.result.is_ok(), is_let_in, "a highest priority of {most}");
         }
         Step::Scale { workload, count } => {
             world.apply(Command::ScaleWorkload { key: key(&format!("w{workload}")), count: *count });
@@ -133,9 +137,10 @@ fn play(world: &mut World, step: &Step) {
                 world.report_from(host.unwrap_or(HostId(1)), id, InstanceState::ALL[*state], *restarts);
             }
         }
-        Step::Allow { cpu, weight } => {
+        Step::Allow { cpu, weight, priority } => {
             let quota_cpu = Some(cpu.map(MilliCpu));
-            let change = BoroughChange { quota_cpu, weight: Some(*weight), ..BoroughChange::default() };
+            let (weight, max_priority) = (Some(*weight), Some(*priority));
+            let change = BoroughChange { quota_cpu, weight, max_priority, ..BoroughChange::default() };
             world.apply(Command::SetBorough { name: "camden".parse().unwrap(), change });
         }
         Step::Wait { millis } => world.now += millis,
