@@ -292,6 +292,9 @@ pub struct BoroughChangeArgs {
     /// Highest priority with which its workloads may be applied, 0 to 100; 100 is usual
     #[arg(long, value_name = "PRIORITY")]
     pub max_priority: Option<u32>,
+    /// Most hosts that it may keep to itself with private work; 0, which is usual: none
+    #[arg(long, value_name = "HOSTS")]
+    pub private_hosts: Option<u32>,
 }
 
 /// The most that is allowed of something; `None`, written `none`: there is no limit.

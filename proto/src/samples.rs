@@ -151,8 +151,8 @@ fn place() -> impl Strategy<Value = Place> {
     let spread = prop::sample::select(SpreadOver::ALL.to_vec());
     let rules = (vec(label(), 0..3), vec(condition(), 0..3), vec(prefer, 0..2), vec(spread, 0..3));
     let others = (vec(label(), 0..3), vec(label(), 0..2));
-    (rules, any::<bool>(), vec(toleration(), 0..3), others).prop_map(
-        |((sites, require, prefer, spread), distinct_hosts, tolerate, (apart, together))| Place {
+    (rules, any::<(bool, bool)>(), vec(toleration(), 0..3), others).prop_map(
+        |((sites, require, prefer, spread), (distinct_hosts, private), tolerate, (apart, together))| Place {
             sites,
             require,
             prefer,
@@ -161,6 +161,7 @@ fn place() -> impl Strategy<Value = Place> {
             tolerate,
             apart,
             together,
+            private,
         },
     )
 }

@@ -61,6 +61,7 @@ fn change(args: &BoroughChangeArgs) -> BoroughChange {
         guarantee_disk_bytes: args.guarantee_disk.map(|size| size.0),
         weight: args.weight,
         max_priority: args.max_priority,
+        private_hosts: args.private_hosts,
     }
 }
 

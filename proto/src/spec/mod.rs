@@ -371,6 +371,8 @@ pub struct Place {
     pub apart: Vec<WorkloadName>,
     /// Workloads of the borough of each of which an instance must be on the host when one of this comes there.
     pub together: Vec<WorkloadName>,
+    /// Whether no instance of another borough may be on the same host, whichever of them comes first.
+    pub private: bool,
 }
 
 /// A wish.

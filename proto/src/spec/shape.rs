@@ -331,6 +331,7 @@ pub(super) static PLACE: Shape = shape(
             Form::List(&Form::Name),
             "Workloads of the borough of each of which an instance must be on the host already.",
         ),
+        may("private", Form::Flag, "Whether no instance of another borough may be on the same host."),
     ],
 );
 

@@ -176,6 +176,7 @@ fn place(place: &Place) -> Fields {
         .list("tolerate", &place.tolerate, |toleration| toleration.to_string().into())
         .list("apart", &place.apart, |workload| workload.as_str().into())
         .list("together", &place.together, |workload| workload.as_str().into())
+        .flag("private", place.private)
 }
 
 fn health(health: &Health) -> Value {

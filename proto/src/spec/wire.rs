@@ -178,6 +178,7 @@ impl From<Place> for v1::PlaceSpec {
             tolerate: place.tolerate.iter().map(ToString::to_string).collect(),
             apart: place.apart.into_iter().map(Into::into).collect(),
             together: place.together.into_iter().map(Into::into).collect(),
+            private: place.private,
         }
     }
 }
@@ -207,6 +208,7 @@ impl TryFrom<v1::PlaceSpec> for Place {
                 tolerate: tolerate?,
                 apart: apart?,
                 together: together?,
+                private: message.private,
             })
         };
         let whole = whole();

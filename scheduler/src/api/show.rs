@@ -145,6 +145,7 @@ fn borough(state: &State, borough: &Borough) -> v1::Borough {
         used_cpu_millis: used.cpu.0,
         used_memory_bytes: used.memory.0,
         used_disk_bytes: used.disk.0,
+        used_private_hosts: state.kept_hosts(&borough.name),
         ..codec::borough_message(borough)
     }
 }

@@ -8,13 +8,14 @@
 //! vacant, the ledger is made anew.
 
 use std::{
-    collections::{BTreeMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
 use supercloud_proto::{
     amount::Amounts,
     id::{HostId, InstanceId},
+    name::BoroughName,
 };
 
 use super::{
@@ -55,6 +56,10 @@ pub(super) struct Ledger {
     given: Vec<Slot>,
     /// Slots in which room is kept, with the highest rank for which.
     kept: BTreeMap<Slot, u32>,
+    /// Slots that a borough keeps to itself, with whose private instances are there.
+    private: BTreeMap<Slot, BoroughName>,
+    /// Hosts that boroughs began to keep to themselves in this pass.
+    claimed: BTreeMap<BoroughName, BTreeSet<HostId>>,
     /// Instances that are to make way, of which the state does not know.
     doomed: HashSet<InstanceId>,
 }
@@ -107,7 +112,8 @@ fn gave_back(before: &HostUse, now: &HostUse) -> bool {
         && before.devices.is_within(&now.devices)
         && before.instances.is_within(&now.instances)
         && now.leaving <= before.leaving
-        && before.awaited.is_within(&now.awaited);
+        && before.awaited.is_within(&now.awaited)
+        && (before.private.is_none() || now.private.is_some());
     !only_more
 }
 
@@ -128,8 +134,11 @@ impl Ledger {
         let (changes, given) = (Vec::new(), Vec::new());
         let outlook = Outlook::of(state);
         let kept = |(slot, seat): (Slot, &Seat)| Some((slot, most_urgent(&seat.used)?));
+        let private = |(slot, seat): (Slot, &Seat)| Some((slot, seat.used.private.as_ref()?.0.clone()));
         Self {
             kept: seats.iter().enumerate().filter_map(kept).collect(),
+            private: seats.iter().enumerate().filter_map(private).collect(),
+            claimed: BTreeMap::new(),
             doomed: HashSet::new(),
             state: state.clone(),
             outlook,
@@ -163,6 +172,11 @@ impl Ledger {
         stale.sort_unstable();
         stale.dedup();
         improved.extend(stale.into_iter().filter(|slot| self.refresh(*slot)));
+        for host in state.kept_since(&known) {
+            let Some(slot) = self.slot(host) else { continue };
+            self.changes.push(Change { slot, is_of_record: false });
+            improved.push(slot);
+        }
         if self.vacant > MIN_VACANT.max(self.seats.len() / 2) || self.outlook.is_overgrown() {
             return self.begin_anew();
         }
@@ -195,6 +209,7 @@ impl Ledger {
     /// Lets go of all of the state but what a later one is compared with.
     pub(super) fn rest(&mut self) {
         self.doomed.clear();
+        self.claimed.clear();
         self.state = self.state.only_compared();
     }
 
@@ -207,6 +222,15 @@ impl Ledger {
             self.largest = self.largest.most(seat.allocatable);
             self.seats.push(seat);
             self.note_kept(self.seats.len() - 1);
+            self.note_private(self.seats.len() - 1);
+        }
+    }
+
+    /// Notes who keeps a slot to itself.
+    fn note_private(&mut self, slot: Slot) {
+        match &self.seats[slot].used.private {
+            Some((borough, _)) => drop(self.private.insert(slot, borough.clone())),
+            None => drop(self.private.remove(&slot)),
         }
     }
 
@@ -222,6 +246,7 @@ impl Ledger {
     fn refresh(&mut self, slot: Slot) -> bool {
         let may_fit = self.refresh_seat(slot);
         self.note_kept(slot);
+        self.note_private(slot);
         may_fit
     }
 
@@ -299,6 +324,45 @@ impl Ledger {
         Candidate { state: &self.state, host, allocatable: seat.allocatable, used, known: Known::default() }
     }
 
+    /// The same for whom is asked: whether its borough may keep the host to itself is as of now.
+    pub(super) fn candidate_for(&self, slot: Slot, request: &Request<'_>) -> Candidate<'_> {
+        let mut candidate = self.candidate(slot);
+        if request.spec.place.private {
+            let borough = &request.key.borough;
+            candidate.known.may_keep = Some(self.has_claimed(slot, borough) || self.may_keep(borough));
+        }
+        candidate
+    }
+
+    /// Whether a borough may keep one more host to itself, with those that it began to keep in this pass.
+    pub(super) fn may_keep(&self, borough: &BoroughName) -> bool {
+        let claimed = self.claimed.get(borough).map_or(0, BTreeSet::len) as u32;
+        self.state.kept_hosts(borough) + claimed < self.state.allowance_of(borough).private_hosts
+    }
+
+    /// Whether a borough began to keep a host to itself in this pass.
+    pub(super) fn has_claimed(&self, slot: Slot, borough: &BoroughName) -> bool {
+        self.claimed.get(borough).is_some_and(|hosts| hosts.contains(&self.seats[slot].id))
+    }
+
+    /// How many hosts boroughs began to keep to themselves in this pass.
+    pub(super) fn claimed(&self) -> impl Iterator<Item = (&BoroughName, u32)> {
+        self.claimed.iter().map(|(borough, hosts)| (borough, hosts.len() as u32))
+    }
+
+    /// Slots that are kept to a borough, with the borough.
+    pub(super) fn private(&self) -> &BTreeMap<Slot, BoroughName> {
+        &self.private
+    }
+
+    /// Counts a host that a borough keeps to itself for something private.
+    fn claim(&mut self, slot: Slot, borough: &BoroughName) {
+        let host = self.seats[slot].id;
+        if !self.state.keeps(borough, host) {
+            self.claimed.entry(borough.clone()).or_default().insert(host);
+        }
+    }
+
     /// Where the host in a slot stands.
     pub(super) fn whereabouts(&self, slot: Slot) -> Whereabouts {
         self.seats[slot].whereabouts
@@ -311,6 +375,10 @@ impl Ledger {
         for (of, device) in request.spec.resources.each_device().zip(&placement.devices) {
             used.devices.give(device, of.share);
         }
+        if request.spec.place.private {
+            self.note_private(slot);
+            self.claim(slot, &request.key.borough);
+        }
         self.note_given(slot);
     }
 
@@ -319,6 +387,7 @@ impl Ledger {
         let Some(placed) = &instance.placed else { return };
         let Some(slot) = self.slot(placed.host) else { return };
         Arc::make_mut(&mut self.seats[slot].used).take_out(instance);
+        self.note_private(slot);
         self.note_given(slot);
     }
 
@@ -330,6 +399,10 @@ impl Ledger {
         let taken = victims.iter().filter_map(|id| state.instance(*id)?.takes());
         taken.for_each(|placed| used.going += placed.taken);
         self.doomed.extend(victims);
+        let awaited = state.instance(instance).filter(|awaited| awaited.spec().place.private);
+        if let Some(borough) = awaited.map(|awaited| awaited.workload().borough.clone()) {
+            self.claim(slot, &borough);
+        }
         self.note_kept(slot);
         self.note_given(slot);
     }

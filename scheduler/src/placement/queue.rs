@@ -599,19 +599,21 @@ fn awaited(record: &RevisionRecord) -> impl Iterator<Item = WorkloadKey> {
 }
 
 /// Whether an instance of this revision, or of one that is stuck by the same, fits where something was given back, or would with others making way. That others
-/// must be apart from it counts only where it says so of them too, and that room is kept there not at all: so this holds for all that are stuck with it.
+/// must be apart from it counts only where it says so of them too, and that room is kept there, or the host to another borough, not at all: so this holds for all that are stuck with it.
 fn may_fit(ledger: &Ledger, record: &RevisionRecord, caught_up: &CaughtUp, boroughs: &Boroughs) -> bool {
     let CaughtUp::Improved(slots) = caught_up else { return true };
     let request = Request::new(&record.key, &record.spec);
     let place = &record.spec.place;
     let has_claim = has_claim(&request, boroughs);
     let is_no_matter = (!place.distinct_hosts && place.apart.is_empty()).then_some(false);
-    let known = Known { sibling: is_no_matter, unwanted: is_no_matter, reserved: Some(false) };
     let fits = |candidate: Candidate<'_>| {
+        let Known { may_keep, .. } = candidate.known;
+        let (sibling, unwanted, reserved, anothers) = (is_no_matter, is_no_matter, Some(false), Some(false));
+        let known = Known { sibling, unwanted, reserved, anothers, may_keep };
         let candidate = Candidate { known, ..candidate };
         let fits = candidate.has_room(&request) && candidate.fits(&request).is_ok();
         fits || may_have_room(&candidate, &request, has_claim)
             && has_room_emptied(&candidate, &request, has_claim)
     };
-    slots.iter().any(|slot: &Slot| ledger.is_taken(*slot) && fits(ledger.candidate(*slot)))
+    slots.iter().any(|slot: &Slot| ledger.is_taken(*slot) && fits(ledger.candidate_for(*slot, &request)))
 }

@@ -191,7 +191,7 @@ fn needs_of_placements(placements: &[Placement]) -> Level {
 
 /// The level at which every member knows all rules of a place.
 fn needs_of(place: &Place) -> Level {
-    if !place.apart.is_empty() || !place.together.is_empty() {
+    if !place.apart.is_empty() || !place.together.is_empty() || place.private {
         return level::FOURTH;
     }
     if !place.tolerate.is_empty() {
@@ -397,7 +397,8 @@ mod tests {
         assert_eq!([taint, device, tolerate, request], [level::THIRD; 4]);
         let apart = apply(&|spec| spec.place.apart.push("db".parse().unwrap()));
         let together = apply(&|spec| spec.place.together.push("db".parse().unwrap()));
-        assert_eq!([apart, together, Command::Preempt(Vec::new()).needs()], [level::FOURTH; 3]);
+        let private = apply(&|spec| spec.place.private = true);
+        assert_eq!([apart, together, private, Command::Preempt(Vec::new()).needs()], [level::FOURTH; 4]);
     }
 
     #[test]

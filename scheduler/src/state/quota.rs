@@ -1,5 +1,5 @@
-//! What a borough may have: a quota that it does not exceed, a guarantee up to which it comes first and takes back what it lent, its weight beside the others, and the
-//! highest priority that its workloads may have. Pure; it knows neither the state nor instances.
+//! What a borough may have: a quota that it does not exceed, a guarantee up to which it comes first and takes back what it lent, its weight beside the others, the
+//! highest priority that its workloads may have, and how many hosts it may keep to itself. Pure; it knows neither the state nor instances.
 //!
 //! The one rule of quotas is [`Quota::excesses`]: what a borough is charged and what it would take on top must be within its quota. The pass asks it of its
 //! own running account, apply and explain of the state's. A quota that is lowered below what is used stops nothing that runs; it only lets nothing
@@ -29,6 +29,8 @@ pub struct Allowance {
     pub weight: u32,
     /// Highest priority with which its workloads may be applied, up to [`MAX_PRIORITY`].
     pub max_priority: u32,
+    /// Most hosts that it may keep to itself with private work.
+    pub private_hosts: u32,
 }
 
 /// Most of each amount; `None`: as much as there is.
@@ -76,6 +78,8 @@ pub struct BoroughChange {
     pub weight: Option<u32>,
     /// Highest priority.
     pub max_priority: Option<u32>,
+    /// Most hosts that it may keep to itself.
+    pub private_hosts: Option<u32>,
 }
 
 impl Allowance {
@@ -89,7 +93,7 @@ impl Allowance {
     /// This with what a change changes of it.
     #[must_use]
     pub fn with(self, change: &BoroughChange) -> Self {
-        let Self { quota, guarantee, weight, max_priority } = self;
+        let Self { quota, guarantee, weight, max_priority, private_hosts } = self;
         Self {
             quota: Quota {
                 cpu: change.quota_cpu.unwrap_or(quota.cpu),
@@ -103,6 +107,7 @@ impl Allowance {
             },
             weight: change.weight.unwrap_or(weight),
             max_priority: change.max_priority.unwrap_or(max_priority),
+            private_hosts: change.private_hosts.unwrap_or(private_hosts),
         }
     }
 
@@ -151,6 +156,7 @@ impl Default for Allowance {
             guarantee: Amounts::default(),
             weight: Self::USUAL_WEIGHT,
             max_priority: MAX_PRIORITY,
+            private_hosts: 0,
         }
     }
 }

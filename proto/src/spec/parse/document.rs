@@ -118,6 +118,7 @@ fn place(node: &Node<'_>) -> Option<Place> {
         tolerate: object.or("tolerate", Vec::new(), |list| list.sound(Node::parsed)),
         apart: object.or("apart", Vec::new(), |list| list.sound(Node::parsed)),
         together: object.or("together", Vec::new(), |list| list.sound(Node::parsed)),
+        private: object.or("private", false, Node::flag),
     })
 }
 

@@ -6,9 +6,9 @@
 //!     host NAME [site= rack= cpu= memory= disk= reserved=MEMORY arch= kernel= ports=FIRST-LAST drivers=docker,libvirt
 //!         device=NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE] label.X= taint.X=]
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
-//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]
+//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct private spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]
 //!         device=KIND[:count=][:share=][:models=A|B][:require=CONDITION]]
-//!     borough NAME [quota-cpu= quota-memory= quota-disk= (none: lifted) guarantee-cpu= guarantee-memory= guarantee-disk= weight= max-priority=]
+//!     borough NAME [quota-cpu= quota-memory= quota-disk= (none: lifted) guarantee-cpu= guarantee-memory= guarantee-disk= weight= max-priority= private-hosts=]
 //!     scale BOROUGH/NAME COUNT      report BOROUGH/NAME SLOT STATE [REASON]      time SECONDS (moves the clock on)
 //!     level (raises the feature level to the highest)      gone BOROUGH/NAME SLOT (those of it that are to stop are gone)
 //!     pass [PLACEMENTS]      explain BOROUGH/NAME SLOT      explain-spec ...as workload...      plan ...as workload... [; ...]      hosts
@@ -344,6 +344,7 @@ fn borough_change_of(settings: &[&str]) -> BoroughChange {
             "guarantee-disk" => change.guarantee_disk = Some(amount(value)),
             "weight" => change.weight = Some(amount(value)),
             "max-priority" => change.max_priority = Some(amount(value)),
+            "private-hosts" => change.private_hosts = Some(amount(value)),
             _ => panic!("no such setting: {word}"),
         }
     }
@@ -381,6 +382,7 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
             }
             "device" => wanted.resources.devices.push(device_request_of(value)),
             "distinct" => wanted.place.distinct_hosts = true,
+            "private" => wanted.place.private = true,
             "spread" => wanted.place.spread = value.split(',').map(|over| over.parse().unwrap()).collect(),
             "vm" => vm(&mut wanted),
             "image" | "port" => {

@@ -8,7 +8,7 @@ use supercloud_proto::{
 use super::{
     allowances::{RandomAllowance, allow, random_allowance},
     estate::{Estate, inventory, spec},
-    random::{RandomHost, RandomWorkload, add_host, random_host, random_workload, wanted},
+    random::{RandomHost, RandomWorkload, add_host, hand_in, random_host, random_workload, wanted},
 };
 use crate::{
     placement::pass::{Engine, Limits, pass},
@@ -58,7 +58,7 @@ fn happen(estate: &mut Estate, event: &Event) {
         }
         // Only a lost host is removed; anything else is rejected, and nothing happens.
         Event::Remove(number) => drop(estate.apply(Command::RemoveHost { name: host(*number) })),
-        Event::Workload(number, random) => estate.workload(&wanted(&format!("w{number}"), random)),
+        Event::Workload(number, random) => hand_in(estate, &format!("w{number}"), random),
         Event::Scale(number, count) => {
             let key = wanted(&format!("w{number}"), &RandomWorkload::default()).key();
             drop(estate.apply(Command::ScaleWorkload { key, count: *count }));

@@ -121,5 +121,6 @@ fn facts(borough: &Borough) -> Vec<(String, String)> {
     }
     facts.push(("weight".to_owned(), borough.allowance.weight.to_string()));
     facts.push(("max_priority".to_owned(), borough.allowance.max_priority.to_string()));
+    facts.push(("private_hosts".to_owned(), borough.allowance.private_hosts.to_string()));
     facts
 }

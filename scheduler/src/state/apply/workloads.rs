@@ -31,7 +31,7 @@ impl Step<'_> {
     ) -> Result<Done, Rejection> {
         let borough = self.state.boroughs.get(&spec.borough);
         let borough = borough.ok_or_else(|| Rejection::NotFound(format!("borough {}", spec.borough)))?;
-        check_priority(borough, spec)?;
+        check_allowed(borough, spec)?;
         let key = spec.key();
         let known = self.state.workloads.get(&key).cloned();
         let revision = known.as_ref().map_or(0, |workload| workload.current().revision);
@@ -212,14 +212,19 @@ impl Step<'_> {
     }
 }
 
-/// Whether operators let the workloads of a borough have the priority of a spec. Only what is applied is asked.
-fn check_priority(borough: &Borough, spec: &WorkloadSpec) -> Result<(), Rejection> {
-    let most = borough.allowance.max_priority;
-    if spec.priority <= most {
-        return Ok(());
+/// Whether operators let the workloads of a borough have the priority of a spec, and be private if it is. Only what is applied is asked.
+fn check_allowed(borough: &Borough, spec: &WorkloadSpec) -> Result<(), Rejection> {
+    let (name, most) = (&borough.name, borough.allowance.max_priority);
+    let mut problems = Vec::new();
+    if spec.priority > most {
+        let expected = format!("at most {most}, which is what operators let {name} have");
+        problems.push(Problem::new("priority", expected, spec.priority.to_string()));
     }
-    let expected = format!("at most {most}, which is what operators let {} have", borough.name);
-    Err(Rejection::Invalid(vec![Problem::new("priority", expected, spec.priority.to_string())]))
+    if spec.place.private && borough.allowance.private_hosts == 0 {
+        let expected = format!("false, since operators let {name} keep no host to itself");
+        problems.push(Problem::new("place.private", expected, "true"));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Rejection::Invalid(problems)) }
 }
 
 /// How a spec differs from the present one.

@@ -15,7 +15,7 @@ use crate::state::{
 
 /// A borough, without what is counted.
 pub fn borough_message(borough: &Borough) -> v1::Borough {
-    let Allowance { quota, guarantee, weight, max_priority } = borough.allowance;
+    let Allowance { quota, guarantee, weight, max_priority, private_hosts } = borough.allowance;
     v1::Borough {
         name: (&borough.name).into(),
         title: borough.title.clone(),
@@ -24,6 +24,7 @@ pub fn borough_message(borough: &Borough) -> v1::Borough {
         guarantee: (guarantee != Amounts::default()).then(|| guarantee.into()),
         weight,
         max_priority: Some(max_priority),
+        private_hosts,
         ..v1::Borough::default()
     }
 }
@@ -64,6 +65,7 @@ pub(super) fn parse_borough(message: v1::Borough) -> Result<Borough, Problems> {
             guarantee: message.guarantee.map(Amounts::from).unwrap_or_default(),
             weight,
             max_priority: message.max_priority.unwrap_or(MAX_PRIORITY),
+            private_hosts: message.private_hosts,
         },
     })
 }
@@ -80,6 +82,7 @@ pub(super) fn change_message(change: &BoroughChange) -> v1::BoroughChange {
         guarantee_disk_bytes: change.guarantee_disk.map(|amount| amount.0),
         weight: change.weight,
         max_priority: change.max_priority,
+        private_hosts: change.private_hosts,
     }
 }
 
@@ -95,5 +98,6 @@ pub fn parse_change(message: v1::BoroughChange) -> BoroughChange {
         guarantee_disk: message.guarantee_disk_bytes.map(Bytes),
         weight: message.weight,
         max_priority: message.max_priority,
+        private_hosts: message.private_hosts,
     }
 }

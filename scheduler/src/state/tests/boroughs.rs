@@ -34,6 +34,7 @@ fn only_what_is_given_changes_and_an_event_says_what() {
         guarantee_disk: Some(Bytes(GIB)),
         weight: Some(200),
         max_priority: Some(70),
+        private_hosts: Some(2),
         ..BoroughChange::default()
     };
     assert_eq!(world.must(set(all.clone())), Done::Applied(Change::Updated));
@@ -42,7 +43,8 @@ fn only_what_is_given_changes_and_an_event_says_what() {
     assert_eq!(
         told.message,
         "title from \"Camden\" to \"Borough of Camden\", quota.cpu from none to 4, guarantee.cpu from 0 to 1500m, \
-         quota.memory from none to 8GiB, guarantee.disk from 0B to 1GiB, weight from 100 to 200, max_priority from 100 to 70"
+         quota.memory from none to 8GiB, guarantee.disk from 0B to 1GiB, weight from 100 to 200, max_priority from 100 to 70, \
+         private_hosts from 0 to 2"
     );
     let events = world.events.len();
     assert_eq!(world.must(set(all)), Done::Applied(Change::Unchanged));
@@ -55,6 +57,7 @@ fn only_what_is_given_changes_and_an_event_says_what() {
         guarantee: Amounts { cpu: MilliCpu(1_500), disk: Bytes(GIB), ..Amounts::default() },
         weight: 200,
         max_priority: 70,
+        private_hosts: 2,
     };
     assert_eq!(allowance(&world), expected);
     let mut bytes = Vec::new();
@@ -117,6 +120,30 @@ fn what_is_applied_keeps_to_the_highest_priority_and_what_is_there_stays() {
     world.must(apply(40));
     world.must(limit(0));
     world.must(apply(0));
+}
+
+#[test]
+fn what_is_private_takes_leave_of_operators_and_hosts_are_counted() {
+    let mut world = World::with_hosts(&["h1", "h2"]);
+    let hosts: Vec<_> = world.state.hosts().keys().copied().collect();
+    let leave = |most| set(BoroughChange { private_hosts: Some(most), ..BoroughChange::default() });
+    let mut spec = service("vault", 4);
+    spec.place.private = true;
+    let apply = || Command::ApplyWorkload { spec: Box::new(spec.clone()), expect_revision: None };
+    assert_eq!(
+        world.refused(apply()).to_string(),
+        "place.private: expected false, since operators let camden keep no host to itself, found true"
+    );
+    world.must(leave(1));
+    world.must(apply());
+    let camden = "camden".parse().unwrap();
+    let first = world.state.pending().next().unwrap().id;
+    assert!(world.place(first, hosts[1]));
+    assert_eq!(world.place_all(&hosts[..1]), 0, "another one would be kept");
+    assert_eq!((world.place_all(&hosts[1..]), world.state.kept_hosts(&camden)), (3, 1));
+    let lost = |state| HostVerdict { host: hosts[1], state, reason: String::new() };
+    world.must(Command::JudgeHosts(vec![lost(HostState::Lost)]));
+    assert_eq!((world.state.kept_hosts(&camden), world.place_all(&hosts[..1])), (0, 4), "successors may go");
 }
 
 #[test]

@@ -38,7 +38,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0..3u8, 0..5u32, 0..5u8).prop_map(|(workload, count, variant)| Step::Apply { workload, count, variant }),
+        3 => (0..3u8, 0..5u32, 0..6u8).prop_map(|(workload, count, variant)| Step::Apply { workload, count, variant }),
         1 => (0..3u8, 0..6u32).prop_map(|(workload, count)| Step::Scale { workload, count }),
         1 => (0..3u8, any::<bool>()).prop_map(|(workload, purge)| Step::Stop { workload, purge }),
         2 => (0..3u8).prop_map(|host| Step::Register { host }),
@@ -82,7 +82,9 @@ fn play(world: &mut World, step: &Step) {
                 spec.place.apart = vec![format!("w{}", (workload + 1) % 3).parse().unwrap()];
             }
             let most = world.state.allowance_of(&spec.borough).max_priority;
-            let is_let_in = spec.priority <= most;
+            let private_hosts = world.state.allowance_of(&spec.borough).private_hosts;
+            spec.place.private = *variant == 5;
+            let is_let_in = spec.priority <= most && (!spec.place.private || private_hosts > 0);
             let applied = world.apply(Command::ApplyWorkload { spec: Box::new(spec), expect_revision: None });
             assert_eq!(applied.outcome.result.is_ok(), is_let_in, "a highest priority of {most}");
         }
@@ -139,8 +141,9 @@ fn play(world: &mut World, step: &Step) {
         }
         Step::Allow { cpu, weight, priority } => {
             let quota_cpu = Some(cpu.map(MilliCpu));
-            let (weight, max_priority) = (Some(*weight), Some(*priority));
-            let change = BoroughChange { quota_cpu, weight, max_priority, ..BoroughChange::default() };
+            let (weight, max_priority, private_hosts) = (Some(*weight), Some(*priority), Some(*weight - 1));
+            let change =
+                BoroughChange { quota_cpu, weight, max_priority, private_hosts, ..BoroughChange::default() };
             world.apply(Command::SetBorough { name: "camden".parse().unwrap(), change });
         }
         Step::Wait { millis } => world.now += millis,
