@@ -256,6 +256,15 @@ pub enum BoroughCommand {
 pub struct SetBoroughArgs {
     /// Its name
     pub name: String,
+    /// What changes.
+    #[command(flatten)]
+    pub change: BoroughChangeArgs,
+}
+
+/// What changes of a borough: at least one thing.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct BoroughChangeArgs {
     /// Name as people write it
     #[arg(long)]
     pub title: Option<String>,
@@ -280,6 +289,12 @@ pub struct SetBoroughArgs {
     /// How much it may have before it waits for others, 1 to 1000; 100 is usual
     #[arg(long)]
     pub weight: Option<u32>,
+    /// Highest priority with which its workloads may be applied, 0 to 100; 100 is usual
+    #[arg(long, value_name = "PRIORITY")]
+    pub max_priority: Option<u32>,
+    /// Most hosts that it may keep to itself with private work; 0, which is usual: none
+    #[arg(long, value_name = "HOSTS")]
+    pub private_hosts: Option<u32>,
 }
 
 /// The most that is allowed of something; `None`, written `none`: there is no limit.

@@ -151,9 +151,21 @@ fn place() -> impl Strategy<Value = Place> {
     let spread = prop::sample::select(SpreadOver::ALL.to_vec());
     let rules = (vec(label(), 0..3), vec(condition(), 0..3), vec(prefer, 0..2), vec(spread, 0..3));
     let others = (vec(label(), 0..3), vec(label(), 0..2));
-    (rules, any::<(bool, bool)>(), vec(toleration(), 0..3), others).prop_map(
-        |((sites, require, prefer, spread), (distinct_hosts, all_or_none), tolerate, (apart, together))| {
-            Place { sites, require, prefer, spread, distinct_hosts, tolerate, apart, together, all_or_none }
+    (rules, any::<(bool, bool, bool)>(), vec(toleration(), 0..3), others).prop_map(
+        |((sites, require, prefer, spread), flags, tolerate, (apart, together))| {
+            let (distinct_hosts, all_or_none, private) = flags;
+            Place {
+                sites,
+                require,
+                prefer,
+                spread,
+                distinct_hosts,
+                tolerate,
+                apart,
+                together,
+                private,
+                all_or_none,
+            }
         },
     )
 }

@@ -6,7 +6,7 @@ use supercloud_proto::v1::{
 };
 
 use crate::{
-    args::{BoroughCommand, Format, Most, SetBoroughArgs},
+    args::{BoroughChangeArgs, BoroughCommand, Format, Most, SetBoroughArgs},
     failure::Failure,
     output::{self, Shown},
     session::{Session, request_id},
@@ -34,7 +34,24 @@ async fn create(session: &Session, format: Format, name: &str, title: &str) -> R
 }
 
 async fn set(session: &Session, format: Format, args: &SetBoroughArgs) -> Result<(), Failure> {
-    let change = BoroughChange {
+    let request = SetBoroughRequest {
+        request_id: request_id()?,
+        name: args.name.clone(),
+        change: Some(change(&args.change)),
+    };
+    let answer = session
+        .call(request, async |channel, request| BoroughServiceClient::new(channel).set(request).await)
+        .await?;
+    let word = if answer.changed { "changed" } else { "unchanged" };
+    let record = answer.borough.unwrap_or_default();
+    if record.above_max_priority > 0 {
+        output::say(&borough::above(&record));
+    }
+    output::one(format, &borough::shown(&record), || format!("borough {} {word}", record.name))
+}
+
+fn change(args: &BoroughChangeArgs) -> BoroughChange {
+    BoroughChange {
         title: args.title.clone(),
         quota_cpu_millis: args.quota_cpu.map(|most| limit(most, |cpu| cpu.0)),
         quota_memory_bytes: args.quota_memory.map(|most| limit(most, |size| size.0)),
@@ -43,15 +60,9 @@ async fn set(session: &Session, format: Format, args: &SetBoroughArgs) -> Result
         guarantee_memory_bytes: args.guarantee_memory.map(|size| size.0),
         guarantee_disk_bytes: args.guarantee_disk.map(|size| size.0),
         weight: args.weight,
-    };
-    let request =
-        SetBoroughRequest { request_id: request_id()?, name: args.name.clone(), change: Some(change) };
-    let answer = session
-        .call(request, async |channel, request| BoroughServiceClient::new(channel).set(request).await)
-        .await?;
-    let word = if answer.changed { "changed" } else { "unchanged" };
-    let record = answer.borough.unwrap_or_default();
-    output::one(format, &borough::shown(&record), || format!("borough {} {word}", record.name))
+        max_priority: args.max_priority,
+        private_hosts: args.private_hosts,
+    }
 }
 
 fn limit<T>(Most(most): Most<T>, amount: fn(T) -> u64) -> Limit {

@@ -15,7 +15,7 @@ use crate::{
 /// Headings of the list. Of each amount what is used, and the quota where there is one.
 pub const HEADINGS: Headings = Headings {
     usual: &["name", "title", "workloads", "instances", "cpu", "memory", "disk", "guarantee", "weight"],
-    wide: &["created"],
+    wide: &["max priority", "private hosts", "created"],
 };
 
 /// One borough.
@@ -36,6 +36,10 @@ pub fn shown(borough: &v1::Borough) -> Shown {
                 if guarantee == Amounts::default() { Value::Null } else { amounts_value(guarantee) },
             ),
             ("weight", json!(borough.weight)),
+            ("max_priority", json!(borough.max_priority)),
+            ("above_max_priority", json!(borough.above_max_priority)),
+            ("private_hosts", json!(borough.private_hosts)),
+            ("used_private_hosts", json!(borough.used_private_hosts)),
             ("created", json!(moment(borough.created_ms))),
         ]),
         row: vec![
@@ -48,6 +52,8 @@ pub fn shown(borough: &v1::Borough) -> Shown {
             of_quota(used.disk, quota.disk_bytes.map(Bytes), "/"),
             dash(&guarantee_text(guarantee)),
             borough.weight.to_string(),
+            max_priority(borough),
+            format!("{}/{}", borough.used_private_hosts, borough.private_hosts),
             moment(borough.created_ms),
         ],
     }
@@ -64,8 +70,35 @@ pub fn text(borough: &v1::Borough) -> String {
         ("uses", uses(used(borough), &quota)),
         ("guarantee", guarantee_text(amounts(borough.guarantee))),
         ("weight", borough.weight.to_string()),
+        ("priority", priority(borough)),
+        ("private", private(borough)),
         ("created", moment(borough.created_ms)),
     ])
+}
+
+/// The highest priority; empty where it is not told.
+fn max_priority(borough: &v1::Borough) -> String {
+    borough.max_priority.map_or_else(String::new, |most| most.to_string())
+}
+
+/// The highest priority, with who is above it.
+fn priority(borough: &v1::Borough) -> String {
+    let most = max_priority(borough);
+    let above = if borough.above_max_priority > 0 { format!("; {}", above(borough)) } else { String::new() };
+    if most.is_empty() { most } else { format!("at most {most}{above}") }
+}
+
+/// The hosts that it keeps to itself; empty where there are none and may be none.
+fn private(borough: &v1::Borough) -> String {
+    let (used, most) = (borough.used_private_hosts, borough.private_hosts);
+    if used + most == 0 { String::new() } else { format!("{used} of {most} hosts") }
+}
+
+/// How many workloads have a higher priority than would now be let in.
+pub fn above(borough: &v1::Borough) -> String {
+    let (count, most) = (borough.above_max_priority, max_priority(borough));
+    let who = if count == 1 { "1 workload is".to_owned() } else { format!("{count} workloads are") };
+    format!("{who} above {most}, until applied again")
 }
 
 /// Amounts that may not be told: nothing then.

@@ -414,6 +414,8 @@ pub struct Place {
     pub together: Vec<WorkloadName>,
     /// A *gang*: those of its instances that wait at the same time are given hosts all at once or not at all.
     pub all_or_none: bool,
+    /// Whether no instance of another borough may be on the same host, whichever of them comes first.
+    pub private: bool,
 }
 
 /// A wish.

@@ -343,6 +343,7 @@ pub(super) static PLACE: Shape = shape(
             Form::Flag,
             "Whether instances that wait at the same time are given hosts all at once or not at all.",
         ),
+        may("private", Form::Flag, "Whether no instance of another borough may be on the same host."),
     ],
 );
 

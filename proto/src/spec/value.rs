@@ -178,6 +178,7 @@ fn place(place: &Place) -> Fields {
         .list("apart", &place.apart, |workload| workload.as_str().into())
         .list("together", &place.together, |workload| workload.as_str().into())
         .flag("all_or_none", place.all_or_none)
+        .flag("private", place.private)
 }
 
 fn health(health: &Health) -> Value {

@@ -190,6 +190,7 @@ impl From<Place> for v1::PlaceSpec {
             apart: place.apart.into_iter().map(Into::into).collect(),
             together: place.together.into_iter().map(Into::into).collect(),
             all_or_none: place.all_or_none,
+            private: place.private,
         }
     }
 }
@@ -220,6 +221,7 @@ impl TryFrom<v1::PlaceSpec> for Place {
                 apart: apart?,
                 together: together?,
                 all_or_none: message.all_or_none,
+                private: message.private,
             })
         };
         let whole = whole();

@@ -18,7 +18,7 @@ fn new_borough(request: v1::CreateBoroughRequest) -> Result<(String, Command), S
     let id = input::request_id(&mut faults, request.request_id);
     let name: Option<BoroughName> = faults.take("name", request.name.parse());
     let title = if request.title.is_empty() { request.name } else { request.title };
-    check_title(&mut faults, &title);
+    check_title(&mut faults, "title", &title);
     input::finish(faults, name.map(|name| (id, Command::CreateBorough { name, title })))
 }
 
@@ -32,7 +32,7 @@ fn changed_borough(request: v1::SetBoroughRequest) -> Result<(String, Command), 
         faults.push(Problem::new("change", "something to change", "nothing"));
     }
     if let Some(title) = &mut change.title {
-        check_title(&mut faults, title);
+        check_title(&mut faults, "change.title", title);
         if title.is_empty() {
             *title = request.name;
         }
@@ -40,10 +40,10 @@ fn changed_borough(request: v1::SetBoroughRequest) -> Result<(String, Command), 
     input::finish(faults, name.map(|name| (id, Command::SetBorough { name, change })))
 }
 
-fn check_title(faults: &mut Faults, title: &str) {
+fn check_title(faults: &mut Faults, path: &str, title: &str) {
     if title.chars().count() > MAX_TITLE || title.chars().any(char::is_control) {
         let expected = format!("up to {MAX_TITLE} characters, none of them a control character");
-        faults.push(Problem::new("title", expected, quoted(title)));
+        faults.push(Problem::new(path, expected, quoted(title)));
     }
 }
 

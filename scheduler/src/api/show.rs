@@ -148,10 +148,12 @@ pub(super) fn boroughs(state: &State, sees: impl Fn(&BoroughName) -> bool) -> Ve
         .filter(|(name, _)| sees(name))
         .map(|(name, known)| (name.clone(), borough(state, known)))
         .collect();
-    for key in state.workloads().keys() {
+    for (key, workload) in state.workloads() {
         let Some(borough) = shown.get_mut(&key.borough) else { continue };
         borough.workloads += 1;
         borough.instances += state.count_of(key) as u32;
+        let is_above = !workload.stopped && borough.max_priority < Some(workload.current().spec.priority);
+        borough.above_max_priority += u32::from(is_above);
     }
     shown.into_values().collect()
 }
@@ -163,6 +165,7 @@ fn borough(state: &State, borough: &Borough) -> v1::Borough {
         used_cpu_millis: used.cpu.0,
         used_memory_bytes: used.memory.0,
         used_disk_bytes: used.disk.0,
+        used_private_hosts: state.kept_hosts(&borough.name),
         ..codec::borough_message(borough)
     }
 }

@@ -221,7 +221,7 @@ impl<'l> Survey<'l> {
         let gang = None;
         let mut survey = Self { ledger, request, siblings, home, fitting, tally, nearest, excesses, gang };
         for slot in ledger.slots() {
-            let mut candidate = ledger.candidate(slot);
+            let mut candidate = ledger.candidate_for(slot, &request);
             // Of a gang some may be there of which the state does not know.
             candidate.known.sibling = Some(survey.siblings.on(slot) > 0);
             let misfits: Vec<Misfit> = candidate.misfits(&request).collect();

@@ -73,6 +73,8 @@ struct Account {
     given: Amounts,
     /// Whether something took back in the pass what is guaranteed to it.
     has_claimed: bool,
+    /// Hosts that it keeps to itself.
+    kept_hosts: u32,
 }
 
 /// How what boroughs have and may have differs from before.
@@ -80,7 +82,7 @@ struct Account {
 pub(super) struct Shift {
     /// Their quotas may have more room.
     pub(super) roomier: Vec<Number>,
-    /// They may take back what they are guaranteed for more than before.
+    /// They may take back what they are guaranteed for more than before, or keep more hosts to themselves.
     pub(super) claimants: Vec<Number>,
     /// Whether some have more beyond their guarantees that may make way, and could not before.
     pub(super) more_is_spare: bool,
@@ -105,12 +107,14 @@ impl Boroughs {
             let taken = std::mem::replace(&mut account.taken, used.taken);
             let allowance = std::mem::replace(&mut account.allowance, state.allowance_of(&account.borough));
             let before = Account { borough: account.borough.clone(), allowance, taken, ..*account };
+            account.kept_hosts = state.kept_hosts(&account.borough);
             account.staying = used.staying();
             account.given = Amounts::default();
             account.has_claimed = false;
             shift.more_is_spare |= rose(before.surplus(), account.surplus(), largest);
             if allowance.guarantee != account.allowance.guarantee
                 || rose(before.lack(), account.lack(), largest)
+                || before.may_keep() < account.may_keep()
             {
                 shift.claimants.push(number);
             }
@@ -137,6 +141,7 @@ impl Boroughs {
             staying: nothing,
             given: nothing,
             has_claimed: false,
+            kept_hosts: 0,
         });
         self.accounts.len() - 1
     }
@@ -146,6 +151,13 @@ impl Boroughs {
         let account = &mut self.accounts[borough];
         account.taken += amounts;
         account.given += amounts;
+    }
+
+    /// Counts hosts that a borough began to keep to itself in the pass.
+    pub(super) fn keep_hosts(&mut self, borough: &BoroughName, hosts: u32) {
+        if let Some(number) = self.numbers.get(borough) {
+            self.accounts[*number].kept_hosts += hosts;
+        }
     }
 
     /// Counts what makes way of a borough's work.
@@ -213,6 +225,11 @@ impl Account {
 
     fn lack(&self) -> Amounts {
         self.allowance.lack(self.staying.saturating_add(self.given))
+    }
+
+    /// How many more hosts it may keep to itself.
+    fn may_keep(&self) -> u32 {
+        self.allowance.private_hosts.saturating_sub(self.kept_hosts)
     }
 
     fn claims(&self, needed: Amounts) -> bool {

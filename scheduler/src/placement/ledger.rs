@@ -8,13 +8,14 @@
 //! vacant, the ledger is made anew.
 
 use std::{
-    collections::{BTreeMap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     sync::Arc,
 };
 
 use supercloud_proto::{
     amount::Amounts,
     id::{HostId, InstanceId},
+    name::BoroughName,
 };
 
 use super::{
@@ -55,10 +56,21 @@ pub(super) struct Ledger {
     given: Vec<Slot>,
     /// Slots in which room is kept, with the highest rank for which.
     kept: BTreeMap<Slot, u32>,
+    /// Slots that a borough keeps to itself, with whose private instances are there.
+    private: BTreeMap<Slot, BoroughName>,
+    /// Hosts that boroughs began to keep to themselves in this pass.
+    claimed: BTreeMap<BoroughName, BTreeSet<HostId>>,
     /// Instances that are to make way, of which the state does not know.
     doomed: HashSet<InstanceId>,
-    /// What was given away before of each slot in which something was given since [`Ledger::begin_trial`].
-    trial: Option<HashMap<Slot, Arc<HostUse>>>,
+    /// What was before [`Ledger::begin_trial`], where that was.
+    trial: Option<Trial>,
+}
+
+/// What was before a trial.
+struct Trial {
+    /// What was given away of each slot in which something was given since.
+    used: HashMap<Slot, Arc<HostUse>>,
+    claimed: BTreeMap<BoroughName, BTreeSet<HostId>>,
 }
 
 /// Something about a slot is not what it was.
@@ -73,12 +85,7 @@ pub(super) struct Change {
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum CaughtUp {
     /// Slots stand for the hosts they stood for. What fitted nowhere may now fit in these, and in no others.
-    Improved {
-        /// See there.
-        slots: Vec<Slot>,
-        /// Whether other devices are the best ones now, so that what some are given may leave more to those that ask for the same.
-        is_mix_new: bool,
-    },
+    Improved(Vec<Slot>),
     /// All orders of hosts that were made from the ledger are void.
     Anew,
 }
@@ -119,7 +126,8 @@ fn gave_back(before: &HostUse, now: &HostUse) -> bool {
         && before.devices.is_within(&now.devices)
         && before.instances.is_within(&now.instances)
         && now.leaving <= before.leaving
-        && before.awaited.is_within(&now.awaited);
+        && before.awaited.is_within(&now.awaited)
+        && (before.private.is_none() || now.private.is_some());
     !only_more
 }
 
@@ -140,8 +148,11 @@ impl Ledger {
         let (changes, given) = (Vec::new(), Vec::new());
         let outlook = Outlook::of(state);
         let kept = |(slot, seat): (Slot, &Seat)| Some((slot, most_urgent(&seat.used)?));
+        let private = |(slot, seat): (Slot, &Seat)| Some((slot, seat.used.private.as_ref()?.0.clone()));
         Self {
             kept: seats.iter().enumerate().filter_map(kept).collect(),
+            private: seats.iter().enumerate().filter_map(private).collect(),
+            claimed: BTreeMap::new(),
             doomed: HashSet::new(),
             trial: None,
             state: state.clone(),
@@ -176,29 +187,33 @@ impl Ledger {
         stale.sort_unstable();
         stale.dedup();
         improved.extend(stale.into_iter().filter(|slot| self.refresh(*slot)));
+        for host in state.kept_since(&known) {
+            let Some(slot) = self.slot(host) else { continue };
+            self.changes.push(Change { slot, is_of_record: false });
+            improved.push(slot);
+        }
         if self.vacant > MIN_VACANT.max(self.seats.len() / 2) || self.outlook.is_overgrown() {
             return self.begin_anew();
         }
-        let is_mix_new = self.look_out(&known);
+        self.look_out(&known);
         let kept = MIN_KEPT_CHANGES.max(self.seats.len() * KEPT_CHANGES);
         let surplus = self.changes.len().saturating_sub(kept);
         self.changes.drain(..surplus);
         self.first_change += surplus;
-        CaughtUp::Improved { slots: improved, is_mix_new }
+        CaughtUp::Improved(improved)
     }
 
-    /// Takes in the mix of requests for devices. Where it is another one, hosts with devices are not as good as they were. Says whether it is.
-    fn look_out(&mut self, known: &State) -> bool {
+    /// Takes in the mix of requests for devices. Where it is another one, hosts with devices are not as good as they were.
+    fn look_out(&mut self, known: &State) {
         if self.state.device_demands().ptr_eq(known.device_demands()) {
-            return false;
+            return;
         }
         if !self.outlook.look_again(&self.state) {
-            return false;
+            return;
         }
         let has_devices = |slot: &Slot| !self.seats[*slot].host.inventory.devices.is_empty();
         let concerned = (0..self.seats.len()).filter(has_devices);
         self.changes.extend(concerned.map(|slot| Change { slot, is_of_record: false }));
-        true
     }
 
     fn begin_anew(&mut self) -> CaughtUp {
@@ -209,6 +224,7 @@ impl Ledger {
     /// Lets go of all of the state but what a later one is compared with.
     pub(super) fn rest(&mut self) {
         self.doomed.clear();
+        self.claimed.clear();
         self.state = self.state.only_compared();
     }
 
@@ -221,6 +237,15 @@ impl Ledger {
             self.largest = self.largest.most(seat.bears());
             self.seats.push(seat);
             self.note_kept(self.seats.len() - 1);
+            self.note_private(self.seats.len() - 1);
+        }
+    }
+
+    /// Notes who keeps a slot to itself.
+    fn note_private(&mut self, slot: Slot) {
+        match &self.seats[slot].used.private {
+            Some((borough, _)) => drop(self.private.insert(slot, borough.clone())),
+            None => drop(self.private.remove(&slot)),
         }
     }
 
@@ -236,6 +261,7 @@ impl Ledger {
     fn refresh(&mut self, slot: Slot) -> bool {
         let may_fit = self.refresh_seat(slot);
         self.note_kept(slot);
+        self.note_private(slot);
         may_fit
     }
 
@@ -313,6 +339,45 @@ impl Ledger {
         Candidate { state: &self.state, host, allocatable: seat.allocatable, used, known: Known::default() }
     }
 
+    /// The same for whom is asked: whether its borough may keep the host to itself is as of now.
+    pub(super) fn candidate_for(&self, slot: Slot, request: &Request<'_>) -> Candidate<'_> {
+        let mut candidate = self.candidate(slot);
+        if request.spec.place.private {
+            let borough = &request.key.borough;
+            candidate.known.may_keep = Some(self.has_claimed(slot, borough) || self.may_keep(borough));
+        }
+        candidate
+    }
+
+    /// Whether a borough may keep one more host to itself, with those that it began to keep in this pass.
+    pub(super) fn may_keep(&self, borough: &BoroughName) -> bool {
+        let claimed = self.claimed.get(borough).map_or(0, BTreeSet::len) as u32;
+        self.state.kept_hosts(borough) + claimed < self.state.allowance_of(borough).private_hosts
+    }
+
+    /// Whether a borough began to keep a host to itself in this pass.
+    pub(super) fn has_claimed(&self, slot: Slot, borough: &BoroughName) -> bool {
+        self.claimed.get(borough).is_some_and(|hosts| hosts.contains(&self.seats[slot].id))
+    }
+
+    /// How many hosts boroughs began to keep to themselves in this pass.
+    pub(super) fn claimed(&self) -> impl Iterator<Item = (&BoroughName, u32)> {
+        self.claimed.iter().map(|(borough, hosts)| (borough, hosts.len() as u32))
+    }
+
+    /// Slots that are kept to a borough, with the borough.
+    pub(super) fn private(&self) -> &BTreeMap<Slot, BoroughName> {
+        &self.private
+    }
+
+    /// Counts a host that a borough keeps to itself for something private.
+    fn claim(&mut self, slot: Slot, borough: &BoroughName) {
+        let host = self.seats[slot].id;
+        if !self.state.keeps(borough, host) {
+            self.claimed.entry(borough.clone()).or_default().insert(host);
+        }
+    }
+
     /// Where the host in a slot stands.
     pub(super) fn whereabouts(&self, slot: Slot) -> Whereabouts {
         self.seats[slot].whereabouts
@@ -322,19 +387,23 @@ impl Ledger {
     pub(super) fn give(&mut self, slot: Slot, placement: &Placement, request: &Request<'_>) {
         let used = &mut self.seats[slot].used;
         if let Some(trial) = &mut self.trial {
-            trial.entry(slot).or_insert_with(|| used.clone());
+            trial.used.entry(slot).or_insert_with(|| used.clone());
         }
         let used = Arc::make_mut(used);
         used.take_in(placement.instance, request.spec, request.demand, &placement.ports);
         for (of, device) in request.spec.resources.each_device().zip(&placement.devices) {
             used.devices.give(device, of.share);
         }
+        if request.spec.place.private {
+            self.note_private(slot);
+            self.claim(slot, &request.key.borough);
+        }
         self.note_given(slot);
     }
 
     /// From now on what is given can be taken back.
     pub(super) fn begin_trial(&mut self) {
-        self.trial = Some(HashMap::new());
+        self.trial = Some(Trial { used: HashMap::new(), claimed: self.claimed.clone() });
     }
 
     /// What was given since the trial began is given for good.
@@ -344,12 +413,15 @@ impl Ledger {
 
     /// What was given since the trial began was never given.
     pub(super) fn undo_trial(&mut self) {
-        let mut given: Vec<_> = self.trial.take().unwrap_or_default().into_iter().collect();
+        let Some(Trial { used, claimed }) = self.trial.take() else { return };
+        let mut given: Vec<_> = used.into_iter().collect();
         given.sort_unstable_by_key(|(slot, _)| *slot);
         for (slot, before) in given {
             self.seats[slot].used = before;
+            self.note_private(slot);
             self.note_given(slot);
         }
+        self.claimed = claimed;
     }
 
     /// Takes back what an instance of the state has of its host.
@@ -357,6 +429,7 @@ impl Ledger {
         let Some(placed) = &instance.placed else { return };
         let Some(slot) = self.slot(placed.host) else { return };
         Arc::make_mut(&mut self.seats[slot].used).take_out(instance);
+        self.note_private(slot);
         self.note_given(slot);
     }
 
@@ -368,6 +441,10 @@ impl Ledger {
         let going = victims.iter().filter_map(|id| state.instance(*id));
         going.for_each(|victim| used.going += used.taken_by(victim));
         self.doomed.extend(victims);
+        let awaited = state.instance(instance).filter(|awaited| awaited.spec().place.private);
+        if let Some(borough) = awaited.map(|awaited| awaited.workload().borough.clone()) {
+            self.claim(slot, &borough);
+        }
         self.note_kept(slot);
         self.note_given(slot);
     }

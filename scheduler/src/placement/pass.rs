@@ -110,6 +110,7 @@ impl Engine {
     pub fn pass(&mut self, state: &State, now: UnixMillis, limits: Limits) -> Plan {
         self.catch_up(state, now);
         let plan = self.decide(now, limits);
+        self.ledger.claimed().for_each(|(borough, hosts)| self.boroughs.keep_hosts(borough, hosts));
         self.ledger.rest();
         self.shapes.rest();
         self.preempting.rest();

@@ -3,8 +3,9 @@
 //!
 //! The *cost* of a choice is, before anything else, whether anything has to make way that is not spare; then the highest priority among that, or else among
 //! all; then how many instances do so beyond what their workloads may miss at a time (`update.max_unavailable`); then how many do at all; then the sum of
-//! their priorities. On each host the cheapest choice is found by trying all, where not more than [`FEW`] come into question; among more, one, two, or as many as it takes, largest first, and then without
-//! those that are not needed after all. So never more make way than are needed. (Compare the order of kube-scheduler's preemption, and Borg, EuroSys
+//! their priorities. On each host the cheapest choice is found by trying all, where not more than [`FEW`] come into question; among more, one, two, or as many
+//! as it takes, largest first, and then without those that are not needed after all. Those who keep an instance from the host whatever room there is (one of two
+//! boroughs is to be alone there) are in every choice. So never more make way than are needed. (Compare the order of kube-scheduler's preemption, and Borg, EuroSys
 //! 2015, which also takes the lowest priority first.)
 //!
 //! Boroughs do not lose what they are guaranteed, and take that back from whoever has more than that (see the rule): of these, too, what is spare first, whatever
@@ -36,7 +37,10 @@ use crate::state::{
     HostUse, Instance, Preemption, RevisionRecord, State,
     derived::{Hold, hold},
     fits::{Candidate, Request},
-    preempt::{MANY_FAILURES, MOST_VICTIMS, are_spare, expected, has_claim, may_make_way, rank, will_fit},
+    preempt::{
+        MANY_FAILURES, MOST_VICTIMS, are_spare, expected, has_claim, is_in_the_way, may_make_way, rank,
+        will_fit,
+    },
 };
 
 /// Of so many all choices are tried.
@@ -139,7 +143,7 @@ impl Preempting {
 
 /// Whether what is to be gone from the host on which room is kept for an instance, once it is, leaves room for it.
 pub(super) fn is_worth_waiting(ledger: &Ledger, slot: Slot, request: &Request<'_>) -> bool {
-    let candidate = ledger.candidate(slot);
+    let candidate = ledger.candidate_for(slot, request);
     let later = expected(&candidate, request, |id| ledger.is_doomed(id));
     // A host that is silent for a moment is waited for: else every blip would displace others elsewhere.
     let mut host = candidate.host.clone();
@@ -196,7 +200,7 @@ impl Sought<'_> {
     /// The hosts on which there may be room to be made, with what that costs at least.
     fn hosts(&self) -> BinaryHeap<Reverse<Looked>> {
         let least = |slot: Slot| {
-            let candidate = self.ledger.candidate(slot);
+            let candidate = self.ledger.candidate_for(slot, self.request);
             let cost = at_least(&candidate, self.request, self.has_claim)?;
             let may_be = self.ledger.is_taken(slot) && candidate.suits(self.request);
             may_be.then_some(Reverse(Looked { cost, slot, victims: Vec::new() }))
@@ -229,7 +233,7 @@ impl Sought<'_> {
     /// The cheapest choice on a host.
     fn look(&self, slot: Slot, spare: &mut HashMap<WorkloadKey, u32>) -> Option<Looked> {
         let Self { ledger, boroughs, request, has_claim } = *self;
-        let candidate = ledger.candidate(slot);
+        let candidate = ledger.candidate_for(slot, request);
         let later = expected(&candidate, request, |id| ledger.is_doomed(id));
         if will_fit(&candidate, request, &later) {
             return Some(Looked { cost: Cost::default(), slot, victims: Vec::new() });
@@ -242,9 +246,11 @@ impl Sought<'_> {
                 spare.insert(key.clone(), may_miss(ledger, key));
             }
         }
-        let host = OneHost { candidate, request, later, spare, boroughs };
+        let (must, pool): (Vec<_>, Vec<_>) =
+            pool.into_iter().partition(|victim| is_in_the_way(victim, request));
+        let host = OneHost { candidate, request, later, spare, boroughs, must };
         let choice = host.cheapest(&pool)?;
-        let victims = choice.iter().map(|victim| victim.id).collect();
+        let victims = host.all(&choice).map(|victim| victim.id).collect();
         Some(Looked { cost: host.cost(&choice), slot, victims })
     }
 }
@@ -284,28 +290,40 @@ struct OneHost<'h> {
     later: HostUse,
     spare: &'h HashMap<WorkloadKey, u32>,
     boroughs: &'h Boroughs,
+    /// Those who are in every choice.
+    must: Vec<&'h Arc<Instance>>,
 }
 
 impl OneHost<'_> {
+    /// A choice with those who are in every one.
+    fn all<'c>(&'c self, chosen: &'c [&Arc<Instance>]) -> impl Iterator<Item = &'c Arc<Instance>> {
+        self.must.iter().chain(chosen).map(|victim| &**victim)
+    }
+
     /// The cheapest choice among those who may go: among all up to those that hold their room no more firmly than it takes for there to be enough.
     fn cheapest<'v>(&self, pool: &[&'v Arc<Instance>]) -> Option<Vec<&'v Arc<Instance>>> {
         if !self.is_enough(pool) {
             return None;
         }
-        let hold = |place: usize| pool.get(place).map(|victim| hold(victim.spec()));
-        let ends = (1..=pool.len()).filter(|end| hold(*end) != hold(end - 1));
+        let hold_of = |place: usize| pool.get(place).map(|victim| hold(victim.spec()));
+        // With somebody who must go, what holds its room no more firmly costs no more.
+        let highest = self.must.iter().map(|victim| hold(victim.spec())).max();
+        let no_higher = pool.partition_point(|victim| Some(hold(victim.spec())) <= highest);
+        let first = if self.must.is_empty() { 1 } else { no_higher };
+        let ends = (first..=pool.len()).filter(|end| *end == no_higher || hold_of(*end) != hold_of(end - 1));
         ends.filter(|end| self.is_enough(&pool[..*end])).find_map(|end| self.cheapest_among(&pool[..end]))
     }
 
     fn cheapest_among<'v>(&self, pool: &[&'v Arc<Instance>]) -> Option<Vec<&'v Arc<Instance>>> {
         if pool.len() <= FEW {
-            let choices = (1..1_u32 << pool.len()).map(|choice| {
+            let choices = (u32::from(self.must.is_empty())..1 << pool.len()).map(|choice| {
                 let is_in = |(place, _): &(usize, &&'v Arc<Instance>)| choice >> place & 1 == 1;
                 pool.iter().enumerate().filter(is_in).map(|(_, victim)| *victim).collect()
             });
             return self.cheapest_of(choices);
         }
-        let one = self.cheapest_of(pool.iter().map(|victim| vec![*victim]));
+        let none = (!self.must.is_empty()).then(Vec::new);
+        let one = self.cheapest_of(none.into_iter().chain(pool.iter().map(|victim| vec![*victim])));
         let beyond = one.as_ref().map_or(u32::MAX, |one| self.cost(one).beyond);
         if beyond == 0 {
             return one;
@@ -325,7 +343,8 @@ impl OneHost<'_> {
         let mut best: Option<(Cost, Vec<_>)> = None;
         for choice in choices {
             let cost = self.cost(&choice);
-            let is_cheaper = best.as_ref().is_none_or(|(least, _)| cost < *least);
+            let is_cheaper = best.as_ref().is_none_or(|(least, _)| cost < *least)
+                && self.must.len() + choice.len() <= MOST_VICTIMS;
             if is_cheaper && self.is_enough(&choice) && self.are_spare(&choice) {
                 best = Some((cost, choice));
             }
@@ -347,7 +366,7 @@ impl OneHost<'_> {
         let mut left = pool.to_vec();
         left.sort_by_key(|victim| Reverse(help(victim)));
         let mut chosen: Vec<&Arc<Instance>> = Vec::new();
-        while !self.is_enough(&chosen) && !left.is_empty() && chosen.len() < MOST_VICTIMS {
+        while !self.is_enough(&chosen) && !left.is_empty() && self.must.len() + chosen.len() < MOST_VICTIMS {
             let with =
                 |victim: &&'v Arc<Instance>| -> Vec<_> { chosen.iter().copied().chain([*victim]).collect() };
             left.retain(|victim| self.are_spare(&with(victim)));
@@ -370,7 +389,7 @@ impl OneHost<'_> {
 
     /// Whether their boroughs keep what they are guaranteed without these.
     fn are_spare(&self, chosen: &[&Arc<Instance>]) -> bool {
-        are_spare(chosen.iter().map(|victim| &***victim), self.request, self.boroughs)
+        are_spare(self.all(chosen).map(|victim| &**victim), self.request, self.boroughs)
     }
 
     fn free(&self) -> Amounts {
@@ -379,19 +398,19 @@ impl OneHost<'_> {
 
     /// Whether there is room once these are gone.
     fn is_enough(&self, chosen: &[&Arc<Instance>]) -> bool {
-        let taken = chosen.iter().map(|victim| self.later.taken_by(victim));
+        let taken = self.all(chosen).map(|victim| self.later.taken_by(victim));
         let left = taken.fold(self.later.taken, Amounts::saturating_sub);
         if !self.candidate.takes(self.request).within(self.candidate.allocatable.saturating_sub(left)) {
             return false;
         }
         let mut later = self.later.clone();
-        chosen.iter().for_each(|victim| later.take_out(victim));
+        self.all(chosen).for_each(|victim| later.take_out(victim));
         will_fit(&self.candidate, self.request, &later)
     }
 
     fn cost(&self, chosen: &[&Arc<Instance>]) -> Cost {
         let mut of_workload: Vec<(&WorkloadKey, u32)> = Vec::new();
-        for victim in chosen {
+        for victim in self.all(chosen) {
             match of_workload.iter_mut().find(|(key, _)| *key == victim.workload()) {
                 Some((_, count)) => *count += 1,
                 None => of_workload.push((victim.workload(), 1)),
@@ -399,10 +418,10 @@ impl OneHost<'_> {
         }
         let spare = |key: &WorkloadKey| self.spare.get(key).copied().unwrap_or(0);
         Cost {
-            highest: chosen.iter().map(|victim| hold(victim.spec())).max(),
+            highest: self.all(chosen).map(|victim| hold(victim.spec())).max(),
             beyond: of_workload.iter().map(|(key, count)| count.saturating_sub(spare(key))).sum(),
-            count: chosen.len() as u32,
-            sum: chosen.iter().map(|victim| u64::from(victim.spec().priority)).sum(),
+            count: self.all(chosen).count() as u32,
+            sum: self.all(chosen).map(|victim| u64::from(victim.spec().priority)).sum(),
         }
     }
 }

@@ -499,8 +499,13 @@ impl Queue {
         waiters.unplaced(from, Why::Hosts)
     }
 
-    /// Says that so many of the gang in the line found no hosts.
+    /// Says that so many of the gang in the line found no hosts. Where what one is given can leave fewer hosts to the others than another choice would,
+    /// it is looked at again in the next pass: it may fit then without anything given back.
     pub(super) fn stick_gang(&mut self, line: Line, missing: usize) -> Option<Unplaced> {
+        let waiters = &self.lines[line];
+        if waiters.record.spec.place.private || !waiters.record.spec.resources.devices.is_empty() {
+            return waiters.first().map(|first| self.leave(line, first));
+        }
         self.close(line);
         let waiters = &mut self.lines[line];
         waiters.missing = missing as u64;
@@ -688,13 +693,12 @@ fn wake_gangs(
     open: &mut BTreeMap<Place, Line>,
 ) {
     let Some(example) = stuck.first().map(|line| lines[*line].record.clone()) else { return };
-    let has_devices = !example.spec.resources.devices.is_empty();
     let room = match caught_up {
-        CaughtUp::Improved { slots, is_mix_new } if !(*is_mix_new && has_devices) => {
+        CaughtUp::Improved(slots) => {
             let most = slots.iter().map(|slot| most_that_fit(ledger, &example, *slot));
             most.fold(0, u64::saturating_add)
         }
-        _ => u64::MAX,
+        CaughtUp::Anew => u64::MAX,
     };
     stuck.retain(|line| {
         let waiters = &mut lines[*line];
@@ -710,8 +714,8 @@ fn wake_gangs(
 /// Not fewer than as many instances of a revision as fit a host.
 fn most_that_fit(ledger: &Ledger, record: &RevisionRecord, slot: Slot) -> u64 {
     let request = Request::new(&record.key, &record.spec);
-    let candidate = ledger.candidate(slot);
-    let candidate = Candidate { known: Known { reserved: Some(false), ..Known::default() }, ..candidate };
+    let known = Known { reserved: Some(false), anothers: Some(false), ..Known::default() };
+    let candidate = Candidate { known, ..ledger.candidate(slot) };
     if !ledger.is_taken(slot) || candidate.fits(&request).is_err() {
         return 0;
     }
@@ -723,19 +727,21 @@ fn most_that_fit(ledger: &Ledger, record: &RevisionRecord, slot: Slot) -> u64 {
 }
 
 /// Whether an instance of this revision, or of one that is stuck by the same, fits where something was given back, or would with others making way. That others
-/// must be apart from it counts only where it says so of them too, and that room is kept there not at all: so this holds for all that are stuck with it.
+/// must be apart from it counts only where it says so of them too, and that room is kept there, or the host to another borough, not at all: so this holds for all that are stuck with it.
 fn may_fit(ledger: &Ledger, record: &RevisionRecord, caught_up: &CaughtUp, boroughs: &Boroughs) -> bool {
-    let CaughtUp::Improved { slots, .. } = caught_up else { return true };
+    let CaughtUp::Improved(slots) = caught_up else { return true };
     let request = Request::new(&record.key, &record.spec);
     let place = &record.spec.place;
     let has_claim = has_claim(&request, boroughs);
     let is_no_matter = (!place.distinct_hosts && place.apart.is_empty()).then_some(false);
-    let known = Known { sibling: is_no_matter, unwanted: is_no_matter, reserved: Some(false) };
     let fits = |candidate: Candidate<'_>| {
+        let Known { may_keep, .. } = candidate.known;
+        let (sibling, unwanted, reserved, anothers) = (is_no_matter, is_no_matter, Some(false), Some(false));
+        let known = Known { sibling, unwanted, reserved, anothers, may_keep };
         let candidate = Candidate { known, ..candidate };
         let fits = candidate.has_room(&request) && candidate.fits(&request).is_ok();
         fits || may_have_room(&candidate, &request, has_claim)
             && has_room_emptied(&candidate, &request, has_claim)
     };
-    slots.iter().any(|slot: &Slot| ledger.is_taken(*slot) && fits(ledger.candidate(*slot)))
+    slots.iter().any(|slot: &Slot| ledger.is_taken(*slot) && fits(ledger.candidate_for(*slot, &request)))
 }

@@ -2,8 +2,11 @@
 //! hosts, whatever workload they belong to. It is made once and repaired by what changed, over many passes.
 //!
 //! What depends on the workload does not part shapes: where its instances are is counted once a pass (`spread`) and laid over the list while it is
-//! that workload's turn, and likewise where those are whom it must be apart from, and where room is kept. As long as a workload has no instance that the next one could meet, it shares the list of those that are not
+//! that workload's turn, and likewise where those are whom it must be apart from, where room is kept, and which hosts other boroughs keep to themselves. As long as a workload has no instance that the next one could meet, it shares the list of those that are not
 //! spread, which is one and not one for each rack.
+//!
+//! What is private is of a shape that no other borough has: of hosts with nobody else on them. While its borough may keep no more hosts to itself, it is of another
+//! one, of the hosts that it keeps.
 
 use std::{
     collections::{HashMap, HashSet},
@@ -15,7 +18,7 @@ use supercloud_proto::{
     condition::Condition,
     device::DeviceRequest,
     id::InstanceId,
-    name::{SiteName, WorkloadKey},
+    name::{BoroughName, SiteName, WorkloadKey},
     spec::{Class, DriverKind, Prefer, Protocol, SpreadOver, WorkloadSpec},
     taint::Toleration,
 };
@@ -28,7 +31,7 @@ use super::{
 };
 use crate::state::{
     Instance, Placement, RevisionRecord,
-    fits::{Request, choose_ports},
+    fits::{Candidate, Request, choose_ports},
 };
 
 /// Hosts in the lists of all shapes together: each takes about 50 bytes.
@@ -50,6 +53,8 @@ pub(super) struct Needs {
     tolerate: Vec<Toleration>,
     require: Vec<Condition>,
     together: Vec<WorkloadKey>,
+    /// Whose host it must be alone, where it is private.
+    private: Option<BoroughName>,
 }
 
 impl Needs {
@@ -68,6 +73,7 @@ impl Needs {
             tolerate: place.tolerate.clone(),
             require: place.require.clone(),
             together: place.together.iter().map(|workload| request.key.beside(workload)).collect(),
+            private: place.private.then(|| request.key.borough.clone()),
         }
     }
 }
@@ -78,6 +84,8 @@ struct Wants {
     needs: Needs,
     over: Vec<SpreadOver>,
     prefer: Vec<Prefer>,
+    /// Whether it is private, and its borough may keep one more host to itself.
+    may_keep: bool,
 }
 
 /// The shapes that were met of late, and where the workloads are that were met in this pass.
@@ -107,6 +115,8 @@ struct Turn {
     unwanted: HashSet<Slot>,
     /// Slots that it was given.
     given: Vec<Slot>,
+    /// Whether it is private, and its borough may keep one more host to itself.
+    may_keep: bool,
 }
 
 impl Shapes {
@@ -118,7 +128,9 @@ impl Shapes {
         id: InstanceId,
         kept: Option<Slot>,
     ) -> Option<Placement> {
-        if self.turn.as_ref().is_none_or(|turn| !Arc::ptr_eq(&turn.record, record)) {
+        let is_turn =
+            |turn: &Turn| Arc::ptr_eq(&turn.record, record) && turn.may_keep == may_keep(ledger, record);
+        if !self.turn.as_ref().is_some_and(is_turn) {
             self.begin_turn(ledger, record);
         }
         let Self { live, turn, siblings, .. } = self;
@@ -195,10 +207,12 @@ impl Shapes {
         // Hosts are told apart one by one, not by lists.
         let over = place.spread.iter().filter(|over| has_siblings && **over != SpreadOver::Host);
         let needs = Needs::of(&Request::new(&record.key, &record.spec));
-        let wants = Wants { needs, over: over.copied().collect(), prefer: place.prefer.clone() };
+        let may_keep = may_keep(ledger, record);
+        let wants = Wants { needs, over: over.copied().collect(), prefer: place.prefer.clone(), may_keep };
         let shape = self.shape(ledger, wants, record);
         let unwanted = self.given.unwanted(ledger, record);
-        self.turn = Some(Turn { record: record.clone(), shape, family, unwanted, given: Vec::new() });
+        self.turn =
+            Some(Turn { record: record.clone(), shape, family, unwanted, given: Vec::new(), may_keep });
     }
 
     /// The siblings of a revision's instances, where they matter.
@@ -240,6 +254,11 @@ impl Shapes {
             self.numbers.insert(moved.wants.clone(), oldest);
         }
     }
+}
+
+/// Whether a revision is private, and its borough may keep one more host to itself.
+fn may_keep(ledger: &Ledger, record: &RevisionRecord) -> bool {
+    record.spec.place.private && ledger.may_keep(&record.key.borough)
 }
 
 /// Who was given what in this pass, which the state does not know of.
@@ -334,14 +353,25 @@ impl Shape {
     }
 
     fn judged(&self, ledger: &Ledger, slot: Slot) -> (Whereabouts, Option<Rank>) {
-        let (candidate, outlook) = (ledger.candidate(slot), ledger.outlook());
+        let (candidate, outlook) = (self.candidate(ledger, slot), ledger.outlook());
         let request = self.request(&self.example);
+        let may_be_private = |borough: &BoroughName| candidate.may_be_private(borough);
         let is_open = ledger.is_taken(slot)
             && self.suits[slot] != Some(false)
             && outlook.has_room(&candidate, &request)
-            && candidate.has_company(&request);
+            && candidate.has_company(&request)
+            && self.wants.needs.private.as_ref().is_none_or(may_be_private);
         let rank: Option<Rank> = is_open.then(|| score(&candidate, &request, outlook));
         (ledger.whereabouts(slot).as_far_as(&self.wants.over), rank)
+    }
+
+    /// The host in a slot as what is of this shape sees it.
+    fn candidate<'l>(&self, ledger: &'l Ledger, slot: Slot) -> Candidate<'l> {
+        let mut candidate = ledger.candidate(slot);
+        let has_claimed = |borough: &BoroughName| ledger.has_claimed(slot, borough);
+        candidate.known.may_keep =
+            self.wants.needs.private.as_ref().map(|borough| self.wants.may_keep || has_claimed(borough));
+        candidate
     }
 
     /// What an instance of a revision of this shape asks for.
@@ -372,7 +402,7 @@ impl Shape {
     fn top(&mut self, ledger: &Ledger, request: &Request<'_>, look: Look<'_>) -> Option<Slot> {
         loop {
             let slot = self.ranking.best(look)?;
-            let mut candidate = ledger.candidate(slot);
+            let mut candidate = self.candidate(ledger, slot);
             // Whoever must be apart from it is not offered.
             candidate.known.sibling = Some(look.siblings.on(slot) > 0);
             candidate.known.unwanted = Some(false);
@@ -395,9 +425,13 @@ impl Shape {
         let request = Request { instance: Some(id), ..self.request(record) };
         let Around { siblings, unwanted, kept } = around;
         let apart = Apart::asked_by(&record.spec.place);
-        let look = Look { siblings, apart, unwanted, kept: ledger.kept(), priority: record.spec.priority };
+        let (priority, borough) = (record.spec.priority, &record.key.borough);
+        let (kept_for, private) = (ledger.kept(), ledger.private());
+        let look = Look { siblings, apart, unwanted, kept: kept_for, priority, private, borough };
         self.repair(ledger, look);
-        let is_free = |slot: &Slot| ledger.is_taken(*slot) && ledger.candidate(*slot).fits(&request).is_ok();
+        let is_free = |slot: &Slot| {
+            ledger.is_taken(*slot) && ledger.candidate_for(*slot, &request).fits(&request).is_ok()
+        };
         let slot = kept.filter(is_free).or_else(|| self.top(ledger, &request, look))?;
         let candidate = ledger.candidate(slot);
         let host = candidate.host.id;

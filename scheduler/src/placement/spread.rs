@@ -10,7 +10,7 @@ use std::collections::{BTreeMap, HashSet};
 use supercloud_proto::{
     host::Inventory,
     id::InstanceId,
-    name::{RackName, SiteName, WorkloadKey},
+    name::{BoroughName, RackName, SiteName, WorkloadKey},
     spec::{Place, SpreadOver},
 };
 
@@ -162,6 +162,9 @@ pub(super) struct Look<'s> {
     /// Where room is kept, with the highest priority for which.
     pub(super) kept: &'s BTreeMap<Slot, u32>,
     pub(super) priority: u32,
+    /// Where a borough keeps the host to itself, with which.
+    pub(super) private: &'s BTreeMap<Slot, BoroughName>,
+    pub(super) borough: &'s BoroughName,
 }
 
 /// How much a workload minds a host: the less, the better, before all scores. [`OUT`]: it must not go there.
@@ -176,6 +179,9 @@ impl Look<'_> {
             return OUT;
         }
         if !self.kept.is_empty() && self.kept.get(&slot).is_some_and(|kept| *kept >= self.priority) {
+            return OUT;
+        }
+        if !self.private.is_empty() && self.private.get(&slot).is_some_and(|of| of != self.borough) {
             return OUT;
         }
         match self.apart {

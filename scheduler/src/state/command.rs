@@ -204,7 +204,8 @@ fn needs_of_placements(placements: &[Placement]) -> Level {
 
 /// The level at which every member knows all rules of a place.
 fn needs_of(place: &Place) -> Level {
-    if !place.apart.is_empty() || !place.together.is_empty() || place.all_or_none {
+    let is_new = !place.apart.is_empty() || !place.together.is_empty() || place.all_or_none || place.private;
+    if is_new {
         return level::FOURTH;
     }
     if !place.tolerate.is_empty() {
@@ -360,7 +361,7 @@ pub enum Rejection {
     #[error("{0}")]
     Denied(String),
     /// Fields are wrong.
-    #[error("the request is not valid")]
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))]
     Invalid(Vec<Problem>),
 }
 
@@ -410,7 +411,10 @@ mod tests {
         assert_eq!([taint, device, tolerate, request], [level::THIRD; 4]);
         let apart = apply(&|spec| spec.place.apart.push("db".parse().unwrap()));
         let together = apply(&|spec| spec.place.together.push("db".parse().unwrap()));
-        assert_eq!([apart, together, Command::Preempt(Vec::new()).needs()], [level::FOURTH; 3]);
+        let [private, gang] =
+            [apply(&|spec| spec.place.private = true), apply(&|spec| spec.place.all_or_none = true)];
+        let preempt = Command::Preempt(Vec::new()).needs();
+        assert_eq!([apart, together, private, gang, preempt], [level::FOURTH; 5]);
         let class = |class| apply(&|spec| spec.class = class);
         assert_eq!(Class::ALL.map(class), [level::FOURTH, level::FIRST, level::FOURTH]);
     }

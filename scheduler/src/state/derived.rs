@@ -53,6 +53,8 @@ pub struct HostUse {
     pub minding: u32,
     /// What instances take, by how firmly they hold it, from the least firmly on.
     by_hold: Vec<(Hold, Amounts)>,
+    /// The borough that keeps the host to itself, with how many private instances it has there: no other one is there then.
+    pub private: Option<(BoroughName, u32)>,
     /// What waits for others to make way here, with its rank: room is kept for it against all that have no higher priority.
     pub awaited: Sorted<(u32, InstanceId)>,
 }
@@ -66,6 +68,7 @@ impl HostUse {
     /// Gives an instance room, ports and devices.
     fn give(&mut self, instance: &Instance, placed: &Placed) {
         self.add(hold(instance.spec()), self.taken_as(instance, placed));
+        self.add_private(instance.spec());
         taken_ports(instance, placed).for_each(|port| self.ports.insert(port));
         instance.devices().for_each(|(device, of)| self.devices.give(device, of.share));
     }
@@ -73,6 +76,7 @@ impl HostUse {
     /// Takes in an instance of a spec that asks for so much and gets these ports. Devices are given by themselves.
     pub fn take_in(&mut self, id: InstanceId, spec: &WorkloadSpec, demand: Amounts, ports: &[u16]) {
         self.add(hold(spec), self.policy.takes(spec.class, demand));
+        self.add_private(spec);
         self.instances.insert(id);
         self.minding += u32::from(!spec.place.apart.is_empty());
         for ((_, port), number) in spec.ports().zip(ports) {
@@ -87,6 +91,20 @@ impl HostUse {
         }
         self.minding -= u32::from(instance.minds_neighbours());
         self.instances.remove(&instance.id);
+    }
+
+    /// Counts an instance that keeps the host to its borough.
+    fn add_private(&mut self, spec: &WorkloadSpec) {
+        if spec.place.private {
+            self.private.get_or_insert_with(|| (spec.borough.clone(), 0)).1 += 1;
+        }
+    }
+
+    fn remove_private(&mut self, spec: &WorkloadSpec) {
+        if let Some((_, count)) = self.private.as_mut().filter(|_| spec.place.private) {
+            *count = count.saturating_sub(1);
+        }
+        self.private.take_if(|(_, count)| *count == 0);
     }
 
     /// Counts what something takes that holds it so firmly.
@@ -131,6 +149,7 @@ impl HostUse {
     /// Takes back what an instance was given.
     pub fn take_back(&mut self, instance: &Instance, placed: &Placed) {
         self.subtract(hold(instance.spec()), self.taken_as(instance, placed));
+        self.remove_private(instance.spec());
         taken_ports(instance, placed).for_each(|port| self.ports.remove(&port));
         instance.devices().for_each(|(device, of)| self.devices.take_back(device, of.share));
     }
@@ -167,11 +186,16 @@ pub(super) struct Standing {
     /// It is to stay, and says with which workloads it must not share its host.
     minds: bool,
     awaited: Option<Awaited>,
+    /// The host that it keeps to its borough, from when room is made for it on; what is lost with its host keeps none.
+    keeps: Option<HostId>,
 }
 
 impl Standing {
     pub(super) fn of(instance: &Instance) -> Self {
+        let there = || instance.takes().filter(|_| instance.state != InstanceState::Lost);
+        let is_private = instance.spec().place.private;
         Self {
+            keeps: is_private.then(|| instance.awaited_host().or_else(|| Some(there()?.host))).flatten(),
             pending: instance.is_pending(),
             placed: instance.placed.is_some(),
             takes: instance.takes().is_some(),
@@ -199,6 +223,8 @@ pub struct Derived {
     device_demands: OrdMap<DeviceDemand, DemandCounts>,
     /// Instances that stay on their hosts and must not share them with a workload, by that workload.
     minded: OrdMap<WorkloadKey, OrdSet<InstanceId>>,
+    /// Hosts that boroughs keep to themselves, with how many instances keep each.
+    private: OrdMap<BoroughName, OrdMap<HostId, u32>>,
     unused: Arc<HostUse>,
 }
 
@@ -218,8 +244,9 @@ impl Derived {
         self.count_demands(before, now, instance);
         self.wait(before, now, instance);
         self.charge(before, now, instance);
+        self.keep(before, now, instance);
         let Some(placed) = &instance.placed else { return };
-        if (Standing { pending: now.pending, awaited: now.awaited, ..before }) == now {
+        if (Standing { pending: now.pending, awaited: now.awaited, keeps: now.keeps, ..before }) == now {
             return;
         }
         let used = Arc::make_mut(self.uses.entry(placed.host).or_default());
@@ -251,6 +278,7 @@ impl Derived {
         }
         self.wait(standing, Standing::default(), instance);
         self.charge(standing, Standing::default(), instance);
+        self.keep(standing, Standing::default(), instance);
         let Some(placed) = &instance.placed else { return };
         let Some(used) = self.uses.get_mut(&placed.host) else { return };
         let used = Arc::make_mut(used);
@@ -300,6 +328,29 @@ impl Derived {
         add_or_take(&mut used.going, going(before), going(now), amounts);
         if *used == BoroughUse::default() {
             self.boroughs.remove(&instance.workload().borough);
+        }
+    }
+
+    /// Counts the hosts that a borough keeps to itself.
+    fn keep(&mut self, before: Standing, now: Standing, instance: &Instance) {
+        if before.keeps == now.keeps {
+            return;
+        }
+        let borough = &instance.workload().borough;
+        let hosts = self.private.entry(borough.clone()).or_default();
+        if let Some(host) = now.keeps {
+            *hosts.entry(host).or_default() += 1;
+        }
+        if let Some(host) = before.keeps
+            && let Some(count) = hosts.get_mut(&host)
+        {
+            *count -= 1;
+            if *count == 0 {
+                hosts.remove(&host);
+            }
+        }
+        if hosts.is_empty() {
+            self.private.remove(borough);
         }
     }
 
@@ -424,6 +475,29 @@ impl Derived {
         self.minded.get(key).into_iter().flatten()
     }
 
+    pub(super) fn keeps(&self, borough: &BoroughName, host: HostId) -> bool {
+        self.private.get(borough).is_some_and(|hosts| hosts.contains_key(&host))
+    }
+
+    pub(super) fn kept_hosts(&self, borough: &BoroughName) -> usize {
+        self.private.get(borough).map_or(0, OrdMap::len)
+    }
+
+    /// Hosts that some borough began to keep to itself, or no longer does.
+    pub(super) fn kept_since(&self, before: &Self) -> Vec<HostId> {
+        let mut hosts = Vec::new();
+        for difference in before.private.diff(&self.private) {
+            match difference {
+                DiffItem::Add(_, of) | DiffItem::Remove(_, of) => hosts.extend(of.keys()),
+                DiffItem::Update { old: (_, old), new: (_, new) } => {
+                    hosts.extend(old.keys().filter(|host| !new.contains_key(*host)));
+                    hosts.extend(new.keys().filter(|host| !old.contains_key(*host)));
+                }
+            }
+        }
+        hosts
+    }
+
     pub(super) fn device_demands(&self) -> &OrdMap<DeviceDemand, DemandCounts> {
         &self.device_demands
     }
@@ -433,6 +507,7 @@ impl Derived {
             uses: self.uses.clone(),
             pending: self.pending.clone(),
             device_demands: self.device_demands.clone(),
+            private: self.private.clone(),
             ..Self::default()
         }
     }

@@ -16,7 +16,7 @@ use supercloud_proto::{
     condition::Attribute,
     host::HostState,
     id::InstanceId,
-    name::{DeviceName, WorkloadKey},
+    name::{BoroughName, DeviceName, WorkloadKey},
     spec::{DriverKind, WorkloadSpec},
     taint::{taint_text, untolerated},
 };
@@ -95,6 +95,10 @@ pub struct Known {
     pub unwanted: Option<bool>,
     /// Whether room is kept there for others.
     pub reserved: Option<bool>,
+    /// Whether another borough keeps the host to itself.
+    pub anothers: Option<bool>,
+    /// Whether its borough may keep one more host to itself.
+    pub may_keep: Option<bool>,
 }
 
 impl<'a> Candidate<'a> {
@@ -133,7 +137,7 @@ pub struct Filter {
 }
 
 /// The rule: every filter must let pass. What is cheap and rules out much comes first, and what a tenant can change himself comes last.
-pub const FILTERS: [Filter; 12] = [
+pub const FILTERS: [Filter; 13] = [
     Filter { name: "host-state", check: host_state, is_of_record: true },
     Filter { name: "driver", check: driver, is_of_record: true },
     Filter { name: "site", check: site, is_of_record: true },
@@ -143,6 +147,7 @@ pub const FILTERS: [Filter; 12] = [
     Filter { name: "resources", check: resources, is_of_record: false },
     Filter { name: "devices", check: devices::devices, is_of_record: false },
     Filter { name: "ports", check: ports::ports, is_of_record: false },
+    Filter { name: "private", check: private, is_of_record: false },
     Filter { name: "distinct-hosts", check: distinct_hosts, is_of_record: false },
     Filter { name: "apart", check: apart, is_of_record: false },
     Filter { name: "together", check: together, is_of_record: false },
@@ -318,6 +323,50 @@ fn resources(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
     .filter(|(_, needed, _, free)| needed > free)
     .map(|(what, needed, asked, free)| Reason::Short { what, needed, asked, free })
     .collect()
+}
+
+/// No other borough keeps the host to itself. What is private comes only where no other borough has anything, and where its own keeps the host already or may keep
+/// one more.
+fn private(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
+    let borough = &request.key.borough;
+    if candidate.is_anothers(borough) {
+        return vec![Reason::Private];
+    }
+    if !request.spec.place.private {
+        return Vec::new();
+    }
+    let strangers = candidate.has_strangers(borough).then_some(Reason::Strangers);
+    let most = candidate.state.allowance_of(borough).private_hosts;
+    let kept = candidate.state.kept_hosts(borough);
+    let few = (!candidate.may_be_kept(borough)).then_some(Reason::FewPrivate { kept, most });
+    strangers.into_iter().chain(few).collect()
+}
+
+impl Candidate<'_> {
+    /// Whether the host may be kept to a borough: what the filter `private` asks for what is private.
+    pub fn may_be_private(&self, borough: &BoroughName) -> bool {
+        !self.is_anothers(borough) && self.may_be_kept(borough) && !self.has_strangers(borough)
+    }
+
+    /// Whether a borough keeps the host to itself already, or may keep one more.
+    pub fn may_be_kept(&self, borough: &BoroughName) -> bool {
+        let may_keep = || self.state.kept_hosts(borough) < self.state.allowance_of(borough).private_hosts;
+        self.known.may_keep.unwrap_or_else(may_keep) || self.state.keeps(borough, self.host.id)
+    }
+
+    fn is_anothers(&self, borough: &BoroughName) -> bool {
+        let is_anothers = || self.used.private.as_ref().is_some_and(|(of, _)| of != borough);
+        self.known.anothers.unwrap_or_else(is_anothers)
+    }
+
+    /// Whether something of other boroughs is there, and not over: what is stopping still runs. They are looked up, since a count of each borough's instances
+    /// on each host would be paid for by all, and asked for by few.
+    fn has_strangers(&self, borough: &BoroughName) -> bool {
+        let is_own = self.used.private.as_ref().is_some_and(|(of, _)| of == borough);
+        let is_stranger =
+            |other: &Arc<Instance>| !other.state.is_over() && other.workload().borough != *borough;
+        !is_own && self.state.instances_by(self.used.instances.iter().copied()).any(is_stranger)
+    }
 }
 
 /// No other instance of the workload is to run there.

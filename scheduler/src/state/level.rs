@@ -13,7 +13,7 @@
 //! | 1 | 0.1.0 | everything there was at first |
 //! | 2 | 0.1.0 | `RaiseLevel`, `CompareStates`, `PlaceMany`, `ReportMany` |
 //! | 3 | 0.1.0 | conditions with `<`, `<=`, `>=`, `>` and `not in`, and on `docker` and `libvirt`; devices; taints |
-//! | 4 | 0.1.0 | `SetBorough`: quota, guarantee and weight of a borough; `place.apart`, `place.together` and `place.all_or_none`; `Preempt`; `SetSite`: the policy of a site; classes of workloads |
+//! | 4 | 0.1.0 | `SetBorough`: quota, guarantee, weight, highest priority and private hosts of a borough; `SetSite`: the policy of a site; `place.apart`, `place.together`, `place.private` and `place.all_or_none`; classes of workloads; `Preempt` |
 
 use supercloud_proto::host::Inventory;
 

@@ -227,6 +227,11 @@ impl State {
         changed
     }
 
+    /// Hosts that some borough keeps to itself and did not in another state, or did; takes time like [`State::hosts_changed_since`].
+    pub fn kept_since(&self, before: &Self) -> Vec<HostId> {
+        self.derived.kept_since(&before.derived)
+    }
+
     /// How what waits for a host differs from another state; takes time like [`State::hosts_changed_since`].
     pub fn pending_since(&self, before: &Self) -> Waiting {
         self.derived.pending_since(&before.derived)
@@ -262,6 +267,16 @@ impl State {
             return Vec::new();
         }
         self.excesses(&instance.workload().borough, demand::demand(instance.spec()).times(together as u64))
+    }
+
+    /// Whether a borough keeps a host to itself: private instances of it are there, or have room made for them. What was lost with its host does not count.
+    pub fn keeps(&self, borough: &BoroughName, host: HostId) -> bool {
+        self.derived.keeps(borough, host)
+    }
+
+    /// How many hosts a borough keeps to itself.
+    pub fn kept_hosts(&self, borough: &BoroughName) -> u32 {
+        self.derived.kept_hosts(borough) as u32
     }
 
     /// Instances that stay on their hosts and must not share them with this workload.

@@ -94,6 +94,12 @@ pub fn may_make_way(instance: &Instance, request: &Request<'_>, has_claim: bool)
         && !is_company()
 }
 
+/// Whether an instance keeps a request from its host whatever room there is: they are of two boroughs, and one of them is private.
+pub fn is_in_the_way(instance: &Instance, request: &Request<'_>) -> bool {
+    (request.spec.place.private || instance.spec().place.private)
+        && instance.workload().borough != request.key.borough
+}
+
 /// What will be given away of a host once all is gone that is stopping, or is to stop as `doomed`, and all is there that is awaited, but for whoever asks.
 pub fn expected(
     candidate: &Candidate<'_>,
@@ -131,7 +137,8 @@ fn arrive(candidate: &Candidate<'_>, used: &mut HostUse, awaited: &Instance) {
 
 /// Whether a request fits a host of which so much will be given away, and on which nothing is kept from it.
 pub fn will_fit(candidate: &Candidate<'_>, request: &Request<'_>, later: &HostUse) -> bool {
-    let known = Known { reserved: Some(false), ..Known::default() };
+    let Known { anothers, may_keep, .. } = candidate.known;
+    let known = Known { reserved: Some(false), anothers, may_keep, ..Known::default() };
     Candidate { used: later, known, ..*candidate }.fits(request).is_ok()
 }
 

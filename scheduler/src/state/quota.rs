@@ -1,15 +1,19 @@
-//! What a borough may have: a quota that it does not exceed, a guarantee up to which it comes first and takes back what it lent, and its weight beside the others. Pure; it
-//! knows neither the state nor instances.
+//! What a borough may have: a quota that it does not exceed, a guarantee up to which it comes first and takes back what it lent, its weight beside the others, the
+//! highest priority that its workloads may have, and how many hosts it may keep to itself. Pure; it knows neither the state nor instances.
 //!
 //! The one rule of quotas is [`Quota::excesses`]: what a borough is charged and what it would take on top must be within its quota. The pass asks it of its
 //! own running account, apply and explain of the state's. A quota that is lowered below what is used stops nothing that runs; it only lets nothing
 //! more in. Who comes first is decided in `placement::fair`, and who makes way for whom in `state::preempt`.
+//!
+//! A highest priority is asked of what is applied (`apply::workloads`), and of nothing else: like a quota, one that is lowered changes nothing that is there. What has a higher
+//! priority keeps it, scaled or replaced, until it is applied again.
 
 use std::fmt;
 
 use supercloud_proto::{
     amount::{Amounts, Bytes, MilliCpu},
     name::BoroughName,
+    spec::MAX_PRIORITY,
 };
 
 use super::fits::Amount;
@@ -23,6 +27,10 @@ pub struct Allowance {
     pub guarantee: Amounts,
     /// How much it may have before it waits for others, from [`Allowance::LEAST_WEIGHT`] to [`Allowance::MOST_WEIGHT`].
     pub weight: u32,
+    /// Highest priority with which its workloads may be applied, up to [`MAX_PRIORITY`].
+    pub max_priority: u32,
+    /// Most hosts that it may keep to itself with private work.
+    pub private_hosts: u32,
 }
 
 /// Most of each amount; `None`: as much as there is.
@@ -68,6 +76,10 @@ pub struct BoroughChange {
     pub guarantee_disk: Option<Bytes>,
     /// Weight.
     pub weight: Option<u32>,
+    /// Highest priority.
+    pub max_priority: Option<u32>,
+    /// Most hosts that it may keep to itself.
+    pub private_hosts: Option<u32>,
 }
 
 impl Allowance {
@@ -81,7 +93,7 @@ impl Allowance {
     /// This with what a change changes of it.
     #[must_use]
     pub fn with(self, change: &BoroughChange) -> Self {
-        let Self { quota, guarantee, weight } = self;
+        let Self { quota, guarantee, weight, max_priority, private_hosts } = self;
         Self {
             quota: Quota {
                 cpu: change.quota_cpu.unwrap_or(quota.cpu),
@@ -94,6 +106,8 @@ impl Allowance {
                 disk: change.guarantee_disk.unwrap_or(guarantee.disk),
             },
             weight: change.weight.unwrap_or(weight),
+            max_priority: change.max_priority.unwrap_or(max_priority),
+            private_hosts: change.private_hosts.unwrap_or(private_hosts),
         }
     }
 
@@ -137,7 +151,13 @@ impl Allowance {
 
 impl Default for Allowance {
     fn default() -> Self {
-        Self { quota: Quota::default(), guarantee: Amounts::default(), weight: Self::USUAL_WEIGHT }
+        Self {
+            quota: Quota::default(),
+            guarantee: Amounts::default(),
+            weight: Self::USUAL_WEIGHT,
+            max_priority: MAX_PRIORITY,
+            private_hosts: 0,
+        }
     }
 }
 

@@ -120,6 +120,7 @@ fn place(node: &Node<'_>) -> Option<Place> {
         apart: object.or("apart", Vec::new(), |list| list.sound(Node::parsed)),
         together: object.or("together", Vec::new(), |list| list.sound(Node::parsed)),
         all_or_none: object.or("all_or_none", false, Node::flag),
+        private: object.or("private", false, Node::flag),
     })
 }
 

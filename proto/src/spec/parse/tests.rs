@@ -63,7 +63,7 @@ resources:
   devices:
     - { kind: gpu, share: 0.25, models: [ T4, "V100 32G" ], require: [ "label.memory >= 16" ] }
     - { kind: nic, count: 2 }
-place: { sites: [ slough ], require: [ "arch == amd64" ], distinct_hosts: true, tolerate: [ gpu, team = parks ], apart: [ db, queue ], together: [ cache ] }
+place: { sites: [ slough ], require: [ "arch == amd64" ], distinct_hosts: true, tolerate: [ gpu, team = parks ], apart: [ db, queue ], together: [ cache ], private: true }
 restart: { attempts: 5, within: 5m, delay: 250ms, max_delay: 10s }
 update: { max_unavailable: 2 }
 stop_grace: 30s
@@ -84,7 +84,7 @@ exclusive: false
     assert_eq!((gpu.kind.as_str(), gpu.count, gpu.share.0), ("gpu", 1, 250));
     assert_eq!((gpu.models.join(","), gpu.require.len()), ("T4,V100 32G".to_owned(), 1));
     assert_eq!((nic.kind.as_str(), nic.count, nic.share.0), ("nic", 2, 1_000));
-    assert!(spec.place.distinct_hosts && spec.place.require.len() == 1);
+    assert!(spec.place.distinct_hosts && spec.place.private && spec.place.require.len() == 1);
     let tolerated: Vec<String> = spec.place.tolerate.iter().map(ToString::to_string).collect();
     assert_eq!(tolerated, ["gpu", "team=parks"]);
     let names =

@@ -31,7 +31,7 @@ const FULL: [&str; 3] = [
         {"kind": "gpu", "count": 2, "share": 0.5, "models": ["T4"], "require": ["label.a exists"]}]},
     "place": {"sites": ["s"], "require": ["arch == a"], "prefer": [{"when": "arch == a", "weight": -3}],
         "spread": ["site"], "distinct_hosts": true, "all_or_none": true, "tolerate": ["gpu", "team=parks"],
-        "apart": ["x"], "together": ["y"]},
+        "apart": ["x"], "together": ["y"], "private": true},
     "health": {"http": {"port": "a", "path": "/"}, "every": "1s", "timeout": "2s", "unhealthy_after": 4},
     "restart": {"attempts": 1, "within": "1s", "delay": "2s", "max_delay": "3s"},
     "update": {"max_unavailable": 2, "canary": 1, "healthy_for": "1s", "deadline": "2s", "auto_revert": true},

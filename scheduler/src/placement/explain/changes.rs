@@ -66,12 +66,13 @@ pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Sugge
     let request = Request::of(instance);
     let found: Vec<(Slot, Vec<Misfit>)> = ledger
         .slots()
-        .map(|slot| (slot, ledger.candidate(slot).misfits(&request).collect::<Vec<_>>()))
+        .map(|slot| (slot, ledger.candidate_for(slot, &request).misfits(&request).collect::<Vec<_>>()))
         .collect();
     let fits_somewhere = found.iter().any(|(_, misfits)| misfits.is_empty());
     let sought = Sought { state, instance, together, now, ledger: &ledger, request, found };
     let mut ideas = sought.let_in();
     if !fits_somewhere {
+        ideas.extend(sought.kept());
         ideas.extend(sought.resized());
         ideas.extend(sought.opened().into_iter().chain(sought.freed()).chain(sought.added()));
         ideas.extend(sought.tolerated().into_iter().chain(sought.relaxed()));
@@ -206,6 +207,20 @@ impl Sought<'_> {
         [raised].into_iter().chain(self.resize(each, None)).collect()
     }
 
+    /// One more host that its borough may keep to itself, where it keeps as many as it may.
+    fn kept(&self) -> Option<Idea> {
+        let reasons = self.found.iter().flat_map(|(_, misfits)| misfits).flat_map(|misfit| &misfit.reasons);
+        let kept = reasons.filter_map(|reason| match reason {
+            Reason::FewPrivate { kept, .. } => Some(*kept + 1),
+            _ => None,
+        });
+        let (borough, most) = (&self.request.key.borough, kept.max()?);
+        let words = format!("let {borough} keep {most} hosts to itself, which operators decide");
+        let told = Suggestion { kind: "raise-quota", change: words, host: None };
+        let change = BoroughChange { private_hosts: Some(most), ..BoroughChange::default() };
+        Some(Idea { told, spec: None, estate: Estate::Allow(change) })
+    }
+
     /// Asking for so much less; `None` where that is less than anything can run with.
     fn resize(&self, missing: Amounts, slot: Option<Slot>) -> Option<Idea> {
         let (less, mut spec) = (self.less(missing)?, self.instance.spec().clone());
@@ -293,6 +308,9 @@ impl Sought<'_> {
         }
         if asked.place.all_or_none {
             leave_out("place.all_or_none".to_owned(), &|spec| spec.place.all_or_none = false);
+        }
+        if asked.place.private {
+            leave_out("place.private".to_owned(), &|spec| spec.place.private = false);
         }
         for (place, workload) in asked.place.apart.iter().enumerate() {
             let path = format!("place.apart[{place}], {workload}");

@@ -1,6 +1,6 @@
 //! What boroughs of random estates may have, with a naive judge of it: it adds up from the specs, and shares no code with what it judges.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use proptest::prelude::*;
 use supercloud_proto::{
@@ -24,16 +24,17 @@ pub(super) struct RandomAllowance {
     quota: (Option<u64>, Option<u64>),
     guarantee: (u64, u64),
     weight: u32,
+    private: u32,
 }
 
 prop_compose! {
     pub(super) fn random_allowance()(
         cpu in prop::option::of(0u64..6_000), mib in prop::option::of(0u64..6_000),
         guarantee in (prop_oneof![Just(0), 0u64..4_000], prop_oneof![Just(0), 0u64..4_000]),
-        weight in prop::sample::select(vec![1, 50, 100, 200, 1_000]),
+        weight in prop::sample::select(vec![1, 50, 100, 200, 1_000]), private in 0u32..4,
     ) -> RandomAllowance {
         let guarantee = (guarantee.0.min(cpu.unwrap_or(u64::MAX)), guarantee.1.min(mib.unwrap_or(u64::MAX)));
-        RandomAllowance { quota: (cpu, mib), guarantee, weight }
+        RandomAllowance { quota: (cpu, mib), guarantee, weight, private }
     }
 }
 
@@ -52,6 +53,7 @@ pub(super) fn allow(estate: &mut Estate, borough: u8, random: &RandomAllowance) 
         guarantee_cpu: Some(MilliCpu(random.guarantee.0)),
         guarantee_memory: Some(Bytes(random.guarantee.1 * MIB)),
         weight: Some(random.weight),
+        private_hosts: Some(random.private),
         ..BoroughChange::default()
     };
     estate.allow(&name, &change);
@@ -129,12 +131,28 @@ pub(super) fn are_lent(state: &State, to: &BoroughName, gone: &[&Instance]) -> b
     })
 }
 
-/// No borough has more than its quota.
+/// The hosts that a borough keeps to itself: with something private on them that is not lost, or for which others make way there.
+pub(super) fn kept_hosts(state: &State, borough: &BoroughName) -> BTreeSet<u32> {
+    let own = |instance: &&std::sync::Arc<Instance>| {
+        instance.workload().borough == *borough && instance.spec().place.private
+    };
+    let host = |instance: &std::sync::Arc<Instance>| {
+        let there = instance.takes().filter(|_| instance.state != InstanceState::Lost);
+        instance.awaited_host().or(there.map(|placed| placed.host)).map(|host| host.0)
+    };
+    state.instances().values().filter(own).filter_map(host).collect()
+}
+
+/// No borough has more than its quota, or keeps more hosts to itself than it may.
 pub(super) fn check_quotas(state: &State) {
     for (borough, (cpu, memory)) in accounts(state) {
         let quota = &state.boroughs()[&BoroughName::new(&borough).unwrap()].allowance.quota;
         assert!(quota.cpu.is_none_or(|most| cpu <= most.0), "{borough} has too much processor");
         assert!(quota.memory.is_none_or(|most| memory <= most.0), "{borough} has too much memory");
+    }
+    for (name, borough) in state.boroughs() {
+        let kept = kept_hosts(state, name).len() as u32;
+        assert!(kept <= borough.allowance.private_hosts, "{name} keeps {kept} hosts");
     }
 }
 

@@ -6,9 +6,9 @@
 //!     host NAME [site= rack= cpu= memory= disk= reserved=MEMORY arch= kernel= ports=FIRST-LAST drivers=docker,libvirt
 //!         device=NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE] label.X= taint.X=]
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
-//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= class= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]
+//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= class= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct gang private spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]
 //!         device=KIND[:count=][:share=][:models=A|B][:require=CONDITION]]
-//!     borough NAME [quota-cpu= quota-memory= quota-disk= (none: lifted) guarantee-cpu= guarantee-memory= guarantee-disk= weight=]
+//!     borough NAME [quota-cpu= quota-memory= quota-disk= (none: lifted) guarantee-cpu= guarantee-memory= guarantee-disk= weight= max-priority= private-hosts=]
 //!     site NAME [standard=PERCENT spare=PERCENT packing=pack|spread cost=]
 //!     scale BOROUGH/NAME COUNT      report BOROUGH/NAME SLOT STATE [REASON]      time SECONDS (moves the clock on)
 //!     level (raises the feature level to the highest)      gone BOROUGH/NAME SLOT (those of it that are to stop are gone)
@@ -206,7 +206,9 @@ fn planned(estate: &mut Estate, settings: &[&str]) -> String {
     }
     let plan = match plan::plan(&estate.state, &specs, estate.now) {
         Ok(plan) => plan,
-        Err(refused) => return format!("refused: {refused:?}\n"),
+        Err(refused) => {
+            return refused.iter().map(|refused| format!("refused: {refused}\n")).collect();
+        }
     };
     let mut out = String::new();
     for plan in plan.workloads {
@@ -345,6 +347,8 @@ fn borough_change_of(settings: &[&str]) -> BoroughChange {
             "guarantee-memory" => change.guarantee_memory = Some(amount(value)),
             "guarantee-disk" => change.guarantee_disk = Some(amount(value)),
             "weight" => change.weight = Some(amount(value)),
+            "max-priority" => change.max_priority = Some(amount(value)),
+            "private-hosts" => change.private_hosts = Some(amount(value)),
             _ => panic!("no such setting: {word}"),
         }
     }
@@ -402,6 +406,7 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
             "device" => wanted.resources.devices.push(device_request_of(value)),
             "distinct" => wanted.place.distinct_hosts = true,
             "gang" => wanted.place.all_or_none = true,
+            "private" => wanted.place.private = true,
             "spread" => wanted.place.spread = value.split(',').map(|over| over.parse().unwrap()).collect(),
             "vm" => vm(&mut wanted),
             "image" | "port" => {

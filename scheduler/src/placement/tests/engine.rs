@@ -9,7 +9,7 @@ use super::{
     allowances::{RandomAllowance, allow, random_allowance},
     estate::{Estate, inventory, spec},
     random::{
-        RandomHost, RandomSite, RandomWorkload, add_host, random_host, random_site, random_workload,
+        RandomHost, RandomSite, RandomWorkload, add_host, hand_in, random_host, random_site, random_workload,
         set_site, wanted,
     },
 };
@@ -68,7 +68,7 @@ fn happen(estate: &mut Estate, event: &Event) {
         }
         // Only a lost host is removed; anything else is rejected, and nothing happens.
         Event::Remove(number) => drop(estate.apply(Command::RemoveHost { name: host(*number) })),
-        Event::Workload(number, random) => estate.workload(&wanted(&format!("w{number}"), random)),
+        Event::Workload(number, random) => hand_in(estate, &format!("w{number}"), random),
         Event::Scale(number, count) => {
             let key = wanted(&format!("w{number}"), &RandomWorkload::default()).key();
             drop(estate.apply(Command::ScaleWorkload { key, count: *count }));

@@ -46,6 +46,8 @@ struct Load {
     gpus: BTreeMap<String, u32>,
     /// Of each instance, its workload with the borough, and which workloads it must be apart from.
     workloads: Vec<(String, Vec<String>)>,
+    /// Of each instance, its borough, and whether it is private.
+    tenants: Vec<(String, bool)>,
 }
 
 fn load(state: &State, host: &Host) -> Load {
@@ -74,6 +76,7 @@ impl Load {
         let (cpu, memory) = needs(instance.spec());
         self.cpu += counts(site, instance.spec().class, cpu);
         self.memory += memory;
+        self.tenants.push((instance.workload().borough.to_string(), instance.spec().place.private));
         if instance.desired != Desired::Stop {
             let apart = named(instance, &instance.spec().place.apart);
             self.workloads.push((instance.workload().to_string(), apart));
@@ -205,11 +208,12 @@ pub(super) fn gang_of(state: &State, instance: &Instance) -> usize {
     if instance.spec().place.all_or_none { state.instances().values().filter(is_of_gang).count() } else { 1 }
 }
 
-/// Whether all would find hosts that wait and are given them only together with an instance; `None`: that is too much for this judge.
+/// Whether all would find hosts that wait and are given them only together with an instance; `None`: that depends on who is given what, or where.
 pub(super) fn would_all_go(state: &State, instance: &Instance) -> Option<bool> {
     let all = gang_of(state, instance);
     let going = state.hosts().values().map(|host| how_many_would_go(state, host, instance, all));
-    (instance.spec().resources.devices.is_empty() || all == 1).then(|| going.sum::<usize>() >= all)
+    let is_simple = instance.spec().resources.devices.is_empty() && !instance.spec().place.private;
+    (is_simple || all == 1).then(|| going.sum::<usize>() >= all)
 }
 
 /// Whether one more instance would go onto a host beside all this, if there are ports for it.
@@ -233,6 +237,7 @@ fn would_go_beside(load: &Load, state: &State, host: &Host, instance: &Instance)
             tolerated.is_some_and(|text| text == "team" || text == format!("team={value}"))
         })
         && neighbours_agree(load, instance)
+        && is_private_enough(state, host, instance, load)
         && !is_kept_for_others(state, host, instance)
 }
 
@@ -243,6 +248,20 @@ fn is_kept_for_others(state: &State, host: &Host, instance: &Instance) -> bool {
         awaited.is_some_and(|awaited| awaited.rank >= instance.spec().priority)
     };
     instance.awaited_host() != Some(host.id) && state.pending().any(|other| awaited(&other))
+}
+
+/// Whether no other borough has the host to itself, and what is private would be alone there with its borough, which keeps no more hosts than it may.
+fn is_private_enough(state: &State, host: &Host, instance: &Instance, load: &Load) -> bool {
+    let own = &instance.workload().borough;
+    let others: Vec<bool> =
+        load.tenants.iter().filter(|(of, _)| of != own.as_str()).map(|(_, private)| *private).collect();
+    let mut kept = allowances::kept_hosts(state, own);
+    let is_new = kept.insert(host.id.0);
+    let most = state.boroughs()[own].allowance.private_hosts as usize;
+    match instance.spec().place.private {
+        true => others.is_empty() && (!is_new || kept.len() <= most),
+        false => !others.contains(&true),
+    }
 }
 
 /// Whether nobody is there whom an instance must be apart from, and all are whom it must be together with.
@@ -418,15 +437,22 @@ pub(super) fn cheapest_by_force(state: &State, host: &Host, instance: &Instance)
         let is_lower = other.spec().priority < instance.spec().priority;
         other.host() == Some(host.id) && (is_lower || is_guaranteed && other.workload().borough != *own)
     };
-    let less_urgent: Vec<_> = state.instances().values().filter(is_less_urgent).collect();
+    let is_in_the_way = |other: &&Arc<Instance>| {
+        let is_private = instance.spec().place.private || other.spec().place.private;
+        is_private && other.workload().borough != *own
+    };
+    let less_urgent = state.instances().values().filter(is_less_urgent);
+    let (must, less_urgent): (Vec<_>, Vec<_>) = less_urgent.partition(is_in_the_way);
     // More than this is left to the rule that nobody goes who is not needed.
-    let choices = 1..1u32 << less_urgent.len().min(10);
+    let choices = u32::from(must.is_empty())..1 << less_urgent.len().min(10);
     let chosen = |choice: u32| {
         less_urgent
             .iter()
             .enumerate()
             .filter(move |(place, _)| choice >> place & 1 == 1)
-            .map(|(_, other)| &***other)
+            .map(|(_, other)| other)
+            .chain(&must)
+            .map(|other| &***other)
     };
     let makes_room = |choice: &u32| {
         let gone: Vec<&Instance> = chosen(*choice).collect();
@@ -443,6 +469,9 @@ pub(super) fn check_loads(state: &State) {
         let memory = host.inventory.capacity.memory.0.saturating_sub(host.inventory.reserved.memory.0);
         assert!(load.cpu <= host.inventory.capacity.cpu.0, "{} gives too much processor", host.name);
         assert!(load.memory <= memory, "{} gives too much memory", host.name);
+        let boroughs: BTreeSet<&String> = load.tenants.iter().map(|(of, _)| of).collect();
+        let is_private = load.tenants.iter().any(|(_, private)| *private);
+        assert!(!is_private || boroughs.len() == 1, "{} is not private", host.name);
         let used: &HostUse = state.used(host.id);
         assert_eq!((used.taken.cpu.0, used.taken.memory.0), (load.cpu, load.memory), "{} adds up", host.name);
         let given: BTreeMap<String, u32> =

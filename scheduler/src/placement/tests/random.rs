@@ -64,6 +64,7 @@ pub(super) struct RandomWorkload {
     apart: Option<u8>,
     together: Option<u8>,
     gang: bool,
+    private: bool,
 }
 
 impl RandomWorkload {
@@ -98,10 +99,11 @@ prop_compose! {
         spread in 0u8..8,
         borough in 0u8..3,
         (tolerate, gang) in (prop::option::weighted(0.5, prop::option::of(0u8..2)), prop::bool::weighted(0.25)),
-        (apart, together, class) in (prop::option::weighted(0.3, 0u8..6), prop::option::weighted(0.2, 0u8..6), 0..CLASSES.len()),
+        (apart, together) in (prop::option::weighted(0.3, 0u8..6), prop::option::weighted(0.2, 0u8..6)),
+        (class, private) in (0..CLASSES.len(), prop::bool::weighted(0.3)),
         gpus in prop::option::weighted(0.4, (1u32..3, prop::sample::select(vec![300, 500, 700, 1_000]), prop::option::of(0u8..2))),
     ) -> RandomWorkload {
-        RandomWorkload { borough, count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, gpus, tolerate, class, apart, together, gang }
+        RandomWorkload { borough, count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, gpus, tolerate, class, apart, together, private, gang }
     }
 }
 
@@ -220,6 +222,7 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
     wanted.place.together.extend(others.filter(|other| !wanted.place.apart.contains(other)));
     wanted.place.distinct_hosts = random.distinct;
     wanted.place.all_or_none = random.gang;
+    wanted.place.private = random.private;
     let spread = SpreadOver::ALL.into_iter().enumerate().filter(|(bit, _)| random.spread >> bit & 1 == 1);
     wanted.place.spread = spread.map(|(_, over)| over).collect();
     let protocol = if random.udp { Protocol::Udp } else { Protocol::Tcp };
@@ -239,6 +242,14 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
     wanted
 }
 
+/// Hands in a workload. One that its borough may not have private is not.
+pub(super) fn hand_in(estate: &mut Estate, name: &str, random: &RandomWorkload) {
+    let mut spec = wanted(name, random);
+    estate.borough(&spec.borough);
+    spec.place.private &= estate.state.allowance_of(&spec.borough).private_hosts > 0;
+    estate.workload(&spec);
+}
+
 pub(super) fn estate_of(
     hosts: &[RandomHost],
     workloads: &[RandomWorkload],
@@ -256,7 +267,7 @@ pub(super) fn estate_of(
         add_host(&mut estate, &format!("h{number}"), host);
     }
     for (number, workload) in workloads.iter().enumerate() {
-        estate.workload(&wanted(&format!("w{number}"), workload));
+        hand_in(&mut estate, &format!("w{number}"), workload);
     }
     estate
 }

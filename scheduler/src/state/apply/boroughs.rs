@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use supercloud_proto::{name::BoroughName, problem::Problem};
+use supercloud_proto::{name::BoroughName, problem::Problem, spec::MAX_PRIORITY};
 
 use super::Step;
 use crate::state::{
@@ -39,7 +39,7 @@ impl Step<'_> {
             allowance: before.allowance.with(change),
             ..Borough::clone(before)
         };
-        let problems = problems(&after.allowance);
+        let problems = problems(&after.allowance, change);
         if !problems.is_empty() {
             return Err(Rejection::Invalid(problems));
         }
@@ -73,19 +73,42 @@ fn amounts(allowance: &Allowance) -> [(Amount, u64, Option<u64>); 3] {
     ]
 }
 
-/// What is wrong with an allowance.
-fn problems(allowance: &Allowance) -> Vec<Problem> {
-    let above = |(what, guarantee, quota): (Amount, u64, Option<u64>)| {
+/// What is wrong with an allowance, by the fields of the change that made it so.
+fn problems(allowance: &Allowance, change: &BoroughChange) -> Vec<Problem> {
+    let given =
+        [change.guarantee_cpu.is_some(), change.guarantee_memory.is_some(), change.guarantee_disk.is_some()];
+    let above = |((what, guarantee, quota), is_given): ((Amount, u64, Option<u64>), bool)| {
         let quota = quota.filter(|quota| guarantee > *quota)?;
-        let expected = format!("at most the quota of {}", what.exact(quota));
-        Some(Problem::new(format!("guarantee.{}", what.as_str()), expected, what.exact(guarantee)))
+        let (guarantee, quota) = (what.exact(guarantee), what.exact(quota));
+        Some(if is_given {
+            Problem::new(field("guarantee", what), format!("at most the quota of {quota}"), guarantee)
+        } else {
+            Problem::new(field("quota", what), format!("at least the guarantee of {guarantee}"), quota)
+        })
     };
-    let mut problems: Vec<Problem> = amounts(allowance).into_iter().filter_map(above).collect();
+    let mut problems: Vec<Problem> = amounts(allowance).into_iter().zip(given).filter_map(above).collect();
     let (least, most) = (Allowance::LEAST_WEIGHT, Allowance::MOST_WEIGHT);
     if !(least..=most).contains(&allowance.weight) {
-        problems.push(Problem::new("weight", format!("{least} to {most}"), allowance.weight.to_string()));
+        problems.push(Problem::new(
+            "change.weight",
+            format!("{least} to {most}"),
+            allowance.weight.to_string(),
+        ));
+    }
+    if allowance.max_priority > MAX_PRIORITY {
+        let expected = format!("0 to {MAX_PRIORITY}");
+        problems.push(Problem::new("change.max_priority", expected, allowance.max_priority.to_string()));
     }
     problems
+}
+
+/// The field of the request that changes an amount.
+fn field(of: &str, what: Amount) -> String {
+    let unit = match what {
+        Amount::Cpu => "millis",
+        Amount::Memory | Amount::Disk => "bytes",
+    };
+    format!("change.{of}_{}_{unit}", what.as_str())
 }
 
 /// All that can be changed of a borough, in words.
@@ -97,5 +120,7 @@ fn facts(borough: &Borough) -> Vec<(String, String)> {
         facts.push((format!("guarantee.{}", what.as_str()), what.exact(guarantee)));
     }
     facts.push(("weight".to_owned(), borough.allowance.weight.to_string()));
+    facts.push(("max_priority".to_owned(), borough.allowance.max_priority.to_string()));
+    facts.push(("private_hosts".to_owned(), borough.allowance.private_hosts.to_string()));
     facts
 }

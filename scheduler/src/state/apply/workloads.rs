@@ -17,7 +17,7 @@ use supercloud_proto::{
 use super::Step;
 use crate::state::{
     command::{Change, Done, Rejection},
-    model::{EventKind, RevisionRecord, Subject, Workload},
+    model::{Borough, EventKind, RevisionRecord, Subject, Workload},
 };
 
 /// Revisions kept of a workload beside those that instances still run.
@@ -29,9 +29,9 @@ impl Step<'_> {
         spec: &WorkloadSpec,
         expect: Option<Revision>,
     ) -> Result<Done, Rejection> {
-        if !self.state.boroughs.contains_key(&spec.borough) {
-            return Err(Rejection::NotFound(format!("borough {}", spec.borough)));
-        }
+        let borough = self.state.boroughs.get(&spec.borough);
+        let borough = borough.ok_or_else(|| Rejection::NotFound(format!("borough {}", spec.borough)))?;
+        check_allowed(borough, spec)?;
         let key = spec.key();
         let known = self.state.workloads.get(&key).cloned();
         let revision = known.as_ref().map_or(0, |workload| workload.current().revision);
@@ -215,6 +215,21 @@ impl Step<'_> {
             self.workload_event(EventKind::WorkloadPurged, key, "forgotten");
         }
     }
+}
+
+/// Whether operators let the workloads of a borough have the priority of a spec, and be private if it is. Only what is applied is asked.
+fn check_allowed(borough: &Borough, spec: &WorkloadSpec) -> Result<(), Rejection> {
+    let (name, most) = (&borough.name, borough.allowance.max_priority);
+    let mut problems = Vec::new();
+    if spec.priority > most {
+        let expected = format!("at most {most}, which is what operators let {name} have");
+        problems.push(Problem::new("priority", expected, spec.priority.to_string()));
+    }
+    if spec.place.private && borough.allowance.private_hosts == 0 {
+        let expected = format!("false, since operators let {name} keep no host to itself");
+        problems.push(Problem::new("place.private", expected, "true"));
+    }
+    if problems.is_empty() { Ok(()) } else { Err(Rejection::Invalid(problems)) }
 }
 
 /// How a spec differs from the present one.

@@ -3,6 +3,7 @@
 use supercloud_proto::{
     amount::{Amounts, Bytes, MilliCpu},
     problem::Problems,
+    spec::MAX_PRIORITY,
     v1,
 };
 
@@ -14,7 +15,7 @@ use crate::state::{
 
 /// A borough, without what is counted.
 pub fn borough_message(borough: &Borough) -> v1::Borough {
-    let Allowance { quota, guarantee, weight } = borough.allowance;
+    let Allowance { quota, guarantee, weight, max_priority, private_hosts } = borough.allowance;
     v1::Borough {
         name: (&borough.name).into(),
         title: borough.title.clone(),
@@ -22,6 +23,8 @@ pub fn borough_message(borough: &Borough) -> v1::Borough {
         quota: quota_message(quota),
         guarantee: (guarantee != Amounts::default()).then(|| guarantee.into()),
         weight,
+        max_priority: Some(max_priority),
+        private_hosts,
         ..v1::Borough::default()
     }
 }
@@ -35,12 +38,13 @@ pub fn quota_message(quota: Quota) -> Option<v1::Quota> {
     })
 }
 
-/// A borough as a snapshot holds it. One with the usual weight has the bytes that it had before there were weights: hashes of states are
+/// A borough as a snapshot holds it. One with the usual weight and highest priority has the bytes that it had before there were any: hashes of states are
 /// compared between versions.
 pub(super) fn borough_record(borough: &Borough) -> v1::Borough {
     let message = borough_message(borough);
     v1::Borough {
         weight: if message.weight == Allowance::USUAL_WEIGHT { 0 } else { message.weight },
+        max_priority: message.max_priority.filter(|most| *most != MAX_PRIORITY),
         ..message
     }
 }
@@ -60,6 +64,8 @@ pub(super) fn parse_borough(message: v1::Borough) -> Result<Borough, Problems> {
             quota,
             guarantee: message.guarantee.map(Amounts::from).unwrap_or_default(),
             weight,
+            max_priority: message.max_priority.unwrap_or(MAX_PRIORITY),
+            private_hosts: message.private_hosts,
         },
     })
 }
@@ -75,6 +81,8 @@ pub(super) fn change_message(change: &BoroughChange) -> v1::BoroughChange {
         guarantee_memory_bytes: change.guarantee_memory.map(|amount| amount.0),
         guarantee_disk_bytes: change.guarantee_disk.map(|amount| amount.0),
         weight: change.weight,
+        max_priority: change.max_priority,
+        private_hosts: change.private_hosts,
     }
 }
 
@@ -89,5 +97,7 @@ pub fn parse_change(message: v1::BoroughChange) -> BoroughChange {
         guarantee_memory: message.guarantee_memory_bytes.map(Bytes),
         guarantee_disk: message.guarantee_disk_bytes.map(Bytes),
         weight: message.weight,
+        max_priority: message.max_priority,
+        private_hosts: message.private_hosts,
     }
 }

@@ -128,6 +128,17 @@ pub enum Reason {
     PortsUnasked,
     /// The workload has an instance there.
     NotDistinct(WorkloadKey),
+    /// Another borough keeps it to itself.
+    Private,
+    /// Other boroughs have instances there.
+    Strangers,
+    /// The borough keeps so many hosts to itself, and this would be one more than it may.
+    FewPrivate {
+        /// Hosts that it keeps to itself.
+        kept: u32,
+        /// Most that it may keep.
+        most: u32,
+    },
     /// This workload has an instance there, and must be apart from the one asked for.
     NotApart(WorkloadKey),
     /// This workload has no instance there, and the one asked for must be together with it.
@@ -184,6 +195,9 @@ impl Reason {
             | Self::PortTaken(..)
             | Self::PortOutside(..)
             | Self::PortsUnasked
+            | Self::Private
+            | Self::Strangers
+            | Self::FewPrivate { .. }
             | Self::NotDistinct(_)
             | Self::NotApart(_)
             | Self::NotTogether(_) => {}
@@ -308,6 +322,11 @@ impl fmt::Display for Reason {
                 write!(f, "port {port}/{} is outside the host's range", protocol_word(*protocol))
             }
             Self::PortsUnasked => f.write_str("the chosen ports are not those of the spec"),
+            Self::Private => f.write_str("is kept by another borough to itself"),
+            Self::Strangers => f.write_str("has instances of other boroughs"),
+            Self::FewPrivate { kept, most } => {
+                write!(f, "is none of the hosts that its borough keeps to itself, {kept} of {most}")
+            }
             Self::NotDistinct(key) => write!(f, "has an instance of {key}"),
             Self::NotApart(key) => write!(f, "has an instance of {key}, which is to be apart"),
             Self::NotTogether(key) => write!(f, "has no instance of {key}, which is to be there"),

@@ -4,6 +4,7 @@ use supercloud_proto::{
     amount::{Amounts, Bytes, MilliCpu},
     host::HostState,
     instance::InstanceState,
+    spec::WorkloadSpec,
 };
 
 use super::world::{GIB, World, service};
@@ -32,6 +33,8 @@ fn only_what_is_given_changes_and_an_event_says_what() {
         guarantee_cpu: Some(MilliCpu(1_500)),
         guarantee_disk: Some(Bytes(GIB)),
         weight: Some(200),
+        max_priority: Some(70),
+        private_hosts: Some(2),
         ..BoroughChange::default()
     };
     assert_eq!(world.must(set(all.clone())), Done::Applied(Change::Updated));
@@ -40,7 +43,8 @@ fn only_what_is_given_changes_and_an_event_says_what() {
     assert_eq!(
         told.message,
         "title from \"Camden\" to \"Borough of Camden\", quota.cpu from none to 4, guarantee.cpu from 0 to 1500m, \
-         quota.memory from none to 8GiB, guarantee.disk from 0B to 1GiB, weight from 100 to 200"
+         quota.memory from none to 8GiB, guarantee.disk from 0B to 1GiB, weight from 100 to 200, max_priority from 100 to 70, \
+         private_hosts from 0 to 2"
     );
     let events = world.events.len();
     assert_eq!(world.must(set(all)), Done::Applied(Change::Unchanged));
@@ -52,6 +56,8 @@ fn only_what_is_given_changes_and_an_event_says_what() {
         quota: Quota { memory: Some(Bytes(8 * GIB)), ..Quota::default() },
         guarantee: Amounts { cpu: MilliCpu(1_500), disk: Bytes(GIB), ..Amounts::default() },
         weight: 200,
+        max_priority: 70,
+        private_hosts: 2,
     };
     assert_eq!(allowance(&world), expected);
     let mut bytes = Vec::new();
@@ -67,6 +73,7 @@ fn what_cannot_be_is_refused_with_field_expectation_and_value() {
         quota_cpu: Some(Some(MilliCpu(1_000))),
         guarantee_cpu: Some(MilliCpu(1_500)),
         weight: Some(0),
+        max_priority: Some(101),
         ..BoroughChange::default()
     };
     let Rejection::Invalid(problems) = world.refused(set(change)) else { panic!("refused otherwise") };
@@ -74,16 +81,69 @@ fn what_cannot_be_is_refused_with_field_expectation_and_value() {
     assert_eq!(
         told,
         [
-            "guarantee.cpu: expected at most the quota of 1, found 1500m",
-            "weight: expected 1 to 1000, found 0"
+            "change.guarantee_cpu_millis: expected at most the quota of 1, found 1500m",
+            "change.weight: expected 1 to 1000, found 0",
+            "change.max_priority: expected 0 to 100, found 101"
         ]
     );
     assert_eq!(allowance(&world), Allowance::default());
     world.must(set(BoroughChange { guarantee_cpu: Some(MilliCpu(1_500)), ..BoroughChange::default() }));
-    assert!(matches!(world.refused(quota_cpu(1_499)), Rejection::Invalid(_)), "less than is guaranteed");
+    let too_small = world.refused(quota_cpu(1_499));
+    let Rejection::Invalid(problems) = too_small else { panic!("less than is guaranteed") };
+    assert_eq!(
+        problems[0].to_string(),
+        "change.quota_cpu_millis: expected at least the guarantee of 1500m, found 1499m"
+    );
     world.must(quota_cpu(1_500));
     let nowhere = Command::SetBorough { name: "nowhere".parse().unwrap(), change: BoroughChange::default() };
     assert_eq!(world.refused(nowhere), Rejection::NotFound("borough nowhere".to_owned()));
+}
+
+#[test]
+fn what_is_applied_keeps_to_the_highest_priority_and_what_is_there_stays() {
+    let mut world = World::with_hosts(&["h1"]);
+    let limit = |most| set(BoroughChange { max_priority: Some(most), ..BoroughChange::default() });
+    let apply = |priority| Command::ApplyWorkload {
+        spec: Box::new(WorkloadSpec { priority, ..service("web", 2) }),
+        expect_revision: None,
+    };
+    world.must(apply(50));
+    world.must(limit(40));
+    let key = service("web", 1).key();
+    assert_eq!(world.must(Command::ScaleWorkload { key, count: 3 }), Done::Scaled { before: 2 });
+    assert_eq!(world.shape("web").len(), 3, "it is there as before");
+    for priority in [50, 41] {
+        let refused = world.refused(apply(priority)).to_string();
+        let expected = "priority: expected at most 40, which is what operators let camden have";
+        assert_eq!(refused, format!("{expected}, found {priority}"));
+    }
+    world.must(apply(40));
+    world.must(limit(0));
+    world.must(apply(0));
+}
+
+#[test]
+fn what_is_private_takes_leave_of_operators_and_hosts_are_counted() {
+    let mut world = World::with_hosts(&["h1", "h2"]);
+    let hosts: Vec<_> = world.state.hosts().keys().copied().collect();
+    let leave = |most| set(BoroughChange { private_hosts: Some(most), ..BoroughChange::default() });
+    let mut spec = service("vault", 4);
+    spec.place.private = true;
+    let apply = || Command::ApplyWorkload { spec: Box::new(spec.clone()), expect_revision: None };
+    assert_eq!(
+        world.refused(apply()).to_string(),
+        "place.private: expected false, since operators let camden keep no host to itself, found true"
+    );
+    world.must(leave(1));
+    world.must(apply());
+    let camden = "camden".parse().unwrap();
+    let first = world.state.pending().next().unwrap().id;
+    assert!(world.place(first, hosts[1]));
+    assert_eq!(world.place_all(&hosts[..1]), 0, "another one would be kept");
+    assert_eq!((world.place_all(&hosts[1..]), world.state.kept_hosts(&camden)), (3, 1));
+    let lost = |state| HostVerdict { host: hosts[1], state, reason: String::new() };
+    world.must(Command::JudgeHosts(vec![lost(HostState::Lost)]));
+    assert_eq!((world.state.kept_hosts(&camden), world.place_all(&hosts[..1])), (0, 4), "successors may go");
 }
 
 #[test]
@@ -120,6 +180,9 @@ fn a_borough_as_it_always_was_has_the_bytes_that_it_always_had() {
     world.must(weight(99));
     assert_ne!(world.state.hash(), before);
     world.must(weight(100));
+    for most in [99, 100] {
+        world.must(set(BoroughChange { max_priority: Some(most), ..BoroughChange::default() }));
+    }
     world.state.skip(index);
     assert_eq!(world.state.hash(), before, "what older versions do not know is not written");
 }

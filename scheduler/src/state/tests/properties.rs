@@ -32,14 +32,14 @@ enum Step {
     Place { nth: usize, host: u8 },
     Replace { nth: usize },
     Report { nth: usize, state: usize, restarts: u32, from: Option<u8> },
-    Allow { cpu: Option<u64>, weight: u32 },
+    Allow { cpu: Option<u64>, weight: u32, priority: u32 },
     Site { host: u8, percents: (u32, u32), cost: u32 },
     Wait { millis: u64 },
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0..3u8, 0..5u32, 0..8u8).prop_map(|(workload, count, variant)| Step::Apply { workload, count, variant }),
+        3 => (0..3u8, 0..5u32, 0..9u8).prop_map(|(workload, count, variant)| Step::Apply { workload, count, variant }),
         1 => (0..3u8, 0..6u32).prop_map(|(workload, count)| Step::Scale { workload, count }),
         1 => (0..3u8, any::<bool>()).prop_map(|(workload, purge)| Step::Stop { workload, purge }),
         2 => (0..3u8).prop_map(|host| Step::Register { host }),
@@ -50,7 +50,8 @@ fn step() -> impl Strategy<Value = Step> {
         2 => any::<usize>().prop_map(|nth| Step::Replace { nth }),
         8 => (any::<usize>(), 0..InstanceState::ALL.len(), 0..3u32, proptest::option::weighted(0.1, 0..3u8))
             .prop_map(|(nth, state, restarts, from)| Step::Report { nth, state, restarts, from }),
-        1 => (proptest::option::of(0..4_000u64), 1..4u32).prop_map(|(cpu, weight)| Step::Allow { cpu, weight }),
+        1 => (proptest::option::of(0..4_000u64), 1..4u32, proptest::sample::select(vec![49, 50, 100]))
+            .prop_map(|(cpu, weight, priority)| Step::Allow { cpu, weight, priority }),
         1 => (0..3u8, (100..300u32, 100..1_100u32), 0..2u32)
             .prop_map(|(host, percents, cost)| Step::Site { host, percents, cost }),
         1 => (0..100_000u64).prop_map(|millis| Step::Wait { millis }),
@@ -87,7 +88,12 @@ fn play(world: &mut World, step: &Step) {
             if *variant == 4 {
                 spec.place.apart = vec![format!("w{}", (workload + 1) % 3).parse().unwrap()];
             }
-            world.apply_spec(&spec);
+            let most = world.state.allowance_of(&spec.borough).max_priority;
+            let private_hosts = world.state.allowance_of(&spec.borough).private_hosts;
+            spec.place.private = *variant == 8;
+            let is_let_in = spec.priority <= most && (!spec.place.private || private_hosts > 0);
+            let applied = world.apply(Command::ApplyWorkload { spec: Box::new(spec), expect_revision: None });
+            assert_eq!(applied.outcome.result.is_ok(), is_let_in, "a highest priority of {most}");
         }
         Step::Scale { workload, count } => {
             world.apply(Command::ScaleWorkload { key: key(&format!("w{workload}")), count: *count });
@@ -141,9 +147,11 @@ fn play(world: &mut World, step: &Step) {
                 world.report_from(host.unwrap_or(HostId(1)), id, InstanceState::ALL[*state], *restarts);
             }
         }
-        Step::Allow { cpu, weight } => {
+        Step::Allow { cpu, weight, priority } => {
             let quota_cpu = Some(cpu.map(MilliCpu));
-            let change = BoroughChange { quota_cpu, weight: Some(*weight), ..BoroughChange::default() };
+            let (weight, max_priority, private_hosts) = (Some(*weight), Some(*priority), Some(*weight - 1));
+            let change =
+                BoroughChange { quota_cpu, weight, max_priority, private_hosts, ..BoroughChange::default() };
             world.apply(Command::SetBorough { name: "camden".parse().unwrap(), change });
         }
         Step::Site { host, percents: (standard, spare), cost } => {
