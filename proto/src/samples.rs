@@ -148,7 +148,15 @@ fn toleration() -> impl Strategy<Value = Toleration> {
 
 fn place() -> impl Strategy<Value = Place> {
     let prefer = (condition(), any::<i32>()).prop_map(|(when, weight)| Prefer { when, weight });
-    let spread = prop::sample::select(SpreadOver::ALL.to_vec());
+    let over = prop_oneof![
+        2 => prop::sample::select(SpreadOver::ALL.to_vec()),
+        1 => "[a-zA-Z0-9_./+-]{1,8}".prop_map(SpreadOver::Label),
+    ];
+    let shares = prop::collection::btree_map("[a-z]{1,4}", 1..=100u32, 0..3);
+    let spread = prop_oneof![
+        over.clone().prop_map(Spread::from),
+        (over, shares).prop_map(|(over, shares)| Spread { over, shares }),
+    ];
     let rules = (vec(label(), 0..3), vec(condition(), 0..3), vec(prefer, 0..2), vec(spread, 0..3));
     let others = (vec(label(), 0..3), vec(label(), 0..2));
     (rules, any::<bool>(), vec(toleration(), 0..3), others).prop_map(

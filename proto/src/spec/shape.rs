@@ -59,6 +59,10 @@ pub(super) enum Form {
     Toleration,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// Something to spread over: a word, or a mapping.
+    Spread(&'static Shape),
+    /// Values to the shares that they are to have.
+    Shares,
     /// A list.
     List(&'static Form),
     /// Names to texts.
@@ -84,6 +88,8 @@ impl Form {
             Self::Condition => "a condition as \"arch == amd64\"".to_owned(),
             Self::Toleration => TOLERATION_EXPECTED.to_owned(),
             Self::Word(words) => alternatives(words),
+            Self::Spread(_) => alternatives(SPREAD),
+            Self::Shares => "a mapping of values to shares, as { north: 70, south: 30 }".to_owned(),
             Self::List(_) => "a list".to_owned(),
             Self::TextMap => "a mapping of names to texts".to_owned(),
             Self::Ports(_) => "a mapping of names to ports, as { http: 8080 }".to_owned(),
@@ -129,8 +135,8 @@ pub(super) const KINDS: &[&str] = &["service", "batch", "daemon", "cron"];
 pub(super) const PROTOCOLS: &[&str] = &["tcp", "udp"];
 /// Codings of images.
 pub(super) const FORMATS: &[&str] = &["qcow2", "raw"];
-/// What instances are spread over.
-pub(super) const SPREAD: &[&str] = &["site", "rack", "host"];
+/// What instances are spread over. The last one stands for all labels.
+pub(super) const SPREAD: &[&str] = &["site", "rack", "host", "label.NAME"];
 
 /// The whole.
 pub(super) static WORKLOAD: Shape = Shape {
@@ -320,7 +326,7 @@ pub(super) static PLACE: Shape = shape(
         may("prefer", Form::List(&Form::Object(&PREFER)), "Conditions that make a host more or less wanted."),
         may(
             "spread",
-            Form::List(&Form::Word(SPREAD)),
+            Form::List(&Form::Spread(&SPREAD_OVER)),
             "What to spread over, from the widest to the narrowest.",
         ),
         may("tolerate", Form::List(&Form::Toleration), "Taints of hosts that it puts up with."),
@@ -330,6 +336,20 @@ pub(super) static PLACE: Shape = shape(
             "together",
             Form::List(&Form::Name),
             "Workloads of the borough of each of which an instance must be on the host already.",
+        ),
+    ],
+);
+
+/// Something to spread over in its long form.
+pub(super) static SPREAD_OVER: Shape = shape(
+    "spread",
+    "Something to spread over, and in which shares.",
+    &[
+        must("over", Form::Text, "What: site, rack, host or label.NAME."),
+        may(
+            "shares",
+            Form::Shares,
+            "What each value is to have, in proportion to each other; all the same unless given. Values that are not named come after all that are.",
         ),
     ],
 );

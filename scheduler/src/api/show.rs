@@ -244,7 +244,7 @@ fn nearest(miss: explain::NearMiss) -> v1::NearMiss {
 }
 
 fn near(near: explain::Near) -> v1::Near {
-    v1::Near { over: near.over.as_str().to_owned(), instances: near.instances }
+    v1::Near { over: near.over.to_string(), instances: near.instances, share: near.share }
 }
 
 fn score(score: explain::HostScore) -> v1::HostScore {

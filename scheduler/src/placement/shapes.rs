@@ -16,7 +16,7 @@ use supercloud_proto::{
     device::DeviceRequest,
     id::InstanceId,
     name::{SiteName, WorkloadKey},
-    spec::{DriverKind, Prefer, Protocol, SpreadOver, WorkloadSpec},
+    spec::{DriverKind, Prefer, Protocol, Spread, SpreadOver, WorkloadSpec},
     taint::Toleration,
 };
 
@@ -24,7 +24,7 @@ use super::{
     ledger::{Ledger, Slot},
     ranking::{Rank, Ranking},
     score::score,
-    spread::{Apart, Look, Siblings, Whereabouts},
+    spread::{Apart, Look, Neighbourhood, Siblings},
 };
 use crate::state::{
     Instance, Placement, RevisionRecord,
@@ -74,7 +74,7 @@ impl Needs {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Wants {
     needs: Needs,
-    over: Vec<SpreadOver>,
+    spread: Vec<Spread>,
     prefer: Vec<Prefer>,
 }
 
@@ -151,28 +151,33 @@ impl Shapes {
         }
     }
 
-    fn begin_turn(&mut self, ledger: &Ledger, record: &Arc<RevisionRecord>) {
+    fn begin_turn(&mut self, ledger: &mut Ledger, record: &Arc<RevisionRecord>) {
         self.end_turn();
         let place = &record.spec.place;
-        let family =
-            (place.distinct_hosts || !place.spread.is_empty()).then(|| self.family(ledger, &record.key));
-        let has_siblings = family.is_some_and(|family| !self.siblings[family].is_empty());
+        ledger.learn(&place.spread);
+        let family = (place.distinct_hosts || !place.spread.is_empty()).then(|| self.family(ledger, record));
+        // The first one, too, goes where shares say.
+        let has_shares = place.spread.iter().any(|spread| !spread.shares.is_empty());
+        let matters = has_shares || family.is_some_and(|family| !self.siblings[family].is_empty());
         // Hosts are told apart one by one, not by lists.
-        let over = place.spread.iter().filter(|over| has_siblings && **over != SpreadOver::Host);
+        let over = place.spread.iter().filter(|spread| matters && spread.over != SpreadOver::Host);
         let needs = Needs::of(&Request::new(&record.key, &record.spec));
-        let wants = Wants { needs, over: over.copied().collect(), prefer: place.prefer.clone() };
+        let wants = Wants { needs, spread: over.cloned().collect(), prefer: place.prefer.clone() };
         let shape = self.shape(ledger, wants, record);
         let unwanted = self.given.unwanted(ledger, record);
         self.turn = Some(Turn { record: record.clone(), shape, family, unwanted, given: Vec::new() });
     }
 
-    fn family(&mut self, ledger: &Ledger, key: &WorkloadKey) -> usize {
-        if let Some(family) = self.families.get(key) {
-            return *family;
-        }
-        self.families.insert(key.clone(), self.siblings.len());
-        self.siblings.push(Siblings::of(ledger, key, None));
-        self.siblings.len() - 1
+    fn family(&mut self, ledger: &Ledger, record: &RevisionRecord) -> usize {
+        let Self { families, siblings, .. } = self;
+        let key = &record.key;
+        let family = families.get(key).copied().unwrap_or_else(|| {
+            families.insert(key.clone(), siblings.len());
+            siblings.push(Siblings::of(ledger, key, None));
+            siblings.len() - 1
+        });
+        siblings[family].watch(ledger, &record.spec.place.spread);
+        family
     }
 
     /// A shape, made anew where it is not there.
@@ -292,7 +297,7 @@ impl Shape {
         self.ranking.put(slot, place, rank, look);
     }
 
-    fn judged(&self, ledger: &Ledger, slot: Slot) -> (Whereabouts, Option<Rank>) {
+    fn judged(&self, ledger: &Ledger, slot: Slot) -> (Neighbourhood, Option<Rank>) {
         let (candidate, outlook) = (ledger.candidate(slot), ledger.outlook());
         let request = self.request(&self.example);
         let is_open = ledger.is_taken(slot)
@@ -300,7 +305,7 @@ impl Shape {
             && outlook.has_room(&candidate, &request)
             && candidate.has_company(&request);
         let rank: Option<Rank> = is_open.then(|| score(&candidate, &request, outlook));
-        (ledger.whereabouts(slot).as_far_as(&self.wants.over), rank)
+        (Neighbourhood::of(ledger, slot, &self.wants.spread), rank)
     }
 
     /// What an instance of a revision of this shape asks for.

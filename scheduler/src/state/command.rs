@@ -191,7 +191,10 @@ fn needs_of_placements(placements: &[Placement]) -> Level {
 
 /// The level at which every member knows all rules of a place.
 fn needs_of(place: &Place) -> Level {
-    if !place.apart.is_empty() || !place.together.is_empty() {
+    if !place.apart.is_empty()
+        || !place.together.is_empty()
+        || place.spread.iter().any(|spread| !spread.is_plain())
+    {
         return level::FOURTH;
     }
     if !place.tolerate.is_empty() {
@@ -355,7 +358,7 @@ pub enum Rejection {
 mod tests {
     use supercloud_proto::{
         device::{Device, DeviceRequest, Share},
-        spec::Prefer,
+        spec::{Prefer, Spread, SpreadOver},
     };
 
     use super::*;
@@ -398,6 +401,10 @@ mod tests {
         let apart = apply(&|spec| spec.place.apart.push("db".parse().unwrap()));
         let together = apply(&|spec| spec.place.together.push("db".parse().unwrap()));
         assert_eq!([apart, together, Command::Preempt(Vec::new()).needs()], [level::FOURTH; 3]);
+        let spread = |spread: Spread| apply(&|spec| spec.place.spread = vec![spread.clone()]);
+        let shares = Spread { over: SpreadOver::Site, shares: BTreeMap::from([("slough".to_owned(), 1)]) };
+        let new = [SpreadOver::Label("zone".to_owned()).into(), shares].map(spread);
+        assert_eq!((spread(SpreadOver::Rack.into()), new), (level::FIRST, [level::FOURTH; 2]));
     }
 
     #[test]

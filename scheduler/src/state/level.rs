@@ -13,7 +13,7 @@
 //! | 1 | 0.1.0 | everything there was at first |
 //! | 2 | 0.1.0 | `RaiseLevel`, `CompareStates`, `PlaceMany`, `ReportMany` |
 //! | 3 | 0.1.0 | conditions with `<`, `<=`, `>=`, `>` and `not in`, and on `docker` and `libvirt`; devices; taints |
-//! | 4 | 0.1.0 | `SetBorough`: quota, guarantee and weight of a borough; `place.apart` and `place.together`; `Preempt` |
+//! | 4 | 0.1.0 | `SetBorough`: quota, guarantee and weight of a borough; `place.apart` and `place.together`; `Preempt`; `place.spread` over labels and in shares |
 
 use supercloud_proto::host::Inventory;
 

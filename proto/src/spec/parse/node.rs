@@ -229,15 +229,20 @@ impl<'a> Node<'a> {
     }
 
     /// One of some words.
-    pub(super) fn word<T: Copy>(&self, words: &[&'static str], meanings: &[T]) -> Option<T> {
+    pub(super) fn word<T: Clone>(&self, words: &[&'static str], meanings: &[T]) -> Option<T> {
         let Value::String(text) = self.value else { return self.refuse(alternatives(words)) };
         if let Some(at) = words.iter().position(|word| word == text) {
-            return meanings.get(at).copied();
+            return meanings.get(at).cloned();
         }
         let mut problem = Problem::new(self.path.clone(), alternatives(words), quoted(text));
         problem.suggestion = nearest(text, words.iter().copied()).map(str::to_owned);
         self.notes.add(problem);
         None
+    }
+
+    /// Whether this is a text that begins so.
+    pub(super) fn starts_with(&self, start: &str) -> bool {
+        self.value.as_str().is_some_and(|text| text.starts_with(start))
     }
 
     /// Whether this is a mapping: some fields take a short form too.

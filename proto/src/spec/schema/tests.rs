@@ -30,7 +30,7 @@ const FULL: [&str; 3] = [
     "resources": {"cpu": "1", "memory": "1GiB", "disk": "1B", "pids": 3, "devices": [
         {"kind": "gpu", "count": 2, "share": 0.5, "models": ["T4"], "require": ["label.a exists"]}]},
     "place": {"sites": ["s"], "require": ["arch == a"], "prefer": [{"when": "arch == a", "weight": -3}],
-        "spread": ["site"], "distinct_hosts": true, "tolerate": ["gpu", "team=parks"],
+        "spread": ["site", "label.a", {"over": "rack", "shares": {"r1": 70}}], "distinct_hosts": true, "tolerate": ["gpu", "team=parks"],
         "apart": ["x"], "together": ["y"]},
     "health": {"http": {"port": "a", "path": "/"}, "every": "1s", "timeout": "2s", "unhealthy_after": 4},
     "restart": {"attempts": 1, "within": "1s", "delay": "2s", "max_delay": "3s"},

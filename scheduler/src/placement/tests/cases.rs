@@ -6,7 +6,7 @@
 //!     host NAME [site= rack= cpu= memory= disk= reserved=MEMORY arch= kernel= ports=FIRST-LAST drivers=docker,libvirt
 //!         device=NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE] label.X= taint.X=]
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
-//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]
+//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct spread=OVER[:VALUE=SHARE],OVER vm image= port=NAME:PORT[@HOST][/udp]
 //!         device=KIND[:count=][:share=][:models=A|B][:require=CONDITION]]
 //!     borough NAME [quota-cpu= quota-memory= quota-disk= (none: lifted) guarantee-cpu= guarantee-memory= guarantee-disk= weight=]
 //!     scale BOROUGH/NAME COUNT      report BOROUGH/NAME SLOT STATE [REASON]      time SECONDS (moves the clock on)
@@ -21,7 +21,7 @@ use supercloud_proto::{
     host::{DriverInfo, HostState, Inventory, PortRange},
     instance::{Desired, InstanceState},
     name::{BoroughName, DeviceName, PortName, RackName, SiteName, WorkloadKey, WorkloadName},
-    spec::{Driver, DriverKind, Port, Prefer, Protocol, WorkloadSpec},
+    spec::{Driver, DriverKind, Port, Prefer, Protocol, Spread, WorkloadSpec},
 };
 
 use super::estate::{Estate, inventory, spec, vm};
@@ -378,7 +378,7 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
             }
             "device" => wanted.resources.devices.push(device_request_of(value)),
             "distinct" => wanted.place.distinct_hosts = true,
-            "spread" => wanted.place.spread = value.split(',').map(|over| over.parse().unwrap()).collect(),
+            "spread" => wanted.place.spread = value.split(',').map(spread_of).collect(),
             "vm" => vm(&mut wanted),
             "image" | "port" => {
                 let Driver::Container(container) = &mut wanted.tasks[0].driver else {
@@ -393,6 +393,17 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
         }
     }
     wanted
+}
+
+/// `OVER[:VALUE=SHARE...]`.
+fn spread_of(text: &str) -> Spread {
+    let mut parts = text.split(':');
+    let over = parts.next().unwrap().parse().unwrap();
+    let share = |part: &str| {
+        let (value, share) = part.split_once('=').unwrap();
+        (value.to_owned(), share.parse().unwrap())
+    };
+    Spread { over, shares: parts.map(share).collect() }
 }
 
 /// `NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE]`.

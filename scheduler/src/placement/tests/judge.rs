@@ -12,7 +12,7 @@ use supercloud_proto::{
     id::InstanceId,
     instance::Desired,
     name::WorkloadName,
-    spec::{Driver, DriverKind, Protocol, SpreadOver, WorkloadSpec},
+    spec::{Driver, DriverKind, Protocol, Spread, SpreadOver, WorkloadSpec},
 };
 
 use super::{allowances, random::MIB};
@@ -287,28 +287,48 @@ fn worth(mix_of: &State, state: &State, host: &Host, instance: &Instance) -> i64
         - prospects_lost(mix_of, state, host, instance) * 10
 }
 
-/// How many instances of the same workload share a host's site, rack and name, as far as the spec asks, and what a fitting host is then worth.
+/// How many instances of the same workload share a host's site, rack, zone and name, as far as the spec asks, and what a fitting host is then worth.
 pub(super) fn rank(
     mix_of: &State,
     state: &State,
     host: &Host,
     instance: &Instance,
-) -> (Vec<usize>, Reverse<i64>, u32) {
+) -> (Vec<(bool, u64)>, Reverse<i64>, u32) {
     let place = |host: &Host, over: &SpreadOver| match over {
         SpreadOver::Site => format!("{}", host.inventory.site),
         SpreadOver::Rack => format!("{} {:?}", host.inventory.site, host.inventory.rack),
         SpreadOver::Host => host.name.to_string(),
+        SpreadOver::Label(label) => format!("{:?}", host.inventory.labels.get(label)),
     };
-    let others = |over: &SpreadOver| {
+    // What is named in shares comes before what is not, and where one more would be least beyond its share: by a half, so that none is as good as one.
+    let crowd = |spread: &Spread, count: u64| {
+        let named = match &spread.over {
+            SpreadOver::Site => spread.shares.get(host.inventory.site.as_str()),
+            SpreadOver::Rack => {
+                host.inventory.rack.as_ref().and_then(|rack| spread.shares.get(rack.as_str()))
+            }
+            SpreadOver::Host => None,
+            SpreadOver::Label(label) => {
+                host.inventory.labels.get(label).and_then(|value| spread.shares.get(value))
+            }
+        };
+        let of_all: u64 = spread.shares.values().map(|share| u64::from(*share)).product();
+        match named {
+            Some(share) => (false, (2 * count + 1) * (of_all / u64::from(*share))),
+            None => (!spread.shares.is_empty(), count),
+        }
+    };
+    let others = |spread: &Spread| {
+        let over = &spread.over;
         let with = |other: &&Arc<Instance>| {
             let there = other.placed.as_ref().and_then(|placed| state.host(placed.host));
             other.workload() == instance.workload()
                 && there.is_some_and(|there| place(there, over) == place(host, over))
         };
-        state.instances().values().filter(with).count()
+        crowd(spread, state.instances().values().filter(with).count() as u64)
     };
-    let crowd = instance.spec().place.spread.iter().map(others).collect();
-    (crowd, Reverse(worth(mix_of, state, host, instance)), host.id.0)
+    let crowds = instance.spec().place.spread.iter().map(others).collect();
+    (crowds, Reverse(worth(mix_of, state, host, instance)), host.id.0)
 }
 
 /// What it costs that these make way: the highest priority, how many beyond what their workloads may miss, how many, and the sum of their priorities.

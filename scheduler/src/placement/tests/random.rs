@@ -8,7 +8,7 @@ use supercloud_proto::{
     device::{Device, DeviceRequest, Share},
     host::{HostState, PortRange},
     name::{PortName, RackName, SiteName, WorkloadName},
-    spec::{Driver, DriverKind, Port, Prefer, Protocol, SpreadOver, WorkloadSpec},
+    spec::{Driver, DriverKind, Port, Prefer, Protocol, Spread, SpreadOver, WorkloadSpec},
 };
 
 use super::{
@@ -32,6 +32,7 @@ pub(super) struct RandomHost {
     /// Of each GPU its model, whether it is shared, and whether it can be used.
     gpus: Vec<(u8, bool, bool)>,
     taint: Option<u8>,
+    zone: Option<u8>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -53,6 +54,10 @@ pub(super) struct RandomWorkload {
     udp: bool,
     /// A bit for each of site, rack and host.
     spread: u8,
+    /// Where among them zones come.
+    zones: Option<usize>,
+    /// Which of these is over shares, and in which.
+    shares: Option<(usize, [u32; 2])>,
     /// How many GPUs, how much of each in thousandths, and their model.
     gpus: Option<(u32, u32, Option<u8>)>,
     /// A value of the taint, or any.
@@ -74,9 +79,9 @@ prop_compose! {
         cores in 0u64..5, gib in 0u64..5, site in 0u8..2, rack in 0u8..3, tier in 0u8..2, ports in 1u16..6,
         vms in any::<bool>(), state in 0u8..8, open in prop::bool::weighted(0.9),
         gpus in prop::collection::vec((0u8..2, any::<bool>(), prop::bool::weighted(0.9)), 0..4),
-        taint in prop::option::weighted(0.2, 0u8..2),
+        taint in prop::option::weighted(0.2, 0u8..2), zone in prop::option::weighted(0.8, 0u8..3),
     ) -> RandomHost {
-        RandomHost { cores, gib, site, rack, tier, ports, vms, state, open, gpus, taint }
+        RandomHost { cores, gib, site, rack, tier, ports, vms, state, open, gpus, taint, zone }
     }
 }
 
@@ -86,13 +91,14 @@ prop_compose! {
         vm in prop::bool::weighted(0.2), site in prop::option::weighted(0.3, 0u8..2),
         tier in prop::option::weighted(0.3, (0u8..3, 0..SIGNS.len())), wish in -100i32..=100, distinct in any::<bool>(), dynamic in 0u16..3,
         fixed in prop::option::weighted(0.2, 20_000u16..20_003), udp in any::<bool>(),
-        spread in 0u8..8,
+        spread in 0u8..8, zones in prop::option::weighted(0.4, 0usize..3),
+        shares in prop::option::weighted(0.3, (0usize..3, prop::array::uniform2(1u32..8))),
         borough in 0u8..3,
         tolerate in prop::option::weighted(0.5, prop::option::of(0u8..2)),
         (apart, together) in (prop::option::weighted(0.3, 0u8..6), prop::option::weighted(0.2, 0u8..6)),
         gpus in prop::option::weighted(0.4, (1u32..3, prop::sample::select(vec![300, 500, 700, 1_000]), prop::option::of(0u8..2))),
     ) -> RandomWorkload {
-        RandomWorkload { borough, count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, gpus, tolerate, apart, together }
+        RandomWorkload { borough, count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, zones, shares, gpus, tolerate, apart, together }
     }
 }
 
@@ -119,6 +125,7 @@ pub(super) fn add_host(estate: &mut Estate, name: &str, random: &RandomHost) {
     found.site = site(random.site);
     found.rack = random.rack.checked_sub(1).map(|rack| RackName::new(format!("rack-{rack}")).unwrap());
     found.labels.insert("tier".to_owned(), random.tier.to_string());
+    found.labels.extend(random.zone.map(|zone| ("zone".to_owned(), zone.to_string())));
     found.ports = PortRange { first: 20_000, last: 20_000 + random.ports - 1 };
     for (number, (model, shared, well)) in random.gpus.iter().enumerate() {
         let device = Device {
@@ -174,8 +181,7 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
     let others = random.together.map(other).filter(|other| *other != wanted.workload);
     wanted.place.together.extend(others.filter(|other| !wanted.place.apart.contains(other)));
     wanted.place.distinct_hosts = random.distinct;
-    let spread = SpreadOver::ALL.into_iter().enumerate().filter(|(bit, _)| random.spread >> bit & 1 == 1);
-    wanted.place.spread = spread.map(|(_, over)| over).collect();
+    wanted.place.spread = spread(random);
     let protocol = if random.udp { Protocol::Udp } else { Protocol::Tcp };
     let port = |number: u16, host| Port {
         name: PortName::new(format!("p{number}")).unwrap(),
@@ -191,6 +197,25 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
         vm(&mut wanted);
     }
     wanted
+}
+
+fn spread(random: &RandomWorkload) -> Vec<Spread> {
+    let plain = SpreadOver::ALL.into_iter().enumerate().filter(|(bit, _)| random.spread >> bit & 1 == 1);
+    let mut spread: Vec<Spread> = plain.map(|(_, over)| over.into()).collect();
+    let wide = |spread: &[Spread]| spread.iter().filter(|spread| spread.over != SpreadOver::Host).count();
+    if let Some(place) = random.zones {
+        let zones = SpreadOver::Label("zone".to_owned());
+        spread.insert(place.min(wide(&spread)), zones.into());
+    }
+    if let Some((place, shares)) = random.shares.filter(|(place, _)| *place < wide(&spread)) {
+        let value = |number| match spread[place].over {
+            SpreadOver::Site => format!("site-{number}"),
+            SpreadOver::Rack => format!("rack-{number}"),
+            SpreadOver::Label(_) | SpreadOver::Host => format!("{number}"),
+        };
+        spread[place].shares = (0..).map(value).zip(shares).collect();
+    }
+    spread
 }
 
 pub(super) fn estate_of(
