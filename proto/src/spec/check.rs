@@ -12,7 +12,7 @@ use super::{
     Spread, SpreadOver, Task, WorkloadSpec, duration_text, parse::node::is_within, wire::ONLY_TASK,
 };
 use crate::{
-    amount::{Amounts, Bytes, MilliCpu},
+    amount::{Amounts, Bytes, Mbits, MilliCpu},
     condition::{Attribute, is_value},
     device::{self, DeviceRequest, SHARE_EXPECTED},
     id::Millis,
@@ -38,6 +38,8 @@ const MIN_VM_MEMORY: Bytes = Bytes(32 << 20);
 const MAX_MEMORY: Bytes = Bytes(64 << 40);
 /// Most disk of one instance: more than any host has.
 const MAX_DISK: Bytes = Bytes(1 << 50);
+/// Most network bandwidth of one instance: more than any host has.
+const MAX_NETWORK: Mbits = Mbits(10_000_000);
 /// Most processes of one instance: the most that Linux can number.
 const MAX_PIDS: u32 = 1 << 22;
 /// Most sites, conditions or wishes in one place.
@@ -245,6 +247,8 @@ impl Checker {
             self.expect(kinds.insert(&request.kind), &join(&field, "kind"), "each kind once", found());
             self.within(&field, |checker| checker.device(request));
         }
+        let network = format!("at most {MAX_NETWORK}");
+        self.expect(resources.network <= MAX_NETWORK, "network", network, resources.network.to_string());
         let expected = format!("at least {}, the sum of the disks", least.disk.exact());
         self.expect(least.disk <= resources.disk, "disk", expected, resources.disk.exact());
     }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fmt};
 
 use crate::{
-    amount::{Amounts, Bytes, MilliCpu},
+    amount::{Amounts, Bytes, Mbits, MilliCpu},
     condition::Condition,
     device::DeviceRequest,
     id::Millis,
@@ -342,6 +342,8 @@ pub struct Resources {
     pub pids: Option<u32>,
     /// Devices, each kind once.
     pub devices: Vec<DeviceRequest>,
+    /// Network bandwidth.
+    pub network: Mbits,
 }
 
 impl Resources {

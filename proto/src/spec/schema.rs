@@ -96,6 +96,10 @@ fn of_form(form: &Form) -> Value {
             { "type": "string", "pattern": "^[0-9]+(\\.[0-9]{1,3})? *(TiB|GiB|MiB|KiB|TB|GB|MB|kB)$" },
             { "type": "string", "pattern": "^[0-9]+B$" },
         ] }),
+        Form::Bandwidth => json!({ "anyOf": [
+            { "const": 0 },
+            { "type": "string", "pattern": "^([0-9]+Mbps|[0-9]+(\\.[0-9]{1,3})?Gbps)$" },
+        ] }),
         Form::Duration => json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h)$" }),
         Form::Word(words) => json!({ "enum": words }),
         Form::Spread(long) => json!({ "anyOf": [

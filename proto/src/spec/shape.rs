@@ -5,7 +5,7 @@
 
 use super::{DEFAULT_PIDS, MAX_COUNT, MAX_PRIORITY, duration::DURATION_EXPECTED};
 use crate::{
-    amount::{BYTES_EXPECTED, CPU_EXPECTED},
+    amount::{BYTES_EXPECTED, CPU_EXPECTED, MBITS_EXPECTED},
     device::{self, SHARE_EXPECTED},
     name::NAME_EXPECTED,
     taint::TOLERATION_EXPECTED,
@@ -51,6 +51,8 @@ pub(super) enum Form {
     Share,
     /// A size.
     Size,
+    /// A network bandwidth.
+    Bandwidth,
     /// A length of time.
     Duration,
     /// A condition on a host.
@@ -84,6 +86,7 @@ impl Form {
             Self::Cpu => CPU_EXPECTED.to_owned(),
             Self::Share => SHARE_EXPECTED.to_owned(),
             Self::Size => BYTES_EXPECTED.to_owned(),
+            Self::Bandwidth => MBITS_EXPECTED.to_owned(),
             Self::Duration => DURATION_EXPECTED.to_owned(),
             Self::Condition => "a condition as \"arch == amd64\"".to_owned(),
             Self::Toleration => TOLERATION_EXPECTED.to_owned(),
@@ -295,6 +298,7 @@ pub(super) static RESOURCES: Shape = shape(
         may("disk", Form::Size, "Disk space; none unless given."),
         may("pids", Form::Whole(1, MANY), "Most processes and threads of a container; 4096 unless given."),
         may("devices", Form::List(&Form::Object(&DEVICE)), "Devices, as GPUs; each kind once."),
+        may("network", Form::Bandwidth, "Network bandwidth; none is set aside unless given."),
     ],
 );
 const _: () = assert!(DEFAULT_PIDS == 4096, "the text above says so");

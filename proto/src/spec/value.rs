@@ -58,6 +58,10 @@ impl WorkloadSpec {
             .put("memory", self.resources.memory.exact())
             .put("disk", self.resources.disk.exact())
             .maybe("pids", self.resources.pids)
+            .maybe(
+                "network",
+                Some(self.resources.network.to_string()).filter(|_| self.resources.network.0 > 0),
+            )
             .list("devices", &self.resources.devices, device);
         let restart = json!({
             "attempts": self.restart.attempts,

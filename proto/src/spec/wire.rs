@@ -8,7 +8,7 @@ use super::{
     Task, Update, WorkloadKind, WorkloadSpec,
 };
 use crate::{
-    amount::{Bytes, MilliCpu},
+    amount::{Bytes, Mbits, MilliCpu},
     condition::{Condition, is_value},
     device::DeviceRequest,
     problem::{Faults, Problem, Problems, quoted},
@@ -147,6 +147,7 @@ impl From<Resources> for v1::Resources {
             disk_bytes: resources.disk.0,
             pids: resources.pids.unwrap_or_default(),
             devices: resources.devices.into_iter().map(Into::into).collect(),
+            network_mbits: resources.network.0,
         }
     }
 }
@@ -163,6 +164,7 @@ impl TryFrom<v1::Resources> for Resources {
             disk: Bytes(message.disk_bytes),
             pids: Some(message.pids).filter(|pids| *pids != 0),
             devices,
+            network: Mbits(message.network_mbits),
         });
         faults.finish(whole)
     }

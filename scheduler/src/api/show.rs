@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use supercloud_proto::{
-    amount::Amounts,
+    amount::{Amounts, Mbits},
     instance::{Desired, InstanceState},
     name::{BoroughName, SiteName},
     spec::diff,
@@ -82,7 +82,7 @@ pub(super) fn within<M: prost::Message>(messages: impl Iterator<Item = M>, most_
 pub(super) fn host(state: &State, host: &Host) -> v1::Host {
     let used = state.used(host.id);
     v1::Host {
-        used: Some(used.taken.into()),
+        used: Some(v1::HostAmounts { network_mbits: used.network.0, ..used.taken.into() }),
         device_use: used
             .devices
             .iter()
@@ -100,6 +100,8 @@ pub(super) fn sites(state: &State) -> Vec<v1::Site> {
         site: v1::Site,
         allocatable: Amounts,
         used: Amounts,
+        network: Mbits,
+        network_used: Mbits,
     }
     let mut sums: BTreeMap<SiteName, Sum> = BTreeMap::new();
     for host in state.hosts().values() {
@@ -110,11 +112,13 @@ pub(super) fn sites(state: &State) -> Vec<v1::Site> {
         sum.site.instances += used.instances.len() as u32;
         sum.allocatable += host.inventory.allocatable();
         sum.used += used.taken;
+        sum.network += host.inventory.allocatable_network();
+        sum.network_used += used.network;
     }
     let site = |(name, sum): (SiteName, Sum)| v1::Site {
         name: name.into(),
-        allocatable: Some(sum.allocatable.into()),
-        used: Some(sum.used.into()),
+        allocatable: Some(v1::HostAmounts { network_mbits: sum.network.0, ..sum.allocatable.into() }),
+        used: Some(v1::HostAmounts { network_mbits: sum.network_used.0, ..sum.used.into() }),
         ..sum.site
     };
     sums.into_iter().map(site).collect()

@@ -104,6 +104,7 @@ impl Seat {
 /// Whether something may fit now that did not fit before: unless nothing was given back.
 fn gave_back(before: &HostUse, now: &HostUse) -> bool {
     let only_more = before.taken.within(now.taken)
+        && before.network <= now.network
         && before.ports.is_within(&now.ports)
         && before.devices.is_within(&now.devices)
         && before.instances.is_within(&now.instances)

@@ -11,7 +11,7 @@ use std::{
 };
 
 use supercloud_proto::{
-    amount::Amounts,
+    amount::{Amounts, Mbits},
     condition::Condition,
     device::DeviceRequest,
     id::InstanceId,
@@ -42,6 +42,7 @@ const MAX_SHAPES: usize = 4_096;
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub(super) struct Needs {
     demand: Amounts,
+    network: Mbits,
     drivers: Vec<DriverKind>,
     ports: Vec<(Protocol, Option<u16>)>,
     devices: Vec<DeviceRequest>,
@@ -59,6 +60,7 @@ impl Needs {
         drivers.dedup();
         Self {
             demand: request.demand,
+            network: request.spec.resources.network,
             drivers,
             ports: request.spec.ports().map(|(_, port)| (port.protocol, port.host)).collect(),
             devices: request.spec.resources.devices.clone(),

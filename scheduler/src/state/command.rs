@@ -13,7 +13,7 @@ use supercloud_proto::{
     instance::{InstanceReport, InstanceState},
     name::{BoroughName, DeviceName, HostName, WorkloadKey},
     problem::Problem,
-    spec::{Place, WorkloadSpec},
+    spec::{Place, Resources, WorkloadSpec},
 };
 
 use super::{
@@ -167,7 +167,7 @@ impl Command {
             | Self::CreateToken { .. }
             | Self::UseToken { .. } => level::FIRST,
             Self::ApplyWorkload { spec, .. } => {
-                needs_of(&spec.place).max(needs_of_devices(spec.resources.devices.len()))
+                needs_of(&spec.place).max(needs_of_resources(&spec.resources))
             }
             Self::RegisterHost { inventory, .. } => level::of_inventory(inventory),
             Self::Place(placements) => needs_of_placements(placements),
@@ -178,6 +178,11 @@ impl Command {
             Self::RaiseLevel { level } => *level,
         }
     }
+}
+
+/// The level at which every member knows all that is asked for.
+fn needs_of_resources(resources: &Resources) -> Level {
+    if resources.network.0 > 0 { level::FOURTH } else { needs_of_devices(resources.devices.len()) }
 }
 
 /// The level at which every member knows devices, where there are any.
@@ -401,6 +406,8 @@ mod tests {
         let apart = apply(&|spec| spec.place.apart.push("db".parse().unwrap()));
         let together = apply(&|spec| spec.place.together.push("db".parse().unwrap()));
         assert_eq!([apart, together, Command::Preempt(Vec::new()).needs()], [level::FOURTH; 3]);
+        let network = [register(&|of| of.network.0 = 1), apply(&|spec| spec.resources.network.0 = 1)];
+        assert_eq!(network, [level::FOURTH; 2]);
         let spread = |spread: Spread| apply(&|spec| spec.place.spread = vec![spread.clone()]);
         let shares = Spread { over: SpreadOver::Site, shares: BTreeMap::from([("slough".to_owned(), 1)]) };
         let new = [SpreadOver::Label("zone".to_owned()).into(), shares].map(spread);

@@ -9,7 +9,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use supercloud_proto::{
-    amount::Amounts,
+    amount::{Amounts, Mbits},
     id::{HostId, InstanceId},
     instance::InstanceState,
     name::{BoroughName, HostName, WorkloadKey},
@@ -27,6 +27,8 @@ use super::{
 pub struct HostUse {
     /// Sum of what its instances take.
     pub taken: Amounts,
+    /// Network bandwidth given away.
+    pub network: Mbits,
     /// Host ports given away.
     pub ports: Sorted<(Protocol, u16)>,
     /// Devices given away.
@@ -50,6 +52,7 @@ impl HostUse {
     /// Gives an instance room, ports and devices.
     fn give(&mut self, instance: &Instance, placed: &Placed) {
         self.add(instance.spec().priority, placed.taken);
+        self.network += instance.spec().resources.network;
         taken_ports(instance, placed).for_each(|port| self.ports.insert(port));
         instance.devices().for_each(|(device, of)| self.devices.give(device, of.share));
     }
@@ -57,6 +60,7 @@ impl HostUse {
     /// Takes in an instance of a spec that takes so much and gets these ports. Devices are given by themselves.
     pub fn take_in(&mut self, id: InstanceId, spec: &WorkloadSpec, demand: Amounts, ports: &[u16]) {
         self.add(spec.priority, demand);
+        self.network += spec.resources.network;
         self.instances.insert(id);
         self.minding += u32::from(!spec.place.apart.is_empty());
         for ((_, port), number) in spec.ports().zip(ports) {
@@ -105,6 +109,7 @@ impl HostUse {
     /// Takes back what an instance was given.
     pub fn take_back(&mut self, instance: &Instance, placed: &Placed) {
         self.subtract(instance.spec().priority, placed.taken);
+        self.network = self.network.saturating_sub(instance.spec().resources.network);
         taken_ports(instance, placed).for_each(|port| self.ports.remove(&port));
         instance.devices().for_each(|(device, of)| self.devices.take_back(device, of.share));
     }

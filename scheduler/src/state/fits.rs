@@ -12,7 +12,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use supercloud_proto::{
-    amount::Amounts,
+    amount::{Amounts, Mbits},
     condition::Attribute,
     host::HostState,
     id::InstanceId,
@@ -109,9 +109,19 @@ impl<'a> Candidate<'a> {
         self.allocatable.saturating_sub(self.used.taken)
     }
 
+    /// Network bandwidth that can still be given away.
+    pub fn free_network(&self) -> Mbits {
+        self.host.inventory.allocatable_network().saturating_sub(self.used.network)
+    }
+
+    /// Whether the network bandwidth is free that is asked for.
+    pub fn has_network(&self, spec: &WorkloadSpec) -> bool {
+        spec.resources.network.0 == 0 || spec.resources.network <= self.free_network()
+    }
+
     /// Whether what it takes is free: what the filters `resources` and `devices` ask. A pass asks this of all hosts, and the whole rule of the best.
     pub fn has_room(&self, request: &Request<'_>) -> bool {
-        request.demand.within(self.free()) && self.has_devices(request.spec)
+        request.demand.within(self.free()) && self.has_network(request.spec) && self.has_devices(request.spec)
     }
 }
 
@@ -299,14 +309,16 @@ impl Candidate<'_> {
 /// What it takes is free.
 fn resources(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
     let (needed, free) = (request.demand, candidate.free());
-    if needed.within(free) {
+    if needed.within(free) && candidate.has_network(request.spec) {
         return Vec::new();
     }
+    let network = request.spec.resources.network.0;
     let overhead = needed.saturating_sub(request.spec.resources.amounts());
     [
         (Amount::Cpu, needed.cpu.0, overhead.cpu.0, free.cpu.0),
         (Amount::Memory, needed.memory.0, overhead.memory.0, free.memory.0),
         (Amount::Disk, needed.disk.0, overhead.disk.0, free.disk.0),
+        (Amount::Network, network, 0, candidate.free_network().0),
     ]
     .into_iter()
     .filter(|(_, needed, _, free)| needed > free)

@@ -73,6 +73,9 @@ fn amounts_are_judged() {
             ("64MiB", "5MiB", "resources.memory"),
             ("64MiB", "65TiB", "resources.memory"),
             ("RESOURCES", "disk: 1025TiB", "resources.disk"),
+            ("RESOURCES", "network: 100", "resources.network"),
+            ("RESOURCES", "network: 100MB", "resources.network"),
+            ("RESOURCES", "network: 10001Gbps", "resources.network"),
             ("RESOURCES", "pids: 4194305", "resources.pids"),
         ],
     );

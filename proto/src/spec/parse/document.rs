@@ -7,7 +7,7 @@ use super::{
     node::{Node, Object},
 };
 use crate::{
-    amount::{Bytes, MilliCpu},
+    amount::{Bytes, Mbits, MilliCpu},
     condition::{Attribute, Condition, Test},
     device::{self, DeviceRequest, Share},
     name::InvalidName,
@@ -86,6 +86,7 @@ fn resources(node: &Node<'_>) -> Option<Resources> {
         disk: object.or("disk", Bytes(0), Node::size),
         pids: object.maybe("pids", |node| node.whole(1, shape::MANY)),
         devices: object.or("devices", Vec::new(), |list| list.each(unread_device, device)),
+        network: object.or("network", Mbits(0), Node::bandwidth),
     })
 }
 

@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::suggest::nearest;
 use crate::{
-    amount::{BYTES_EXPECTED, Bytes, MilliCpu},
+    amount::{BYTES_EXPECTED, Bytes, MBITS_EXPECTED, Mbits, MilliCpu},
     device::Share,
     id::Millis,
     problem::{Problem, join, quoted, shortened},
@@ -214,6 +214,15 @@ impl<'a> Node<'a> {
             Value::Number(number) if number.as_u64() == Some(0) => Some(Bytes(0)),
             Value::String(text) if text.ends_with('B') => self.parse(text),
             _ => self.refuse(BYTES_EXPECTED),
+        }
+    }
+
+    /// A network bandwidth. Only 0 needs no unit.
+    pub(super) fn bandwidth(&self) -> Option<Mbits> {
+        match self.value {
+            Value::Number(number) if number.as_u64() == Some(0) => Some(Mbits(0)),
+            Value::String(text) => self.parse(text),
+            _ => self.refuse(MBITS_EXPECTED),
         }
     }
 

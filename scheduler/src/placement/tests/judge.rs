@@ -42,6 +42,7 @@ fn overhead(random_vm: bool, cpu: u64, memory: u64) -> u64 {
 struct Load {
     cpu: u64,
     memory: u64,
+    network: u64,
     ports: BTreeSet<(bool, u16)>,
     gpus: BTreeMap<String, u32>,
     /// Of each instance, its workload with the borough, and which workloads it must be apart from.
@@ -59,6 +60,7 @@ fn load_without(state: &State, host: &Host, gone: &[InstanceId]) -> Load {
         let (cpu, memory) = needs(instance.spec());
         load.cpu += cpu;
         load.memory += memory;
+        load.network += instance.spec().resources.network.0;
         for (port, number) in port_list(instance.spec()).into_iter().zip(&placed.ports) {
             assert!(port.1.is_none_or(|fixed| fixed == *number), "a fixed port was moved");
             let in_range = (host.inventory.ports.first..=host.inventory.ports.last).contains(number);
@@ -161,6 +163,8 @@ fn would_go_without(state: &State, host: &Host, instance: &Instance, gone: &[Ins
         && load.cpu + cpu <= inventory.capacity.cpu.0
         && load.memory + memory + inventory.reserved.memory.0.min(inventory.capacity.memory.0)
             <= inventory.capacity.memory.0
+        && (spec.resources.network.0 == 0
+            || load.network + spec.resources.network.0 + inventory.network_reserved.0 <= inventory.network.0)
         && spec.resources.devices.iter().all(|asked| gpus_free(&load, host, asked))
         && inventory.taints.get("team").is_none_or(|value| {
             let tolerated = spec.place.tolerate.first().map(|one| one.to_string());
@@ -388,8 +392,11 @@ pub(super) fn check_loads(state: &State) {
         let memory = host.inventory.capacity.memory.0.saturating_sub(host.inventory.reserved.memory.0);
         assert!(load.cpu <= host.inventory.capacity.cpu.0, "{} gives too much processor", host.name);
         assert!(load.memory <= memory, "{} gives too much memory", host.name);
+        let network = host.inventory.network.0.saturating_sub(host.inventory.network_reserved.0);
+        assert!(load.network <= network, "{} gives too much network", host.name);
         let used: &HostUse = state.used(host.id);
         assert_eq!((used.taken.cpu.0, used.taken.memory.0), (load.cpu, load.memory), "{} adds up", host.name);
+        assert_eq!(used.network.0, load.network, "the network of {} adds up", host.name);
         let given: BTreeMap<String, u32> =
             used.devices.iter().map(|(name, share)| (name.to_string(), share.0)).collect();
         assert_eq!(given, load.gpus, "the GPUs of {} add up", host.name);

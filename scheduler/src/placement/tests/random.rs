@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use supercloud_proto::{
-    amount::{Bytes, MilliCpu},
+    amount::{Bytes, Mbits, MilliCpu},
     device::{Device, DeviceRequest, Share},
     host::{HostState, PortRange},
     name::{PortName, RackName, SiteName, WorkloadName},
@@ -33,6 +33,8 @@ pub(super) struct RandomHost {
     gpus: Vec<(u8, bool, bool)>,
     taint: Option<u8>,
     zone: Option<u8>,
+    /// In hundreds of megabits a second, and what of it is kept back.
+    network: (u64, u64),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -42,6 +44,8 @@ pub(super) struct RandomWorkload {
     priority: u32,
     cpu: u64,
     mib: u64,
+    /// In hundreds of megabits a second.
+    network: u64,
     vm: bool,
     site: Option<u8>,
     /// A bound, and which of [`SIGNS`] is meant.
@@ -80,8 +84,9 @@ prop_compose! {
         vms in any::<bool>(), state in 0u8..8, open in prop::bool::weighted(0.9),
         gpus in prop::collection::vec((0u8..2, any::<bool>(), prop::bool::weighted(0.9)), 0..4),
         taint in prop::option::weighted(0.2, 0u8..2), zone in prop::option::weighted(0.8, 0u8..3),
+        network in (0u64..6, 0u64..2),
     ) -> RandomHost {
-        RandomHost { cores, gib, site, rack, tier, ports, vms, state, open, gpus, taint, zone }
+        RandomHost { cores, gib, site, rack, tier, ports, vms, state, open, gpus, taint, zone, network }
     }
 }
 
@@ -91,6 +96,7 @@ prop_compose! {
         vm in prop::bool::weighted(0.2), site in prop::option::weighted(0.3, 0u8..2),
         tier in prop::option::weighted(0.3, (0u8..3, 0..SIGNS.len())), wish in -100i32..=100, distinct in any::<bool>(), dynamic in 0u16..3,
         fixed in prop::option::weighted(0.2, 20_000u16..20_003), udp in any::<bool>(),
+        network in prop_oneof![3 => Just(0u64), 1 => 1u64..4],
         spread in 0u8..8, zones in prop::option::weighted(0.4, 0usize..3),
         shares in prop::option::weighted(0.3, (0usize..3, prop::array::uniform2(1u32..8))),
         borough in 0u8..3,
@@ -98,7 +104,7 @@ prop_compose! {
         (apart, together) in (prop::option::weighted(0.3, 0u8..6), prop::option::weighted(0.2, 0u8..6)),
         gpus in prop::option::weighted(0.4, (1u32..3, prop::sample::select(vec![300, 500, 700, 1_000]), prop::option::of(0u8..2))),
     ) -> RandomWorkload {
-        RandomWorkload { borough, count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, zones, shares, gpus, tolerate, apart, together }
+        RandomWorkload { borough, count, priority, cpu, mib, network, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, zones, shares, gpus, tolerate, apart, together }
     }
 }
 
@@ -122,6 +128,7 @@ pub(super) fn add_host(estate: &mut Estate, name: &str, random: &RandomHost) {
     found.capacity.cpu = MilliCpu(random.cores * 1000);
     found.capacity.memory = Bytes(random.gib << 30);
     found.reserved.memory = Bytes(100 * MIB);
+    (found.network, found.network_reserved) = (Mbits(random.network.0 * 100), Mbits(random.network.1 * 100));
     found.site = site(random.site);
     found.rack = random.rack.checked_sub(1).map(|rack| RackName::new(format!("rack-{rack}")).unwrap());
     found.labels.insert("tier".to_owned(), random.tier.to_string());
@@ -156,6 +163,7 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
     wanted.priority = random.priority;
     wanted.resources.cpu = MilliCpu(random.cpu);
     wanted.resources.memory = Bytes(random.mib * MIB);
+    wanted.resources.network = Mbits(random.network * 100);
     wanted.place.sites.extend(random.site.map(site));
     let condition = |(bound, sign): (u8, usize)| match SIGNS[sign] {
         "not in" => format!("label.tier not in [{bound}]"),

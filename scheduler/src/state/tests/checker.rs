@@ -16,7 +16,7 @@ pub(super) fn check(state: &State) {
 
 /// I4: what is given away of a host is at most what it has, and no port is given away twice.
 fn no_host_bears_too_much(state: &State) {
-    let mut sums: BTreeMap<u32, (u64, u64, u64)> = BTreeMap::new();
+    let mut sums: BTreeMap<u32, (u64, u64, u64, u64)> = BTreeMap::new();
     let mut ports = BTreeSet::new();
     for instance in state.instances().values() {
         let Some(placed) = &instance.placed else { continue };
@@ -28,6 +28,7 @@ fn no_host_bears_too_much(state: &State) {
         sum.0 += placed.taken.cpu.0;
         sum.1 += placed.taken.memory.0;
         sum.2 += placed.taken.disk.0;
+        sum.3 += instance.spec().resources.network.0;
         for port in &placed.ports {
             assert!(ports.insert((placed.host, *port)), "port {port} of host {} twice", placed.host);
         }
@@ -35,10 +36,13 @@ fn no_host_bears_too_much(state: &State) {
     for host in state.hosts().values() {
         let has = host.inventory.capacity;
         let kept = host.inventory.reserved;
-        let (cpu, memory, disk) = sums.get(&host.id.0).copied().unwrap_or_default();
+        let (cpu, memory, disk, network) = sums.get(&host.id.0).copied().unwrap_or_default();
         assert!(cpu + kept.cpu.0 <= has.cpu.0, "cpu of {}", host.name);
         assert!(memory + kept.memory.0 <= has.memory.0, "memory of {}", host.name);
         assert!(disk + kept.disk.0 <= has.disk.0, "disk of {}", host.name);
+        let has_network = host.inventory.network.0.saturating_sub(host.inventory.network_reserved.0);
+        assert!(network <= has_network, "network of {}", host.name);
+        assert_eq!(state.used(host.id).network.0, network, "network of {} adds up", host.name);
         let used = state.used(host.id).taken;
         assert_eq!((used.cpu.0, used.memory.0, used.disk.0), (cpu, memory, disk), "what is used adds up");
     }
