@@ -205,7 +205,9 @@ fn host_settings(config: &Config) -> HostSettings {
         offer_cpu: config.offer.cpu,
         offer_memory: config.offer.memory,
         offer_disk: config.offer.disk,
+        offer_network: config.offer.network,
         reserved: config.reserved,
+        network_reserved: config.network_reserved,
         ports: config.ports,
         data_dir: config.data_dir.clone(),
         devices: config.devices.clone(),
@@ -274,7 +276,7 @@ async fn run_with(
     clock: Arc<dyn Clock>,
     end: impl Future<Output = ()>,
 ) -> Result<(), AgentError> {
-    let machine = Machine::measure(&settings.data_dir)?;
+    let machine = Machine::measure(&settings.data_dir, &settings.address)?;
     let infos = inventory::probe(&drivers).await;
     let found = inventory::inventory(&settings, &machine, infos);
     info!(host = %standing.owner.host, site = %found.site, cpu = %found.capacity.cpu, memory = %found.capacity.memory,

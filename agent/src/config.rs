@@ -9,7 +9,7 @@ use std::{
 };
 
 use supercloud_proto::{
-    amount::{Amounts, Bytes, MilliCpu},
+    amount::{Amounts, Bytes, Mbits, MilliCpu},
     host::PortRange,
     name::{HostName, RackName, SiteName, is_label},
     pki::{address::ServerAddress, client::MAX_SERVERS},
@@ -59,6 +59,8 @@ pub struct Config {
     pub offer: Offer,
     /// What is kept back.
     pub reserved: Option<Amounts>,
+    /// Network bandwidth that is kept back.
+    pub network_reserved: Mbits,
     /// Ports that may be given away.
     pub ports: PortRange,
     /// Devices.
@@ -82,6 +84,8 @@ pub struct Offer {
     pub memory: Option<Bytes>,
     /// Disk.
     pub disk: Option<Bytes>,
+    /// Network bandwidth; left out: what the link is found to have.
+    pub network: Option<Mbits>,
 }
 
 /// Docker.
@@ -238,7 +242,7 @@ fn read(root: &mut Table, over: &Overrides, problems: &mut Vec<Problem>) -> Opti
     let ports = port_range(ports.as_deref(), problems);
     let labels = labels(root, problems);
     let taints = taints(root, problems);
-    let (offer, reserved) = amounts(root, problems);
+    let (offer, reserved, network_reserved) = amounts(root, problems);
     let devices = devices::read(root, problems);
     let docker = docker(root, problems);
     let libvirt = libvirt(root, problems);
@@ -254,6 +258,7 @@ fn read(root: &mut Table, over: &Overrides, problems: &mut Vec<Problem>) -> Opti
         taints,
         offer,
         reserved,
+        network_reserved,
         ports,
         devices,
         docker,
@@ -336,27 +341,31 @@ fn taints(root: &mut Table, problems: &mut Vec<Problem>) -> BTreeMap<String, Str
     taints
 }
 
-fn amounts(root: &mut Table, problems: &mut Vec<Problem>) -> (Offer, Option<Amounts>) {
+fn amounts(root: &mut Table, problems: &mut Vec<Problem>) -> (Offer, Option<Amounts>, Mbits) {
     let mut read = |section: &str| {
         let mut table = root.table(section, problems)?;
         let mut amount = |key: &str| table.text(key, problems);
-        let (cpu, memory, disk) = (amount("cpu"), amount("memory"), amount("disk"));
+        let (cpu, memory, disk, network) =
+            (amount("cpu"), amount("memory"), amount("disk"), amount("network"));
         let path = |key: &str| format!("{section}.{key}");
         let offer = Offer {
             cpu: parsed(&path("cpu"), cpu, problems),
             memory: parsed(&path("memory"), memory, problems),
             disk: parsed(&path("disk"), disk, problems),
+            network: parsed(&path("network"), network, problems),
         };
         table.finish(problems);
         Some(offer)
     };
     let offer = read("offer").unwrap_or_default();
-    let reserved = read("reserved").map(|reserved| Amounts {
+    let reserved = read("reserved");
+    let network_reserved = reserved.and_then(|reserved| reserved.network).unwrap_or_default();
+    let reserved = reserved.map(|reserved| Amounts {
         cpu: reserved.cpu.unwrap_or_default(),
         memory: reserved.memory.unwrap_or_default(),
         disk: reserved.disk.unwrap_or_default(),
     });
-    (offer, reserved)
+    (offer, reserved, network_reserved)
 }
 
 fn docker(root: &mut Table, problems: &mut Vec<Problem>) -> Docker {

@@ -11,7 +11,7 @@ use std::{
 
 use nix::sys::{statvfs::statvfs, utsname::uname};
 use supercloud_proto::{
-    amount::{Amounts, Bytes, MilliCpu},
+    amount::{Amounts, Bytes, Mbits, MilliCpu},
     host::{DriverInfo, Inventory, PortRange},
     name::{RackName, SiteName},
     spec::DriverKind,
@@ -27,6 +27,7 @@ use crate::{
     executor::Drivers,
 };
 
+mod link;
 mod meter;
 
 pub use meter::Meter;
@@ -59,8 +60,12 @@ pub struct HostSettings {
     pub offer_memory: Option<Bytes>,
     /// Offered disk; `None`: all of the file system of the data directory.
     pub offer_disk: Option<Bytes>,
+    /// Offered network bandwidth; `None`: that of the link.
+    pub offer_network: Option<Mbits>,
     /// Kept back; `None`: nothing of an offer, and of a whole machine what a system needs.
     pub reserved: Option<Amounts>,
+    /// Network bandwidth that is kept back.
+    pub network_reserved: Mbits,
     /// Ports that may be given away.
     pub ports: PortRange,
     /// Whose file system counts as the disk.
@@ -74,6 +79,8 @@ pub struct HostSettings {
 pub struct Machine {
     /// All of it.
     pub capacity: Amounts,
+    /// Network bandwidth of the link on which it is reached; 0: not known.
+    pub network: Mbits,
     /// Debian's word.
     pub arch: String,
     /// Kernel release.
@@ -95,8 +102,8 @@ pub struct MeasureError {
 }
 
 impl Machine {
-    /// Looks at the machine.
-    pub fn measure(data_dir: &Path) -> Result<Self, MeasureError> {
+    /// Looks at the machine, which is reached at this address.
+    pub fn measure(data_dir: &Path, address: &str) -> Result<Self, MeasureError> {
         let fail = |what: &str, reason: &dyn std::fmt::Display| MeasureError {
             what: what.to_owned(),
             reason: reason.to_string(),
@@ -113,6 +120,7 @@ impl Machine {
                 memory: memory.total,
                 disk: Bytes(disk.blocks().saturating_mul(disk.fragment_size())),
             },
+            network: link::speed(address),
             arch: debian_arch(&system.machine().to_string_lossy()),
             kernel: system.release().to_string_lossy().into_owned(),
             os: os_name(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
@@ -162,6 +170,9 @@ pub fn inventory(
             disk: settings.offer_disk.unwrap_or(found.disk).min(found.disk),
         },
         reserved: settings.reserved.unwrap_or(default),
+        // What is offered is not held against what was found: many links, as those of virtual machines, do not say how fast they are.
+        network: settings.offer_network.unwrap_or(machine.network),
+        network_reserved: settings.network_reserved,
         arch: machine.arch.clone(),
         kernel: machine.kernel.clone(),
         os: machine.os.clone(),
@@ -204,7 +215,7 @@ pub async fn keep(
             () = shown.closed() => return,
         }
         let drivers = probe(&drivers).await;
-        match Machine::measure(&settings.data_dir) {
+        match Machine::measure(&settings.data_dir, &settings.address) {
             Ok(machine) => show(&shown, inventory(&settings, &machine, drivers)),
             Err(error) => warn!(%error, "the machine could not be measured; what was found before stands"),
         }
@@ -249,7 +260,9 @@ mod tests {
             offer_cpu: None,
             offer_memory: None,
             offer_disk: None,
+            offer_network: None,
             reserved: None,
+            network_reserved: Mbits(0),
             ports: PortRange { first: 20_000, last: 20_999 },
             data_dir: std::env::temp_dir(),
             devices: Devices::new(),
@@ -258,7 +271,7 @@ mod tests {
 
     #[test]
     fn this_machine_is_measured() {
-        let machine = Machine::measure(&std::env::temp_dir()).expect("measures");
+        let machine = Machine::measure(&std::env::temp_dir(), "127.0.0.1").expect("measures");
         assert!(machine.capacity.cpu.0 >= 1000 && machine.capacity.cpu.0.is_multiple_of(1000));
         assert!(machine.capacity.memory.0 > 64 << 20);
         assert!(machine.capacity.disk.0 > 0);
@@ -276,18 +289,20 @@ mod tests {
 
     #[test]
     fn an_offer_is_never_more_than_there_is_and_keeps_nothing_back() {
-        let machine = Machine::measure(&std::env::temp_dir()).expect("measures");
+        let machine = Machine::measure(&std::env::temp_dir(), "127.0.0.1").expect("measures");
         let whole = inventory(&settings(), &machine, BTreeMap::new());
         assert_eq!((whole.capacity, whole.reserved), (machine.capacity, RESERVED));
         let offered = HostSettings {
             offer_cpu: Some(MilliCpu(500)),
             offer_memory: Some(Bytes(u64::MAX)),
+            offer_network: Some(Mbits(400)),
             ..settings()
         };
         let part = inventory(&offered, &machine, BTreeMap::new());
         assert_eq!(part.capacity.cpu, MilliCpu(500));
         assert_eq!(part.capacity.memory, machine.capacity.memory);
         assert_eq!(part.reserved, Amounts::default());
+        assert_eq!((whole.network, part.network), (machine.network, Mbits(400)));
     }
 
     #[tokio::test]

@@ -286,6 +286,8 @@ impl Rig {
             offer_cpu: Some(MilliCpu(1000)),
             offer_memory: Some(Bytes(1 << 30)),
             offer_disk: None,
+            offer_network: None,
+            network_reserved: Default::default(),
             reserved: Some(Amounts::default()),
             ports: PortRange { first: 20_000, last: 20_999 },
             data_dir: self.dir.path().to_owned(),

@@ -16,6 +16,10 @@ pub struct MilliCpu(pub u64);
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
 pub struct Bytes(pub u64);
 
+/// Network bandwidth in megabits a second. Text: `100Mbps`, `2.5Gbps`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Default)]
+pub struct Mbits(pub u64);
+
 /// Text that is no amount.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 #[error("expected {expected}, found {found:?}")]
@@ -42,6 +46,9 @@ const UNITS: [(&str, u64); 8] = [
 pub const CPU_EXPECTED: &str = "cores as \"2\", \"0.5\" or \"250m\"";
 /// What the text of a size looks like.
 pub const BYTES_EXPECTED: &str = "a size with a unit as \"512MiB\" or \"20GiB\"";
+
+/// What the text of a bandwidth looks like.
+pub const MBITS_EXPECTED: &str = "a bandwidth as \"100Mbps\" or \"2.5Gbps\"";
 
 /// Parses `digits[.digits]` as thousandths, without floats.
 fn parse_thousandths(text: &str) -> Option<u64> {
@@ -72,6 +79,30 @@ impl fmt::Display for MilliCpu {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let text =
             if self.0.is_multiple_of(1000) { (self.0 / 1000).to_string() } else { format!("{}m", self.0) };
+        f.pad(&text)
+    }
+}
+
+impl FromStr for Mbits {
+    type Err = InvalidAmount;
+
+    fn from_str(text: &str) -> Result<Self, InvalidAmount> {
+        let mbits = match text.strip_suffix("Gbps") {
+            Some(number) => parse_thousandths(number),
+            None => {
+                let digits = text.strip_suffix("Mbps").filter(|t| t.bytes().all(|b| b.is_ascii_digit()));
+                digits.and_then(|digits| digits.parse().ok())
+            }
+        };
+        mbits.map(Self).ok_or_else(|| InvalidAmount { expected: MBITS_EXPECTED, found: text.to_owned() })
+    }
+}
+
+impl fmt::Display for Mbits {
+    /// Exact: parsing gives the same amount back.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_whole = self.0 > 0 && self.0.is_multiple_of(1000);
+        let text = if is_whole { format!("{}Gbps", self.0 / 1000) } else { format!("{}Mbps", self.0) };
         f.pad(&text)
     }
 }
@@ -176,6 +207,20 @@ impl Amounts {
     }
 }
 
+impl Mbits {
+    /// The difference; stops at zero.
+    pub fn saturating_sub(self, other: Self) -> Self {
+        Self(self.0.saturating_sub(other.0))
+    }
+}
+
+impl AddAssign for Mbits {
+    /// Stops at the largest number, which no host has.
+    fn add_assign(&mut self, other: Self) {
+        self.0 = self.0.saturating_add(other.0);
+    }
+}
+
 impl Add for Amounts {
     type Output = Self;
 
@@ -192,7 +237,12 @@ impl AddAssign for Amounts {
 
 impl From<Amounts> for v1::HostAmounts {
     fn from(amounts: Amounts) -> Self {
-        Self { cpu_millis: amounts.cpu.0, memory_bytes: amounts.memory.0, disk_bytes: amounts.disk.0 }
+        Self {
+            cpu_millis: amounts.cpu.0,
+            memory_bytes: amounts.memory.0,
+            disk_bytes: amounts.disk.0,
+            network_mbits: 0,
+        }
     }
 }
 
@@ -220,6 +270,20 @@ mod tests {
         }
         assert_eq!(MilliCpu(2000).to_string(), "2");
         assert_eq!(MilliCpu(250).to_string(), "250m");
+    }
+
+    #[test]
+    fn bandwidth_text() {
+        for (text, mbits) in [("100Mbps", 100), ("2.5Gbps", 2_500), ("10Gbps", 10_000), ("0Mbps", 0)] {
+            assert_eq!(text.parse(), Ok(Mbits(mbits)), "{text}");
+        }
+        for bad in ["", "Mbps", "100", "1.5Mbps", "100 Mbps", "100mbps", "100MBps", "1.2345Gbps", "-1Mbps"] {
+            assert!(bad.parse::<Mbits>().is_err(), "{bad}");
+        }
+        assert_eq!(
+            [Mbits(0), Mbits(2_500), Mbits(3_000)].map(|of| of.to_string()),
+            ["0Mbps", "2500Mbps", "3Gbps"]
+        );
     }
 
     #[test]

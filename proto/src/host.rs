@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    amount::Amounts,
+    amount::{Amounts, Mbits},
     device::Device,
     name::{DeviceName, RackName, SiteName},
     spec::DriverKind,
@@ -27,6 +27,10 @@ pub struct Inventory {
     pub capacity: Amounts,
     /// Kept back for the system.
     pub reserved: Amounts,
+    /// Network bandwidth that it has, or that was offered; 0: not known, and none to give away.
+    pub network: Mbits,
+    /// What of that is kept back.
+    pub network_reserved: Mbits,
     /// Architecture in Debian's words.
     pub arch: String,
     /// Kernel release.
@@ -53,6 +57,11 @@ impl Inventory {
     /// What may be given away.
     pub fn allocatable(&self) -> Amounts {
         self.capacity.saturating_sub(self.reserved)
+    }
+
+    /// Network bandwidth that may be given away.
+    pub fn allocatable_network(&self) -> Mbits {
+        self.network.saturating_sub(self.network_reserved)
     }
 }
 

@@ -4,7 +4,7 @@
 use proptest::{collection::vec, option, prelude::*};
 
 use crate::{
-    amount::{Amounts, Bytes, MilliCpu},
+    amount::{Amounts, Bytes, Mbits, MilliCpu},
     condition::Condition,
     device::{Device, DeviceRequest, GivenDevice, Share},
     host::{DriverInfo, Inventory, PortRange},
@@ -137,9 +137,16 @@ fn given_device() -> impl Strategy<Value = GivenDevice> {
 }
 
 fn resources() -> impl Strategy<Value = Resources> {
-    (amounts(), option::of(1..u32::MAX), vec(device_request(), 0..3)).prop_map(|(amounts, pids, devices)| {
-        Resources { cpu: amounts.cpu, memory: amounts.memory, disk: amounts.disk, pids, devices }
-    })
+    (amounts(), option::of(1..u32::MAX), vec(device_request(), 0..3), any::<u64>()).prop_map(
+        |(amounts, pids, devices, network)| Resources {
+            cpu: amounts.cpu,
+            memory: amounts.memory,
+            disk: amounts.disk,
+            pids,
+            devices,
+            network: Mbits(network),
+        },
+    )
 }
 
 fn toleration() -> impl Strategy<Value = Toleration> {
@@ -148,7 +155,15 @@ fn toleration() -> impl Strategy<Value = Toleration> {
 
 fn place() -> impl Strategy<Value = Place> {
     let prefer = (condition(), any::<i32>()).prop_map(|(when, weight)| Prefer { when, weight });
-    let spread = prop::sample::select(SpreadOver::ALL.to_vec());
+    let over = prop_oneof![
+        2 => prop::sample::select(SpreadOver::ALL.to_vec()),
+        1 => "[a-zA-Z0-9_./+-]{1,8}".prop_map(SpreadOver::Label),
+    ];
+    let shares = prop::collection::btree_map("[a-z]{1,4}", 1..=100u32, 0..3);
+    let spread = prop_oneof![
+        over.clone().prop_map(Spread::from),
+        (over, shares).prop_map(|(over, shares)| Spread { over, shares }),
+    ];
     let rules = (vec(label(), 0..3), vec(condition(), 0..3), vec(prefer, 0..2), vec(spread, 0..3));
     let others = (vec(label(), 0..3), vec(label(), 0..2));
     (rules, any::<(bool, bool, bool)>(), vec(toleration(), 0..3), others).prop_map(
@@ -347,24 +362,29 @@ pub(crate) fn inventory() -> impl Strategy<Value = Inventory> {
     let labels = prop::collection::btree_map(text(), text(), 0..3);
     let devices = prop::collection::btree_map(label(), device(), 0..3);
     let taints = prop::collection::btree_map("[a-z]{1,4}", "[a-z0-9.]{0,4}", 0..3);
-    let found = (drivers, devices, taints);
+    let network = (any::<u64>().prop_map(Mbits), any::<u64>().prop_map(Mbits));
+    let found = (drivers, devices, taints, network);
     (label(), option::of(label()), amounts(), amounts(), words, labels, ports, found).prop_map(
-        |(site, rack, capacity, reserved, words, labels, ports, (drivers, devices, taints))| Inventory {
-            site,
-            rack,
-            address: words.0,
-            capacity,
-            reserved,
-            arch: words.1,
-            kernel: words.2,
-            os: words.3,
-            labels,
-            ports,
-            drivers,
-            agent_version: words.4,
-            boot_id: words.5,
-            devices,
-            taints,
+        |(site, rack, capacity, reserved, words, labels, ports, (drivers, devices, taints, network))| {
+            Inventory {
+                site,
+                rack,
+                address: words.0,
+                capacity,
+                reserved,
+                network: network.0,
+                network_reserved: network.1,
+                arch: words.1,
+                kernel: words.2,
+                os: words.3,
+                labels,
+                ports,
+                drivers,
+                agent_version: words.4,
+                boot_id: words.5,
+                devices,
+                taints,
+            }
         },
     )
 }

@@ -26,8 +26,10 @@ fn a_full_file_is_read() {
         cpu = "1500m"
         memory = "2GiB"
         disk = "10GiB"
+        network = "2.5Gbps"
         [reserved]
         memory = "256MiB"
+        network = "100Mbps"
         [[devices]]
         name = "gpu0"
         kind = "gpu"
@@ -60,6 +62,7 @@ fn a_full_file_is_read() {
     assert_eq!(config.name, HostName::new("h1").ok());
     assert_eq!(config.servers.len(), 2);
     assert_eq!(config.offer.cpu, Some(MilliCpu(1500)));
+    assert_eq!((config.offer.network, config.network_reserved), (Some(Mbits(2_500)), Mbits(100)));
     assert_eq!(config.reserved.map(|reserved| reserved.memory), Some(Bytes(256 << 20)));
     assert_eq!(config.ports, PortRange { first: 30_000, last: 30_099 });
     assert_eq!(config.docker.enabled, Some(false));
@@ -140,6 +143,7 @@ fn all_problems_come_at_once_with_their_paths() {
         [offer]
         cpu = "lots"
         memory = 5
+        network = "fast"
         [docker]
         networks = "10.99.0.0"
         [libvirt]
@@ -165,6 +169,7 @@ fn all_problems_come_at_once_with_their_paths() {
         "name",
         "offer.cpu",
         "offer.memory",
+        "offer.network",
         "ports",
         "servers",
         "sever",

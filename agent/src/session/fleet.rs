@@ -134,6 +134,8 @@ fn inventory() -> Inventory {
         address: "127.0.0.1".to_owned(),
         capacity: Amounts::default(),
         reserved: Amounts::default(),
+        network: Default::default(),
+        network_reserved: Default::default(),
         arch: "amd64".to_owned(),
         kernel: "6.1".to_owned(),
         os: "debian-12".to_owned(),

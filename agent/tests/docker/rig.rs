@@ -94,6 +94,7 @@ impl Rig {
                 disk: Bytes(0),
                 pids: Some(64),
                 devices: Vec::new(),
+                network: Default::default(),
             },
             ports: Vec::new(),
             restart: Restart::default(),

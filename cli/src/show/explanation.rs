@@ -22,7 +22,11 @@ pub fn value(explanation: &v1::PlacementExplanation) -> Value {
     });
     let scores = explanation.scores.iter().map(|score| {
         let parts = score.parts.iter().map(|part| json!({"rule": part.rule, "score": part.score}));
-        let near = score.near.iter().map(|near| json!({"over": near.over, "instances": near.instances}));
+        let near = score.near.iter().map(|near| {
+            let share = near.share.map(|share| ("share", json!(share)));
+            let fields = [("over", json!(near.over)), ("instances", json!(near.instances))];
+            object(fields.into_iter().chain(share))
+        });
         json!({
             "host": score.host,
             "score": score.score,
@@ -94,8 +98,7 @@ pub fn text(explanation: &v1::PlacementExplanation) -> String {
     for (place, score) in explanation.scores.iter().take(SCORES).enumerate() {
         let parts: Vec<String> =
             score.parts.iter().map(|part| format!("{} {}", part.rule, part.score)).collect();
-        let near: Vec<String> =
-            score.near.iter().map(|near| format!(", {} in its {}", near.instances, near.over)).collect();
+        let near: Vec<String> = score.near.iter().map(near).collect();
         text.push_str(&format!(
             "  {}. {} scores {} ({}){}\n",
             place + 1,
@@ -106,6 +109,16 @@ pub fn text(explanation: &v1::PlacementExplanation) -> String {
         ));
     }
     text
+}
+
+/// What is near a host of one thing that is spread over.
+fn near(near: &v1::Near) -> String {
+    let share = match near.share {
+        None => String::new(),
+        Some(0) => " (no share)".to_owned(),
+        Some(share) => format!(" (share {share})"),
+    };
+    format!(", {} in its {}{share}", near.instances, near.over)
 }
 
 fn hosts(count: u32) -> &'static str {

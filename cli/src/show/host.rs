@@ -1,7 +1,13 @@
 //! Hosts.
 
 use serde_json::{Value, json};
-use supercloud_proto::{amount::Amounts, device::Share, host::HostState, taint::taint_text, v1};
+use supercloud_proto::{
+    amount::{Amounts, Mbits},
+    device::Share,
+    host::HostState,
+    taint::taint_text,
+    v1,
+};
 
 use super::{dash, instance, object};
 use crate::{
@@ -12,7 +18,7 @@ use crate::{
 /// Headings of the list of hosts.
 pub const HEADINGS: Headings = Headings {
     usual: &["host", "site", "state", "instances", "cpu", "memory", "disk"],
-    wide: &["rack", "address", "arch", "docker", "libvirt", "kernel", "agent", "reason"],
+    wide: &["network", "rack", "address", "arch", "docker", "libvirt", "kernel", "agent", "reason"],
 };
 
 /// Amounts that may not be told: nothing then.
@@ -23,6 +29,22 @@ pub fn amounts(amounts: Option<v1::HostAmounts>) -> Amounts {
 /// Amounts for programs.
 pub fn amounts_value(amounts: Amounts) -> Value {
     json!({"cpu": amounts.cpu.to_string(), "memory": amounts.memory.exact(), "disk": amounts.disk.exact()})
+}
+
+/// The same of a host or a site, with the network bandwidth.
+pub fn host_amounts_value(told: Amounts, network: Mbits) -> Value {
+    let mut value = amounts_value(told);
+    value["network"] = network.to_string().into();
+    value
+}
+
+pub fn network(told: Option<v1::HostAmounts>) -> Mbits {
+    Mbits(told.unwrap_or_default().network_mbits)
+}
+
+/// Network bandwidth that may be given away.
+fn allocatable_network(inventory: &v1::Inventory) -> Mbits {
+    network(inventory.capacity).saturating_sub(network(inventory.reserved))
 }
 
 /// What may be given away.
@@ -64,6 +86,7 @@ pub fn shown(host: &v1::Host) -> Shown {
             format!("{}/{}", used.cpu, all.cpu),
             format!("{}/{}", used.memory, all.memory),
             format!("{}/{}", used.disk, all.disk),
+            network_use(host, &inventory, "/").unwrap_or_else(|| "-".to_owned()),
             dash(&inventory.rack),
             inventory.address.clone(),
             inventory.arch.clone(),
@@ -95,9 +118,9 @@ fn value(host: &v1::Host, inventory: &v1::Inventory) -> Value {
         ("site", json!(inventory.site)),
         ("rack", json!(inventory.rack)),
         ("address", json!(inventory.address)),
-        ("capacity", amounts_value(amounts(inventory.capacity))),
-        ("allocatable", amounts_value(allocatable(inventory))),
-        ("used", amounts_value(amounts(host.used))),
+        ("capacity", host_amounts_value(amounts(inventory.capacity), network(inventory.capacity))),
+        ("allocatable", host_amounts_value(allocatable(inventory), allocatable_network(inventory))),
+        ("used", host_amounts_value(amounts(host.used), network(host.used))),
         ("instances", json!(host.instances)),
         ("arch", json!(inventory.arch)),
         ("kernel", json!(inventory.kernel)),
@@ -152,6 +175,12 @@ fn device_row(host: &v1::Host, of: &v1::Device) -> Shown {
     }
 }
 
+/// What is given away of a host's network bandwidth; nothing where it has none.
+fn network_use(host: &v1::Host, inventory: &v1::Inventory, of: &str) -> Option<String> {
+    let (used, all) = (network(host.used), allocatable_network(inventory));
+    (used.0 > 0 || all.0 > 0).then(|| format!("{used}{of}{all}"))
+}
+
 /// One host in lines, with its instances as a table.
 pub fn text(host: &v1::Host, instances: &[v1::Instance], wide: bool) -> String {
     let inventory = host.inventory.clone().unwrap_or_default();
@@ -168,6 +197,10 @@ pub fn text(host: &v1::Host, instances: &[v1::Instance], wide: bool) -> String {
         ("cpu", format!("{} of {} given away", used.cpu, all.cpu)),
         ("memory", format!("{} of {} given away", used.memory, all.memory)),
         ("disk", format!("{} of {} given away", used.disk, all.disk)),
+        (
+            "network",
+            network_use(host, &inventory, " of ").map_or(String::new(), |used| format!("{used} given away")),
+        ),
         ("machine", format!("{}, {}, kernel {}", inventory.arch, inventory.os, inventory.kernel)),
         ("docker", driver(&inventory, "docker")),
         ("libvirt", driver(&inventory, "libvirt")),

@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 use supercloud_proto::{
-    amount::{Amounts, Bytes},
+    amount::{Amounts, Bytes, Mbits},
     device::Share,
     instance::{Desired, InstanceState},
     v1,
 };
 
-use super::{dash, object};
+use super::{dash, host::host_amounts_value, object};
 use crate::{
     output::{Headings, Shown, facts},
     time::{age, moment, now},
@@ -101,10 +101,7 @@ fn value(instance: &v1::Instance) -> Value {
         ("reason", json!(instance.state_reason)),
         ("tasks", Value::Array(instance.tasks.iter().map(task).collect())),
         ("ports", Value::Array(instance.ports.iter().map(port).collect())),
-        (
-            "takes",
-            json!({"cpu": taken.cpu.to_string(), "memory": taken.memory.exact(), "disk": taken.disk.exact()}),
-        ),
+        ("takes", host_amounts_value(taken, Mbits(instance.taken.unwrap_or_default().network_mbits))),
         ("devices", Value::Array(instance.devices.iter().map(device).collect())),
         ("replaces", json!(instance.replaces)),
         ("awaited_host", json!(instance.awaited_host)),
@@ -160,7 +157,11 @@ fn port(port: &v1::PortBinding) -> Value {
 /// One instance in lines.
 pub fn text(instance: &v1::Instance, archived: bool) -> String {
     let taken = instance.taken.map(Amounts::from).unwrap_or_default();
-    let takes = format!("{} cpu, {} memory, {} disk", taken.cpu, taken.memory, taken.disk);
+    let mut takes = format!("{} cpu, {} memory, {} disk", taken.cpu, taken.memory, taken.disk);
+    let network = Mbits(instance.taken.unwrap_or_default().network_mbits);
+    if network.0 > 0 {
+        takes += &format!(", {network} network");
+    }
     let mut text = facts(&[
         ("instance", instance.id.clone()),
         (

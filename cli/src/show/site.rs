@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use supercloud_proto::v1;
 
 use super::{
-    host::{amounts, amounts_value},
+    host::{amounts, host_amounts_value, network},
     object,
 };
 use crate::output::{Headings, Shown, facts};
@@ -25,8 +25,8 @@ pub fn shown(site: &v1::Site) -> Shown {
             ("hosts", json!(site.hosts)),
             ("ready", json!(site.ready)),
             ("instances", json!(site.instances)),
-            ("allocatable", amounts_value(all)),
-            ("used", amounts_value(used)),
+            ("allocatable", host_amounts_value(all, network(site.allocatable))),
+            ("used", host_amounts_value(used, network(site.used))),
             ("policy", policy_value(&site.policy.unwrap_or_default())),
         ]),
         row: vec![

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{DriverInfo, HostState, Inventory, PortRange};
 use crate::{
+    amount::{Amounts, Mbits},
     device::{devices_from_wire, devices_to_wire},
     problem::{Faults, Problem, Problems, quoted},
     spec::DriverKind,
@@ -20,8 +21,8 @@ impl From<Inventory> for v1::Inventory {
             site: inventory.site.into(),
             rack: inventory.rack.map(Into::into).unwrap_or_default(),
             address: inventory.address,
-            capacity: Some(inventory.capacity.into()),
-            reserved: Some(inventory.reserved.into()),
+            capacity: Some(amounts(inventory.capacity, inventory.network)),
+            reserved: Some(amounts(inventory.reserved, inventory.network_reserved)),
             arch: inventory.arch,
             kernel: inventory.kernel,
             os: inventory.os,
@@ -50,6 +51,8 @@ impl TryFrom<v1::Inventory> for Inventory {
         let mut faults = Faults::default();
         let site = faults.take("site", message.site.parse());
         let rack = faults.optional("rack", Some(message.rack).filter(|rack| !rack.is_empty()));
+        let [network, network_reserved] = [message.capacity, message.reserved]
+            .map(|amounts| Mbits(amounts.unwrap_or_default().network_mbits));
         let capacity = faults.required("capacity", message.capacity);
         let ports = port_range(&mut faults, message.port_first, message.port_last);
         let drivers = faults.take("drivers", drivers_from_wire(message.drivers));
@@ -63,6 +66,8 @@ impl TryFrom<v1::Inventory> for Inventory {
                 address: message.address,
                 capacity: capacity?,
                 reserved: message.reserved.unwrap_or_default().into(),
+                network,
+                network_reserved,
                 arch: message.arch,
                 kernel: message.kernel,
                 os: message.os,
@@ -78,6 +83,10 @@ impl TryFrom<v1::Inventory> for Inventory {
         let whole = whole();
         faults.finish(whole)
     }
+}
+
+fn amounts(amounts: Amounts, network: Mbits) -> v1::HostAmounts {
+    v1::HostAmounts { network_mbits: network.0, ..amounts.into() }
 }
 
 fn port_range(faults: &mut Faults, first: u32, last: u32) -> Option<PortRange> {

@@ -3,21 +3,22 @@
 //! The same rules hold for a spec from a file and for one that came over the API. Rules about the whole stand here, those about
 //! what a task runs in `container` and `vm`, and what is still to come in `support`.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use prost::Message as _;
 
 use super::{
-    Driver, Health, HealthCheck, MAX_COUNT, MAX_GANG, MAX_GANG_DEVICES, MAX_PRIORITY, MAX_TASKS, Place,
-    Restart, Task, WorkloadSpec, duration_text, parse::node::is_within, wire::ONLY_TASK,
+    Driver, Health, HealthCheck, MAX_COUNT, MAX_GANG, MAX_GANG_DEVICES, MAX_PRIORITY, MAX_SHARE, MAX_SPREAD,
+    MAX_TASKS, Place, Restart, Spread, SpreadOver, Task, WorkloadSpec, duration_text, parse::node::is_within,
+    wire::ONLY_TASK,
 };
 use crate::{
-    amount::{Amounts, Bytes, MilliCpu},
-    condition::Attribute,
+    amount::{Amounts, Bytes, Mbits, MilliCpu},
+    condition::{Attribute, is_value},
     device::{self, DeviceRequest, SHARE_EXPECTED},
     id::Millis,
     name::WorkloadName,
-    problem::{Problem, join, quoted},
+    problem::{Problem, join, quoted, shortened},
     v1,
 };
 
@@ -38,10 +39,14 @@ const MIN_VM_MEMORY: Bytes = Bytes(32 << 20);
 const MAX_MEMORY: Bytes = Bytes(64 << 40);
 /// Most disk of one instance: more than any host has.
 const MAX_DISK: Bytes = Bytes(1 << 50);
+/// Most network bandwidth of one instance: more than any host has.
+const MAX_NETWORK: Mbits = Mbits(10_000_000);
 /// Most processes of one instance: the most that Linux can number.
 const MAX_PIDS: u32 = 1 << 22;
 /// Most sites, conditions or wishes in one place.
 const MAX_PLACE_ITEMS: usize = 64;
+/// Most values that are given shares.
+const MAX_SHARES: usize = 16;
 /// Most restarts within a window: beyond it nothing is learnt by trying.
 const MAX_RESTARTS: u32 = 1_000;
 /// Longest window, wait or time between checks.
@@ -249,6 +254,8 @@ impl Checker {
             self.expect(kinds.insert(&request.kind), &join(&field, "kind"), "each kind once", found());
             self.within(&field, |checker| checker.device(request));
         }
+        let network = format!("at most {MAX_NETWORK}");
+        self.expect(resources.network <= MAX_NETWORK, "network", network, resources.network.to_string());
         let expected = format!("at least {}, the sum of the disks", least.disk.exact());
         self.expect(least.disk <= resources.disk, "disk", expected, resources.disk.exact());
     }
@@ -276,7 +283,6 @@ impl Checker {
             ("sites", place.sites.len()),
             ("require", place.require.len()),
             ("prefer", place.prefer.len()),
-            ("spread", place.spread.len()),
             ("tolerate", place.tolerate.len()),
             ("apart", place.apart.len()),
             ("together", place.together.len()),
@@ -293,11 +299,7 @@ impl Checker {
                 format!("{found} again"),
             );
         }
-        for (i, pair) in place.spread.windows(2).enumerate() {
-            let found = format!("{} after {}", pair[1].as_str(), pair[0].as_str());
-            let expected = "each once, in the order site, rack, host";
-            self.expect(pair[0] < pair[1], &format!("spread[{}]", i + 1), expected, found);
-        }
+        self.spread(&place.spread);
         for (i, wish) in place.prefer.iter().enumerate() {
             let sound = (-100..=100).contains(&wish.weight);
             self.expect(sound, &format!("prefer[{i}].weight"), "-100 to 100", wish.weight.to_string());
@@ -313,6 +315,38 @@ impl Checker {
                 let found = quoted(workload.as_str());
                 self.expect(named.insert(workload), &format!("{field}[{i}]"), expected, found);
             }
+        }
+    }
+
+    fn spread(&mut self, spread: &[Spread]) {
+        let wide = spread.iter().filter(|spread| spread.over != SpreadOver::Host).count();
+        self.at_most("spread", "items beside host", wide, MAX_SPREAD);
+        for (i, Spread { over, shares }) in spread.iter().enumerate() {
+            let before = spread[..i].iter().map(|spread| &spread.over);
+            let is_label = |over: &SpreadOver| matches!(over, SpreadOver::Label(_));
+            // Sites, racks and hosts stand in this order, and a label anywhere before hosts.
+            let is_late = |before: &&SpreadOver| match is_label(over) {
+                true => *before == over || **before == SpreadOver::Host,
+                false => !is_label(before) && *before >= over,
+            };
+            if let Some(other) = before.into_iter().find(is_late) {
+                let expected = "each once, in the order site, rack, host, and labels before host";
+                self.expect(false, &format!("spread[{i}]"), expected, format!("{over} after {other}"));
+            }
+            if !shares.is_empty() {
+                self.within(&format!("spread[{i}].shares"), |checker| checker.shares(over, shares));
+            }
+        }
+    }
+
+    fn shares(&mut self, over: &SpreadOver, shares: &BTreeMap<String, u32>) {
+        self.expect(*over != SpreadOver::Host, "", "no shares over host", shares.len().to_string());
+        self.at_most("", "values", shares.len(), MAX_SHARES);
+        for (value, share) in shares {
+            let expected = "a value of letters, digits, \"-\", \"_\", \".\", \"/\" and \"+\"";
+            self.expect(is_value(value), &shortened(value), expected, quoted(value));
+            let expected = format!("1 to {MAX_SHARE}");
+            self.expect((1..=MAX_SHARE).contains(share), &shortened(value), expected, share.to_string());
         }
     }
 

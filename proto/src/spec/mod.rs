@@ -1,10 +1,10 @@
 //! What a borough hands in, as types. `parse` makes them from YAML or JSON and `value` turns them back, `check` says
 //! what a spec may not be, `wire` converts them to and from the API's messages. The types know none of these.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use crate::{
-    amount::{Amounts, Bytes, MilliCpu},
+    amount::{Amounts, Bytes, Mbits, MilliCpu},
     condition::Condition,
     device::DeviceRequest,
     id::Millis,
@@ -40,6 +40,10 @@ pub const MAX_TASKS: usize = 16;
 pub const MAX_PRIORITY: u32 = 100;
 /// Priority where none is given.
 pub const DEFAULT_PRIORITY: u32 = 50;
+/// Most things to spread over, beside hosts.
+pub const MAX_SPREAD: usize = 3;
+/// Largest share of a value that is spread over.
+pub const MAX_SHARE: u32 = 100;
 /// Processes and threads a container may have where nothing is given.
 pub const DEFAULT_PIDS: u32 = 4096;
 /// Time between the request to stop and the kill where none is given.
@@ -379,6 +383,8 @@ pub struct Resources {
     pub pids: Option<u32>,
     /// Devices, each kind once.
     pub devices: Vec<DeviceRequest>,
+    /// Network bandwidth.
+    pub network: Mbits,
 }
 
 impl Resources {
@@ -403,7 +409,7 @@ pub struct Place {
     /// Wishes.
     pub prefer: Vec<Prefer>,
     /// What to spread over, from the widest to the narrowest.
-    pub spread: Vec<SpreadOver>,
+    pub spread: Vec<Spread>,
     /// No two on one host.
     pub distinct_hosts: bool,
     /// Taints of hosts that it puts up with.
@@ -427,8 +433,31 @@ pub struct Prefer {
     pub weight: i32,
 }
 
+/// One thing to spread over, and how.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Spread {
+    /// What.
+    pub over: SpreadOver,
+    /// What values of it are to have, in proportion to each other, 1 to [`MAX_SHARE`]; those that are not named come after all that are. Empty: all the
+    /// same.
+    pub shares: BTreeMap<String, u32>,
+}
+
+impl From<SpreadOver> for Spread {
+    fn from(over: SpreadOver) -> Self {
+        Self { over, shares: BTreeMap::new() }
+    }
+}
+
+impl Spread {
+    /// Whether it is over sites, racks or hosts and all alike, as it always could be.
+    pub fn is_plain(&self) -> bool {
+        self.shares.is_empty() && !matches!(self.over, SpreadOver::Label(_))
+    }
+}
+
 /// What to spread over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum SpreadOver {
     /// Sites.
     Site,
@@ -436,18 +465,22 @@ pub enum SpreadOver {
     Rack,
     /// Hosts.
     Host,
+    /// Hosts by the value of a label; those without it are together.
+    Label(String),
 }
 
 impl SpreadOver {
-    /// Everything that instances can be spread over.
+    /// Everything that instances can be spread over but labels, from the widest to the narrowest.
     pub const ALL: [Self; 3] = [Self::Site, Self::Rack, Self::Host];
+}
 
-    /// Its word.
-    pub fn as_str(self) -> &'static str {
+impl fmt::Display for SpreadOver {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Site => "site",
-            Self::Rack => "rack",
-            Self::Host => "host",
+            Self::Site => f.write_str("site"),
+            Self::Rack => f.write_str("rack"),
+            Self::Host => f.write_str("host"),
+            Self::Label(name) => write!(f, "label.{name}"),
         }
     }
 }

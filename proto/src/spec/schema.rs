@@ -3,11 +3,14 @@
 
 use serde_json::{Map, Value, json};
 
-use super::shape::{self, Form, Shape};
+use super::{
+    MAX_SHARE,
+    shape::{self, Form, Shape},
+};
 use crate::name::MAX_NAME_LEN;
 
 /// Every shape, each a definition of the schema.
-static SHAPES: [&Shape; 19] = [
+static SHAPES: [&Shape; 20] = [
     &shape::WORKLOAD,
     &shape::TASK,
     &shape::CONTAINER,
@@ -21,6 +24,7 @@ static SHAPES: [&Shape; 19] = [
     &shape::RESOURCES,
     &shape::DEVICE,
     &shape::PLACE,
+    &shape::SPREAD_OVER,
     &shape::PREFER,
     &shape::HEALTH,
     &shape::HTTP,
@@ -92,8 +96,20 @@ fn of_form(form: &Form) -> Value {
             { "type": "string", "pattern": "^[0-9]+(\\.[0-9]{1,3})? *(TiB|GiB|MiB|KiB|TB|GB|MB|kB)$" },
             { "type": "string", "pattern": "^[0-9]+B$" },
         ] }),
+        Form::Bandwidth => json!({ "anyOf": [
+            { "const": 0 },
+            { "type": "string", "pattern": "^([0-9]+Mbps|[0-9]+(\\.[0-9]{1,3})?Gbps)$" },
+        ] }),
         Form::Duration => json!({ "type": "string", "pattern": "^[0-9]+(ms|s|m|h)$" }),
         Form::Word(words) => json!({ "enum": words }),
+        Form::Spread(long) => json!({ "anyOf": [
+            { "type": "string", "pattern": "^(site|rack|host|label\\..+)$" },
+            reference(long),
+        ] }),
+        Form::Shares => json!({
+            "type": "object",
+            "additionalProperties": { "type": "integer", "minimum": 1, "maximum": MAX_SHARE },
+        }),
         Form::List(items) => json!({ "type": "array", "items": of_form(items) }),
         Form::TextMap => json!({ "type": "object", "additionalProperties": { "type": "string" } }),
         Form::Ports(long) => json!({

@@ -5,7 +5,7 @@
 
 use super::{DEFAULT_PIDS, MAX_COUNT, MAX_PRIORITY, duration::DURATION_EXPECTED};
 use crate::{
-    amount::{BYTES_EXPECTED, CPU_EXPECTED},
+    amount::{BYTES_EXPECTED, CPU_EXPECTED, MBITS_EXPECTED},
     device::{self, SHARE_EXPECTED},
     name::NAME_EXPECTED,
     taint::TOLERATION_EXPECTED,
@@ -51,6 +51,8 @@ pub(super) enum Form {
     Share,
     /// A size.
     Size,
+    /// A network bandwidth.
+    Bandwidth,
     /// A length of time.
     Duration,
     /// A condition on a host.
@@ -59,6 +61,10 @@ pub(super) enum Form {
     Toleration,
     /// One of these words.
     Word(&'static [&'static str]),
+    /// Something to spread over: a word, or a mapping.
+    Spread(&'static Shape),
+    /// Values to the shares that they are to have.
+    Shares,
     /// A list.
     List(&'static Form),
     /// Names to texts.
@@ -80,10 +86,13 @@ impl Form {
             Self::Cpu => CPU_EXPECTED.to_owned(),
             Self::Share => SHARE_EXPECTED.to_owned(),
             Self::Size => BYTES_EXPECTED.to_owned(),
+            Self::Bandwidth => MBITS_EXPECTED.to_owned(),
             Self::Duration => DURATION_EXPECTED.to_owned(),
             Self::Condition => "a condition as \"arch == amd64\"".to_owned(),
             Self::Toleration => TOLERATION_EXPECTED.to_owned(),
             Self::Word(words) => alternatives(words),
+            Self::Spread(_) => alternatives(SPREAD),
+            Self::Shares => "a mapping of values to shares, as { north: 70, south: 30 }".to_owned(),
             Self::List(_) => "a list".to_owned(),
             Self::TextMap => "a mapping of names to texts".to_owned(),
             Self::Ports(_) => "a mapping of names to ports, as { http: 8080 }".to_owned(),
@@ -131,8 +140,8 @@ pub(super) const CLASSES: &[&str] = &["guaranteed", "standard", "spare"];
 pub(super) const PROTOCOLS: &[&str] = &["tcp", "udp"];
 /// Codings of images.
 pub(super) const FORMATS: &[&str] = &["qcow2", "raw"];
-/// What instances are spread over.
-pub(super) const SPREAD: &[&str] = &["site", "rack", "host"];
+/// What instances are spread over. The last one stands for all labels.
+pub(super) const SPREAD: &[&str] = &["site", "rack", "host", "label.NAME"];
 
 /// The whole.
 pub(super) static WORKLOAD: Shape = Shape {
@@ -296,6 +305,7 @@ pub(super) static RESOURCES: Shape = shape(
         may("disk", Form::Size, "Disk space; none unless given."),
         may("pids", Form::Whole(1, MANY), "Most processes and threads of a container; 4096 unless given."),
         may("devices", Form::List(&Form::Object(&DEVICE)), "Devices, as GPUs; each kind once."),
+        may("network", Form::Bandwidth, "Network bandwidth; none is set aside unless given."),
     ],
 );
 const _: () = assert!(DEFAULT_PIDS == 4096, "the text above says so");
@@ -327,7 +337,7 @@ pub(super) static PLACE: Shape = shape(
         may("prefer", Form::List(&Form::Object(&PREFER)), "Conditions that make a host more or less wanted."),
         may(
             "spread",
-            Form::List(&Form::Word(SPREAD)),
+            Form::List(&Form::Spread(&SPREAD_OVER)),
             "What to spread over, from the widest to the narrowest.",
         ),
         may("tolerate", Form::List(&Form::Toleration), "Taints of hosts that it puts up with."),
@@ -344,6 +354,20 @@ pub(super) static PLACE: Shape = shape(
             "Whether instances that wait at the same time are given hosts all at once or not at all.",
         ),
         may("private", Form::Flag, "Whether no instance of another borough may be on the same host."),
+    ],
+);
+
+/// Something to spread over in its long form.
+pub(super) static SPREAD_OVER: Shape = shape(
+    "spread",
+    "Something to spread over, and in which shares.",
+    &[
+        must("over", Form::Text, "What: site, rack, host or label.NAME."),
+        may(
+            "shares",
+            Form::Shares,
+            "What each value is to have, in proportion to each other; all the same unless given. Values that are not named come after all that are.",
+        ),
     ],
 );
 

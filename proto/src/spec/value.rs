@@ -4,8 +4,8 @@
 use serde_json::{Map, Value, json};
 
 use super::{
-    Container, Driver, Health, HealthCheck, ImageSource, Place, Port, Protocol, Task, Vm, WorkloadSpec,
-    duration_text, wire::ONLY_TASK,
+    Container, Driver, Health, HealthCheck, ImageSource, Place, Port, Protocol, Spread, Task, Vm,
+    WorkloadSpec, duration_text, wire::ONLY_TASK,
 };
 use crate::device::DeviceRequest;
 
@@ -59,6 +59,10 @@ impl WorkloadSpec {
             .put("memory", self.resources.memory.exact())
             .put("disk", self.resources.disk.exact())
             .maybe("pids", self.resources.pids)
+            .maybe(
+                "network",
+                Some(self.resources.network.to_string()).filter(|_| self.resources.network.0 > 0),
+            )
             .list("devices", &self.resources.devices, device);
         let restart = json!({
             "attempts": self.restart.attempts,
@@ -172,13 +176,19 @@ fn place(place: &Place) -> Fields {
         .list("sites", &place.sites, |site| site.as_str().into())
         .list("require", &place.require, |condition| condition.to_string().into())
         .list("prefer", &place.prefer, |wish| json!({ "when": wish.when.to_string(), "weight": wish.weight }))
-        .list("spread", &place.spread, |over| over.as_str().into())
+        .list("spread", &place.spread, spread)
         .flag("distinct_hosts", place.distinct_hosts)
         .list("tolerate", &place.tolerate, |toleration| toleration.to_string().into())
         .list("apart", &place.apart, |workload| workload.as_str().into())
         .list("together", &place.together, |workload| workload.as_str().into())
         .flag("all_or_none", place.all_or_none)
         .flag("private", place.private)
+}
+
+/// A word, unless there are shares.
+fn spread(spread: &Spread) -> Value {
+    let over = spread.over.to_string();
+    if spread.shares.is_empty() { over.into() } else { json!({ "over": over, "shares": spread.shares }) }
 }
 
 fn health(health: &Health) -> Value {

@@ -4,12 +4,12 @@
 //! where the API says what 0 means (`pids`) and for `stop_grace_ms`, where 0 means the default and `check` refuses a written 0.
 
 use super::{
-    Class, DEFAULT_STOP_GRACE, Driver, Health, HealthCheck, Place, Prefer, Resources, Restart, SpreadOver,
-    Task, Update, WorkloadKind, WorkloadSpec,
+    Class, DEFAULT_STOP_GRACE, Driver, Health, HealthCheck, Place, Prefer, Resources, Restart, Spread,
+    SpreadOver, Task, Update, WorkloadKind, WorkloadSpec,
 };
 use crate::{
-    amount::{Bytes, MilliCpu},
-    condition::Condition,
+    amount::{Bytes, Mbits, MilliCpu},
+    condition::{Condition, is_value},
     device::DeviceRequest,
     problem::{Faults, Problem, Problems, quoted},
     taint::Toleration,
@@ -19,6 +19,8 @@ use crate::{
 
 mod driver;
 
+/// What the text of something to spread over looks like.
+const SPREAD_EXPECTED: &str = "site, rack, host or label.NAME";
 /// Name of a task that was given none.
 pub(super) const ONLY_TASK: &str = "main";
 
@@ -156,6 +158,7 @@ impl From<Resources> for v1::Resources {
             disk_bytes: resources.disk.0,
             pids: resources.pids.unwrap_or_default(),
             devices: resources.devices.into_iter().map(Into::into).collect(),
+            network_mbits: resources.network.0,
         }
     }
 }
@@ -172,6 +175,7 @@ impl TryFrom<v1::Resources> for Resources {
             disk: Bytes(message.disk_bytes),
             pids: Some(message.pids).filter(|pids| *pids != 0),
             devices,
+            network: Mbits(message.network_mbits),
         });
         faults.finish(whole)
     }
@@ -180,17 +184,22 @@ impl TryFrom<v1::Resources> for Resources {
 impl From<Place> for v1::PlaceSpec {
     fn from(place: Place) -> Self {
         let prefer = |wish: Prefer| v1::Preference { when: wish.when.to_string(), weight: wish.weight };
+        let (spread, spread_over) = match place.spread.iter().all(Spread::is_plain) {
+            true => (place.spread.iter().map(|spread| spread.over.to_string()).collect(), Vec::new()),
+            false => (Vec::new(), place.spread.into_iter().map(Into::into).collect()),
+        };
         Self {
             sites: place.sites.into_iter().map(Into::into).collect(),
             require: place.require.iter().map(ToString::to_string).collect(),
             prefer: place.prefer.into_iter().map(prefer).collect(),
-            spread: place.spread.iter().map(|over| over.as_str().to_owned()).collect(),
+            spread,
             distinct_hosts: place.distinct_hosts,
             tolerate: place.tolerate.iter().map(ToString::to_string).collect(),
             apart: place.apart.into_iter().map(Into::into).collect(),
             together: place.together.into_iter().map(Into::into).collect(),
             all_or_none: place.all_or_none,
             private: place.private,
+            spread_over,
         }
     }
 }
@@ -206,7 +215,15 @@ impl TryFrom<v1::PlaceSpec> for Place {
             let when = wish.when.parse().map_err(|invalid| Problem::from(invalid).within("when"))?;
             Ok::<_, Problem>(Prefer { when, weight: wish.weight })
         });
-        let spread = faults.each("spread", message.spread, |text| text.parse::<SpreadOver>());
+        if !message.spread.is_empty() && !message.spread_over.is_empty() {
+            faults.push(Problem::new("spread_over", "either spread or spread_over", "both"));
+        }
+        let plain = faults.each("spread", message.spread, |text| text.parse::<SpreadOver>());
+        let in_full = faults.each("spread_over", message.spread_over, Spread::try_from);
+        let spread = plain.zip(in_full).map(|(plain, in_full)| {
+            let plain = plain.into_iter().map(Spread::from);
+            plain.chain(in_full).collect()
+        });
         let tolerate = faults.each("tolerate", message.tolerate, |text| text.parse::<Toleration>());
         let apart = faults.each("apart", message.apart, |name| name.parse());
         let together = faults.each("together", message.together, |name| name.parse());
@@ -233,8 +250,25 @@ impl std::str::FromStr for SpreadOver {
     type Err = Problem;
 
     fn from_str(text: &str) -> Result<Self, Problem> {
-        let word = Self::ALL.into_iter().find(|over| over.as_str() == text);
-        word.ok_or_else(|| Problem::new("", "site, rack or host", quoted(text)))
+        let label = || text.strip_prefix("label.").filter(|name| is_value(name));
+        let word = Self::ALL.into_iter().find(|over| over.to_string() == text);
+        word.or_else(|| Some(Self::Label(label()?.to_owned())))
+            .ok_or_else(|| Problem::new("", SPREAD_EXPECTED, quoted(text)))
+    }
+}
+
+impl From<Spread> for v1::SpreadSpec {
+    fn from(spread: Spread) -> Self {
+        Self { over: spread.over.to_string(), shares: spread.shares }
+    }
+}
+
+impl TryFrom<v1::SpreadSpec> for Spread {
+    type Error = Problem;
+
+    fn try_from(message: v1::SpreadSpec) -> Result<Self, Problem> {
+        let over = message.over.parse().map_err(|invalid: Problem| invalid.within("over"))?;
+        Ok(Self { over, shares: message.shares })
     }
 }
 
@@ -360,6 +394,25 @@ mod tests {
         assert_eq!((spec.stop_grace, spec.resources.pids), (DEFAULT_STOP_GRACE, None));
         assert_eq!((spec.priority, spec.exclusive, spec.schedule.clone()), (0, None, None));
         assert_eq!((spec.class, v1::WorkloadSpec::from(spec).class), (Class::Standard, 0));
+    }
+
+    #[test]
+    fn what_is_plainly_spread_is_written_as_it_always_was() {
+        let written = |spread: Vec<Spread>| {
+            let message = v1::PlaceSpec::from(Place { spread: spread.clone(), ..Place::default() });
+            assert_eq!(Place::try_from(message.clone()).unwrap().spread, spread);
+            (message.spread, message.spread_over.len())
+        };
+        let plain = [SpreadOver::Site, SpreadOver::Host].map(Spread::from).to_vec();
+        assert_eq!(written(plain.clone()), (vec!["site".to_owned(), "host".to_owned()], 0));
+        let label = Spread::from(SpreadOver::Label("feed".to_owned()));
+        assert_eq!(written([plain, vec![label]].concat()), (Vec::new(), 3));
+        let both = v1::PlaceSpec {
+            spread: vec!["site".to_owned()],
+            spread_over: vec![v1::SpreadSpec { over: "rack".to_owned(), shares: Default::default() }],
+            ..Default::default()
+        };
+        assert_eq!(Place::try_from(both).unwrap_err().0[0].path, "spread_over");
     }
 
     #[test]

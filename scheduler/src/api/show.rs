@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use supercloud_proto::{
-    amount::Amounts,
+    amount::{Amounts, Mbits},
     instance::{Desired, InstanceState},
     name::{BoroughName, SiteName},
     spec::diff,
@@ -82,7 +82,7 @@ pub(super) fn within<M: prost::Message>(messages: impl Iterator<Item = M>, most_
 pub(super) fn host(state: &State, host: &Host) -> v1::Host {
     let used = state.used(host.id);
     v1::Host {
-        used: Some(used.taken.into()),
+        used: Some(v1::HostAmounts { network_mbits: used.network.0, ..used.taken.into() }),
         device_use: used
             .devices
             .iter()
@@ -117,6 +117,8 @@ struct SiteSum {
     site: v1::Site,
     allocatable: Amounts,
     used: Amounts,
+    network: Mbits,
+    network_used: Mbits,
 }
 
 impl SiteSum {
@@ -127,14 +129,16 @@ impl SiteSum {
         self.site.instances += used.instances.len() as u32;
         self.allocatable += host.inventory.allocatable();
         self.used += used.taken;
+        self.network += host.inventory.allocatable_network();
+        self.network_used += used.network;
     }
 
     fn told(self, state: &State, name: SiteName) -> v1::Site {
         v1::Site {
             policy: Some(codec::policy_message(state.policy_of(&name))),
             name: name.into(),
-            allocatable: Some(self.allocatable.into()),
-            used: Some(self.used.into()),
+            allocatable: Some(v1::HostAmounts { network_mbits: self.network.0, ..self.allocatable.into() }),
+            used: Some(v1::HostAmounts { network_mbits: self.network_used.0, ..self.used.into() }),
             ..self.site
         }
     }
@@ -269,7 +273,7 @@ fn nearest(miss: explain::NearMiss) -> v1::NearMiss {
 }
 
 fn near(near: explain::Near) -> v1::Near {
-    v1::Near { over: near.over.as_str().to_owned(), instances: near.instances }
+    v1::Near { over: near.over.to_string(), instances: near.instances, share: near.share }
 }
 
 fn score(score: explain::HostScore) -> v1::HostScore {

@@ -17,7 +17,7 @@ use supercloud_proto::{
 use super::{
     ledger::{Ledger, Slot},
     score::{RULES, score},
-    spread::Siblings,
+    spread::{self, Siblings},
 };
 use crate::state::{
     Excess, Instance, RevisionRecord, State,
@@ -97,7 +97,7 @@ pub struct NearMiss {
 /// One thing that is missing on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shortfall {
-    /// `cpu` (thousandths of a core), `memory` or `disk` (bytes), `port`, or the name of a filter.
+    /// `cpu` (thousandths of a core), `memory` or `disk` (bytes), `network` (megabits a second), `port`, or the name of a filter.
     pub what: &'static str,
     /// Needed; 0 where it is no amount.
     pub needed: u64,
@@ -116,17 +116,20 @@ pub struct HostScore {
     pub score: i64,
     /// What each rule gives it.
     pub parts: Vec<ScorePart>,
-    /// How many other instances of the workload are near, for each thing it is spread over. The fewer the better, before all scores.
+    /// How many other instances of the workload are near, for each thing it is spread over. The fewer the better, or the fewer of its share, before all
+    /// scores.
     pub near: Vec<Near>,
 }
 
 /// Other instances of the workload that are near a host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Near {
     /// In the same what.
     pub over: SpreadOver,
     /// How many.
     pub instances: u32,
+    /// The share that is to be there, 0 where only others are named; `None`: there are no shares.
+    pub share: Option<u32>,
 }
 
 /// One part of a score.
@@ -142,6 +145,7 @@ pub struct ScorePart {
 pub fn instance(state: &State, instance: &Instance, now: UnixMillis) -> Explanation {
     let mut ledger = Ledger::new(state);
     ledger.take_back(instance);
+    ledger.learn(&instance.spec().place.spread);
     let mut siblings = Siblings::of(&ledger, instance.workload(), Some(instance.id));
     let is_of_gang = instance.is_pending() && instance.spec().place.all_or_none;
     let gang = is_of_gang.then(|| {
@@ -162,6 +166,7 @@ pub fn instance(state: &State, instance: &Instance, now: UnixMillis) -> Explanat
 /// Where an instance of this spec would go, or why it would go nowhere.
 pub fn spec(state: &State, spec: &WorkloadSpec) -> Explanation {
     let mut ledger = Ledger::new(state);
+    ledger.learn(&spec.place.spread);
     let key = spec.key();
     let mut siblings = Siblings::of(&ledger, &key, None);
     let gang = spec.place.all_or_none.then(|| {
@@ -217,6 +222,8 @@ impl<'l> Survey<'l> {
     fn of(ledger: &'l Ledger, request: Request<'l>, siblings: Siblings, home: Option<HostId>) -> Self {
         let home = home.and_then(|host| ledger.slot(host));
         let (fitting, tally, nearest) = (Vec::new(), Tally::default(), Nearest::default());
+        let mut siblings = siblings;
+        siblings.watch(ledger, &request.spec.place.spread);
         let excesses = Vec::new();
         let gang = None;
         let mut survey = Self { ledger, request, siblings, home, fitting, tally, nearest, excesses, gang };
@@ -239,7 +246,10 @@ impl<'l> Survey<'l> {
 
     fn standing(&self, slot: Slot) -> Standing {
         let near = self.siblings.near(self.ledger, &self.request.spec.place.spread, slot);
-        (near, Reverse(score(&self.candidate(slot), &self.request, self.ledger.outlook())))
+        (
+            near.into_iter().map(spread::Near::crowd).collect(),
+            Reverse(score(&self.candidate(slot), &self.request, self.ledger.outlook())),
+        )
     }
 
     fn candidate(&self, slot: Slot) -> Candidate<'_> {
@@ -267,9 +277,15 @@ impl<'l> Survey<'l> {
         let (state, outlook) = (self.ledger.state(), self.ledger.outlook());
         let rules = RULES.iter().filter(|rule| (rule.applies)(state, &self.request, outlook));
         let parts = rules.map(|rule| ScorePart { rule: rule.name, score: part(rule) }).collect();
-        let (near, Reverse(score)) = self.standing(slot);
-        let over = self.request.spec.place.spread.iter();
-        let near = over.zip(near).map(|(over, instances)| Near { over: *over, instances }).collect();
+        let (_, Reverse(score)) = self.standing(slot);
+        let spread = &self.request.spec.place.spread;
+        let near = spread.iter().zip(self.siblings.near(self.ledger, spread, slot));
+        let near = near.map(|(spread, near)| Near {
+            over: spread.over.clone(),
+            instances: near.instances,
+            share: near.share(),
+        });
+        let near = near.collect();
         HostScore { host: candidate.host.name.clone(), score, parts, near }
     }
 

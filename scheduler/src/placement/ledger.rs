@@ -16,12 +16,13 @@ use supercloud_proto::{
     amount::Amounts,
     id::{HostId, InstanceId},
     name::BoroughName,
+    spec::Spread,
 };
 
 use super::{
     fair::Whole,
     outlook::Outlook,
-    spread::{Domains, Whereabouts},
+    spread::{Domain, Domains, Share, Whereabouts, labels},
 };
 use crate::state::{
     Host, HostUse, Instance, Placement, State,
@@ -122,6 +123,7 @@ impl Seat {
 /// Whether something may fit now that did not fit before: unless nothing was given back.
 fn gave_back(before: &HostUse, now: &HostUse) -> bool {
     let only_more = before.taken.within(now.taken)
+        && before.network <= now.network
         && before.ports.is_within(&now.ports)
         && before.devices.is_within(&now.devices)
         && before.instances.is_within(&now.instances)
@@ -192,7 +194,8 @@ impl Ledger {
             self.changes.push(Change { slot, is_of_record: false });
             improved.push(slot);
         }
-        if self.vacant > MIN_VACANT.max(self.seats.len() / 2) || self.outlook.is_overgrown() {
+        let is_overgrown = self.outlook.is_overgrown() || self.domains.is_overgrown(self.seats.len());
+        if self.vacant > MIN_VACANT.max(self.seats.len() / 2) || is_overgrown {
             return self.begin_anew();
         }
         self.look_out(&known);
@@ -232,6 +235,7 @@ impl Ledger {
         if let Some(host) = self.state.host(host) {
             let seat = Seat::of(&self.state, host, &mut self.domains);
             self.outlook.learn(host);
+            self.domains.note(self.seats.len(), &host.inventory);
             self.changes.push(Change { slot: self.seats.len(), is_of_record: true });
             self.whole.add(seat.allocatable);
             self.largest = self.largest.most(seat.bears());
@@ -291,6 +295,7 @@ impl Ledger {
         }
         *seat = Seat::of(&self.state, host, &mut self.domains);
         self.outlook.learn(host);
+        self.domains.note(slot, &host.inventory);
         self.whole.add(seat.allocatable);
         self.largest = self.largest.most(seat.bears());
         self.changes.push(Change { slot, is_of_record: true });
@@ -381,6 +386,28 @@ impl Ledger {
     /// Where the host in a slot stands.
     pub(super) fn whereabouts(&self, slot: Slot) -> Whereabouts {
         self.seats[slot].whereabouts
+    }
+
+    /// The numbers of where hosts stand.
+    pub(super) fn domains(&self) -> &Domains {
+        &self.domains
+    }
+
+    /// Where the host in a slot is of one thing that is spread over, and which share is to be there. Labels were [learnt](Self::learn) before.
+    pub(super) fn domain(&self, slot: Slot, spread: &Spread) -> (Domain, Share) {
+        let seat = &self.seats[slot];
+        self.domains.find(slot, &seat.host.inventory, seat.whereabouts, spread)
+    }
+
+    /// Tells hosts apart by the labels that are spread over, from now on.
+    pub(super) fn learn(&mut self, spread: &[Spread]) {
+        let Self { domains, seats, .. } = self;
+        for label in labels(spread) {
+            if !domains.knows(label) {
+                let hosts = seats.iter().map(|seat| &*seat.host.inventory);
+                domains.learn(label, hosts.enumerate());
+            }
+        }
     }
 
     /// Gives an instance of a request what a placement says.

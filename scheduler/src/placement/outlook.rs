@@ -134,7 +134,7 @@ impl Outlook {
     #[inline]
     pub(super) fn has_room(&self, candidate: &Candidate<'_>, request: &Request<'_>) -> bool {
         let requests = &request.spec.resources.devices;
-        if !candidate.takes(request).within(candidate.free()) {
+        if !candidate.takes(request).within(candidate.free()) || !candidate.has_network(request.spec) {
             return false;
         }
         if requests.is_empty() {

@@ -355,6 +355,8 @@ impl OneHost<'_> {
     /// Those with the most of what is needed first, and within what workloads may miss before others, until there is room; without those that are not needed then.
     fn as_many_as_needed<'v>(&self, pool: &[&'v Arc<Instance>]) -> Vec<&'v Arc<Instance>> {
         let missing = self.candidate.takes(self.request).saturating_sub(self.free());
+        let there = Candidate { used: &self.later, ..self.candidate };
+        let missing_network = self.request.spec.resources.network.saturating_sub(there.free_network());
         let part =
             |has: u64, missing: u64| u128::from(has.min(missing)) * 1_000_000 / u128::from(missing.max(1));
         let help = |victim: &&Arc<Instance>| {
@@ -362,6 +364,7 @@ impl OneHost<'_> {
             part(taken.cpu.0, missing.cpu.0)
                 + part(taken.memory.0, missing.memory.0)
                 + part(taken.disk.0, missing.disk.0)
+                + part(victim.spec().resources.network.0, missing_network.0)
         };
         let mut left = pool.to_vec();
         left.sort_by_key(|victim| Reverse(help(victim)));

@@ -3,16 +3,18 @@
 //!
 //! Many workloads share it. What one of them has to pass over, since it has instances there, is *set aside* while it is that workload's turn
 //! and put back after it: so a workload of a thousand passes over each of its hosts once a turn, and not once for each that is still to come. The
-//! groups stand in an order of their own for that turn, in which only the group that was taken from changes its place.
+//! groups stand in an order of their own for that turn, in which only the group that was taken from changes its place, and with it what else it makes
+//! more crowded. That is not looked for: counts only grow in a turn, so nothing is better than where it stood when it was last looked at, and it is
+//! enough to look at what stands first.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap},
+    collections::{BTreeMap, BinaryHeap, HashMap, binary_heap::PeekMut},
 };
 
 use super::{
     ledger::Slot,
-    spread::{Burden, Look, OUT, Whereabouts},
+    spread::{Burden, Look, Neighbourhood, OUT, Siblings},
 };
 
 /// How good a host is.
@@ -45,8 +47,10 @@ type Best = (Reverse<Burden>, Entry);
 /// Hosts by rank, ties by slot.
 #[derive(Debug, Default)]
 pub(super) struct Ranking {
-    /// Groups by the numbers of their places.
+    /// Groups by what is narrowest of their places.
     numbers: Vec<Option<Group>>,
+    /// Those whose narrowest was another one's before.
+    crossing: HashMap<Neighbourhood, Group>,
     groups: Vec<Ranked>,
     seats: Vec<Seat>,
     /// Entries of all groups, with those set aside.
@@ -59,25 +63,30 @@ pub(super) struct Ranking {
     moved: Vec<Group>,
 }
 
-/// Groups by site: how crowded a site is changes for all its groups at once.
+/// Groups by area: how crowded an area is changes for all its groups at once.
 #[derive(Debug, Default)]
 struct Order {
-    sites: Vec<Site>,
-    /// Place of each group's site among the sites.
+    areas: Vec<Area>,
+    /// The areas as they stood when they were last looked at, the best at the top: least crowded, and then by their best group.
+    line: BinaryHeap<(Reverse<u64>, Standing, usize)>,
+    /// Number of each group's area.
     of_group: Vec<usize>,
 }
 
-/// The groups of a site that have a host, the best at the top: least crowded, and then by their best host.
+/// The groups that are the same but for what is narrowest, and have a host; the best at the top, as they stood when they were last looked at.
 #[derive(Debug)]
-struct Site {
-    place: Whereabouts,
-    groups: BinaryHeap<(Reverse<u64>, Best, Group)>,
+struct Area {
+    place: Neighbourhood,
+    groups: BinaryHeap<Standing>,
 }
+
+/// How a group stands in its area: the less crowded the better, and then by its best host.
+type Standing = (Reverse<u32>, Best, Group);
 
 /// The hosts of one group. What stands here otherwise than in its seat is out of date.
 #[derive(Debug)]
 struct Ranked {
-    place: Whereabouts,
+    place: Neighbourhood,
     best: BinaryHeap<Entry>,
     /// The first of `best` that is not out of date, where that is known.
     top: Option<Entry>,
@@ -93,7 +102,7 @@ struct Seat {
 
 impl Ranking {
     /// Of all hosts, in the order of their slots.
-    pub(super) fn of(hosts: impl Iterator<Item = (Whereabouts, Option<Rank>)>) -> Self {
+    pub(super) fn of(hosts: impl Iterator<Item = (Neighbourhood, Option<Rank>)>) -> Self {
         let mut ranking = Self::default();
         let seat = |(place, rank)| Seat { group: ranking.group(place), rank };
         ranking.seats = hosts.map(seat).collect();
@@ -120,7 +129,7 @@ impl Ranking {
     }
 
     /// Says how a host stands now; those before it have been put in. What whose turn it is minds is set aside at once.
-    pub(super) fn put(&mut self, slot: Slot, place: Whereabouts, rank: Option<Rank>, look: Look<'_>) {
+    pub(super) fn put(&mut self, slot: Slot, place: Neighbourhood, rank: Option<Rank>, look: Look<'_>) {
         let now = Seat { group: self.group(place), rank };
         let before = match self.seats.get_mut(slot) {
             Some(seat) => Some(std::mem::replace(seat, now)),
@@ -149,20 +158,27 @@ impl Ranking {
         self.note_moved(now.group);
     }
 
-    fn group(&mut self, place: Whereabouts) -> Group {
-        let Self { groups, numbers, .. } = self;
+    fn group(&mut self, place: Neighbourhood) -> Group {
+        let Self { groups, numbers, crossing, .. } = self;
         if let [only] = &groups[..]
             && only.place == place
         {
             return 0;
         }
-        if place.number() >= numbers.len() {
-            numbers.resize(place.number() + 1, None);
+        let number = place.narrowest();
+        if number >= numbers.len() {
+            numbers.resize(number + 1, None);
         }
-        *numbers[place.number()].get_or_insert_with(|| {
+        let first = *numbers[number].get_or_insert(groups.len() as Group);
+        if groups.get(first as usize).is_some_and(|group| group.place == place) {
+            return first;
+        }
+        let new = groups.len() as Group;
+        let group = if first == new { first } else { *crossing.entry(place).or_insert(new) };
+        if group == new {
             groups.push(Ranked { place, best: BinaryHeap::new(), top: None });
-            groups.len() as Group - 1
-        })
+        }
+        group
     }
 
     fn forget_top(&mut self, group: Group, slot: Slot) {
@@ -191,14 +207,12 @@ impl Ranking {
         let mut order = self.order.take().unwrap_or_default();
         let mut moved = std::mem::take(&mut self.moved);
         let is_right =
-            !order.sites.is_empty() && moved.drain(..).all(|group| self.put_right(&mut order, group, look));
+            !order.areas.is_empty() && moved.drain(..).all(|group| self.put_right(&mut order, group, look));
         self.moved = moved;
         if !is_right {
             order = self.order_for(look);
         }
-        let sites = order.sites.iter().filter_map(|site| Some((site, site.groups.peek()?)));
-        let best = sites.min_by_key(|(site, best)| (look.siblings.crowd(site.place), Reverse(*best)));
-        let found = best.map(|(_, (_, (_, entry), group))| (entry.slot(), *group));
+        let found = order.first(&self.groups, look.siblings);
         self.order = Some(order);
         let (slot, group) = found?;
         // Whoever takes from it makes it more crowded.
@@ -206,42 +220,44 @@ impl Ranking {
         Some(slot)
     }
 
-    /// Puts a group right that was the first of its site; any other one is not found.
+    /// Puts a group right that was the first of all; any other one is not found.
     fn put_right(&mut self, order: &mut Order, group: Group, look: Look<'_>) -> bool {
-        let Some(site) = order.of_group.get(group as usize).map(|site| &mut order.sites[*site]) else {
-            return false;
-        };
-        let is_first = site.groups.peek().is_some_and(|(.., first)| *first == group);
+        let Some(number) = order.of_group.get(group as usize) else { return false };
+        let area = &mut order.areas[*number];
+        let is_first = order.line.peek().is_some_and(|(.., first)| first == number)
+            && area.groups.peek().is_some_and(|(.., first)| *first == group);
         if is_first {
-            site.groups.pop();
-            site.groups.extend(self.standing(group, look));
+            area.groups.pop();
+            area.groups.extend(self.standing(group, look));
         }
         is_first
     }
 
     fn order_for(&mut self, look: Look<'_>) -> Order {
         let (mut order, mut numbers) = (Order::default(), BTreeMap::new());
-        let mut lists: Vec<Vec<_>> = Vec::new();
+        let mut lists: Vec<(Neighbourhood, Vec<Standing>)> = Vec::new();
         for group in 0..self.groups.len() as Group {
-            let place = self.groups[group as usize].place.only_site();
-            let site = *numbers.entry(place).or_insert(lists.len());
-            if site == lists.len() {
-                lists.push(Vec::new());
+            let place = self.groups[group as usize].place.wider();
+            let number = *numbers.entry(place).or_insert(lists.len());
+            if number == lists.len() {
+                lists.push((place, Vec::new()));
             }
-            lists[site].extend(self.standing(group, look));
-            order.of_group.push(site);
+            lists[number].1.extend(self.standing(group, look));
+            order.of_group.push(number);
         }
-        let mut places: Vec<_> = numbers.into_iter().collect();
-        places.sort_unstable_by_key(|(_, number)| *number);
-        let site = |((place, _), list)| Site { place, groups: BinaryHeap::from(list) };
-        order.sites = places.into_iter().zip(lists).map(site).collect();
+        let area = |(place, list)| Area { place, groups: BinaryHeap::from(list) };
+        order.areas = lists.into_iter().map(area).collect();
+        let stands = |(number, area): (usize, &mut Area)| {
+            area.stands(&self.groups, look.siblings).map(|(crowd, standing)| (crowd, standing, number))
+        };
+        order.line = order.areas.iter_mut().enumerate().filter_map(stands).collect();
         order
     }
 
-    /// Where a group stands in its site; nowhere if it has no host.
-    fn standing(&mut self, group: Group, look: Look<'_>) -> Option<(Reverse<u64>, Best, Group)> {
+    /// Where a group stands in its area; nowhere if it has no host.
+    fn standing(&mut self, group: Group, look: Look<'_>) -> Option<Standing> {
         let best = self.best_of(group, look)?;
-        let crowd = look.siblings.crowd(self.groups[group as usize].place.only_rack());
+        let crowd = look.siblings.crowd_within(&self.groups[group as usize].place);
         Some((Reverse(crowd), best, group))
     }
 
@@ -316,6 +332,38 @@ impl Ranking {
         }
         self.aside.clear();
         self.fill();
+    }
+}
+
+impl Order {
+    /// The best host of the first group, and that group.
+    fn first(&mut self, groups: &[Ranked], siblings: &Siblings) -> Option<(Slot, Group)> {
+        loop {
+            let mut first = self.line.peek_mut()?;
+            let (crowd, standing, number) = *first;
+            match self.areas[number].stands(groups, siblings) {
+                None => drop(PeekMut::pop(first)),
+                Some(now) if now == (crowd, standing) => {
+                    let (_, (_, entry), group) = standing;
+                    return Some((entry.slot(), group));
+                }
+                Some((crowd, standing)) => *first = (crowd, standing, number),
+            }
+        }
+    }
+}
+
+impl Area {
+    /// How it stands now, with its first group; nowhere if no group in it has a host.
+    fn stands(&mut self, groups: &[Ranked], siblings: &Siblings) -> Option<(Reverse<u64>, Standing)> {
+        loop {
+            let mut first = self.groups.peek_mut()?;
+            let crowd = Reverse(siblings.crowd_within(&groups[first.2 as usize].place));
+            if first.0 == crowd {
+                return Some((Reverse(siblings.crowd_around(&self.place)), *first));
+            }
+            first.0 = crowd;
+        }
     }
 }
 

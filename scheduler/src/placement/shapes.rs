@@ -14,12 +14,12 @@ use std::{
 };
 
 use supercloud_proto::{
-    amount::Amounts,
+    amount::{Amounts, Mbits},
     condition::Condition,
     device::DeviceRequest,
     id::InstanceId,
     name::{BoroughName, SiteName, WorkloadKey},
-    spec::{Class, DriverKind, Prefer, Protocol, SpreadOver, WorkloadSpec},
+    spec::{Class, DriverKind, Prefer, Protocol, Spread, SpreadOver, WorkloadSpec},
     taint::Toleration,
 };
 
@@ -27,7 +27,7 @@ use super::{
     ledger::{Ledger, Slot},
     ranking::{Rank, Ranking},
     score::score,
-    spread::{Apart, Look, Siblings, Whereabouts},
+    spread::{Apart, Look, Neighbourhood, Siblings},
 };
 use crate::state::{
     Instance, Placement, RevisionRecord,
@@ -46,6 +46,7 @@ const MAX_SHAPES: usize = 4_096;
 pub(super) struct Needs {
     demand: Amounts,
     class: Class,
+    network: Mbits,
     drivers: Vec<DriverKind>,
     ports: Vec<(Protocol, Option<u16>)>,
     devices: Vec<DeviceRequest>,
@@ -66,6 +67,7 @@ impl Needs {
         Self {
             demand: request.demand,
             class: request.spec.class,
+            network: request.spec.resources.network,
             drivers,
             ports: request.spec.ports().map(|(_, port)| (port.protocol, port.host)).collect(),
             devices: request.spec.resources.devices.clone(),
@@ -82,7 +84,7 @@ impl Needs {
 #[derive(Debug, PartialEq, Eq, Hash)]
 struct Wants {
     needs: Needs,
-    over: Vec<SpreadOver>,
+    spread: Vec<Spread>,
     prefer: Vec<Prefer>,
     /// Whether it is private, and its borough may keep one more host to itself.
     may_keep: bool,
@@ -161,6 +163,7 @@ impl Shapes {
         ids: &[InstanceId],
     ) -> Result<Vec<Placement>, usize> {
         self.end_turn();
+        ledger.learn(&record.spec.place.spread);
         let family = self.family_of(ledger, record);
         let siblings = family.map(|family| self.siblings[family].clone());
         self.trial = Some(Vec::new());
@@ -199,16 +202,19 @@ impl Shapes {
         }
     }
 
-    fn begin_turn(&mut self, ledger: &Ledger, record: &Arc<RevisionRecord>) {
+    fn begin_turn(&mut self, ledger: &mut Ledger, record: &Arc<RevisionRecord>) {
         self.end_turn();
         let place = &record.spec.place;
+        ledger.learn(&place.spread);
         let family = self.family_of(ledger, record);
-        let has_siblings = family.is_some_and(|family| !self.siblings[family].is_empty());
+        // The first one, too, goes where shares say.
+        let has_shares = place.spread.iter().any(|spread| !spread.shares.is_empty());
+        let matters = has_shares || family.is_some_and(|family| !self.siblings[family].is_empty());
         // Hosts are told apart one by one, not by lists.
-        let over = place.spread.iter().filter(|over| has_siblings && **over != SpreadOver::Host);
+        let over = place.spread.iter().filter(|spread| matters && spread.over != SpreadOver::Host);
         let needs = Needs::of(&Request::new(&record.key, &record.spec));
-        let may_keep = may_keep(ledger, record);
-        let wants = Wants { needs, over: over.copied().collect(), prefer: place.prefer.clone(), may_keep };
+        let (may_keep, prefer) = (may_keep(ledger, record), place.prefer.clone());
+        let wants = Wants { needs, spread: over.cloned().collect(), prefer, may_keep };
         let shape = self.shape(ledger, wants, record);
         let unwanted = self.given.unwanted(ledger, record);
         self.turn =
@@ -218,16 +224,19 @@ impl Shapes {
     /// The siblings of a revision's instances, where they matter.
     fn family_of(&mut self, ledger: &Ledger, record: &RevisionRecord) -> Option<usize> {
         let place = &record.spec.place;
-        (place.distinct_hosts || !place.spread.is_empty()).then(|| self.family(ledger, &record.key))
+        (place.distinct_hosts || !place.spread.is_empty()).then(|| self.family(ledger, record))
     }
 
-    fn family(&mut self, ledger: &Ledger, key: &WorkloadKey) -> usize {
-        if let Some(family) = self.families.get(key) {
-            return *family;
-        }
-        self.families.insert(key.clone(), self.siblings.len());
-        self.siblings.push(Siblings::of(ledger, key, None));
-        self.siblings.len() - 1
+    fn family(&mut self, ledger: &Ledger, record: &RevisionRecord) -> usize {
+        let Self { families, siblings, .. } = self;
+        let key = &record.key;
+        let family = families.get(key).copied().unwrap_or_else(|| {
+            families.insert(key.clone(), siblings.len());
+            siblings.push(Siblings::of(ledger, key, None));
+            siblings.len() - 1
+        });
+        siblings[family].watch(ledger, &record.spec.place.spread);
+        family
     }
 
     /// A shape, made anew where it is not there.
@@ -352,7 +361,7 @@ impl Shape {
         self.ranking.put(slot, place, rank, look);
     }
 
-    fn judged(&self, ledger: &Ledger, slot: Slot) -> (Whereabouts, Option<Rank>) {
+    fn judged(&self, ledger: &Ledger, slot: Slot) -> (Neighbourhood, Option<Rank>) {
         let (candidate, outlook) = (self.candidate(ledger, slot), ledger.outlook());
         let request = self.request(&self.example);
         let may_be_private = |borough: &BoroughName| candidate.may_be_private(borough);
@@ -362,7 +371,7 @@ impl Shape {
             && candidate.has_company(&request)
             && self.wants.needs.private.as_ref().is_none_or(may_be_private);
         let rank: Option<Rank> = is_open.then(|| score(&candidate, &request, outlook));
-        (ledger.whereabouts(slot).as_far_as(&self.wants.over), rank)
+        (Neighbourhood::of(ledger, slot, &self.wants.spread), rank)
     }
 
     /// The host in a slot as what is of this shape sees it.

@@ -1,6 +1,6 @@
 //! The opening of a session: who calls, whether they may, and the host's record brought up to date. Ends with a welcome or a refusal.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::time::Duration;
 
 use supercloud_proto::{
     host::{HostState, Inventory},
@@ -188,8 +188,7 @@ pub(super) fn as_known(level: Level, inventory: Inventory) -> (Inventory, Option
     if level >= level::of_inventory(&inventory) {
         return (inventory, None);
     }
-    let known = Inventory { devices: BTreeMap::new(), taints: BTreeMap::new(), ..inventory.clone() };
-    (known, Some(inventory))
+    (level::inventory_at(level, &inventory), Some(inventory))
 }
 
 /// Sessions that the nodes left open a second when one has died: a handshake costs each of them less than a millisecond of a core.
@@ -224,6 +223,10 @@ fn reconnect_spread(hosts: usize, nodes: usize) -> Duration {
 mod tests {
     use supercloud_proto::pki::Identity;
 
+    use std::collections::BTreeMap;
+
+    use supercloud_proto::amount::Mbits;
+
     use super::*;
 
     #[test]
@@ -248,7 +251,10 @@ mod tests {
         whole.devices.insert("gpu0".parse().unwrap(), device);
         assert_eq!(as_known(level::SECOND, plain.clone()), (plain.clone(), None));
         assert_eq!(as_known(level::SECOND, whole.clone()), (plain, Some(whole.clone())));
-        assert_eq!(as_known(level::THIRD, whole.clone()), (whole, None));
+        assert_eq!(as_known(level::THIRD, whole.clone()), (whole.clone(), None));
+        let wired = Inventory { network: Mbits(1_000), ..whole.clone() };
+        assert_eq!(as_known(level::THIRD, wired.clone()), (whole, Some(wired.clone())));
+        assert_eq!(as_known(level::FOURTH, wired.clone()), (wired, None));
     }
 
     fn hello() -> v1::Hello {

@@ -13,7 +13,7 @@ use supercloud_proto::{
     instance::{InstanceReport, InstanceState},
     name::{BoroughName, DeviceName, HostName, SiteName, WorkloadKey},
     problem::Problem,
-    spec::{Class, Place, WorkloadSpec},
+    spec::{Class, Place, Resources, WorkloadSpec},
 };
 
 use super::{
@@ -174,9 +174,9 @@ impl Command {
             | Self::Report { .. }
             | Self::CreateToken { .. }
             | Self::UseToken { .. } => level::FIRST,
-            Self::ApplyWorkload { spec, .. } => needs_of(&spec.place)
-                .max(needs_of_devices(spec.resources.devices.len()))
-                .max(needs_of_class(spec.class)),
+            Self::ApplyWorkload { spec, .. } => {
+                needs_of(&spec.place).max(needs_of_resources(&spec.resources)).max(needs_of_class(spec.class))
+            }
             Self::RegisterHost { inventory, .. } => level::of_inventory(inventory),
             Self::Place(placements) => needs_of_placements(placements),
             Self::PlaceMany(placements) => needs_of_placements(placements).max(level::SECOND),
@@ -193,6 +193,11 @@ fn needs_of_class(class: Class) -> Level {
     if class == Class::default() { level::FIRST } else { level::FOURTH }
 }
 
+/// The level at which every member knows all that is asked for.
+fn needs_of_resources(resources: &Resources) -> Level {
+    if resources.network.0 > 0 { level::FOURTH } else { needs_of_devices(resources.devices.len()) }
+}
+
 /// The level at which every member knows devices, where there are any.
 fn needs_of_devices(devices: usize) -> Level {
     if devices == 0 { level::FIRST } else { level::THIRD }
@@ -204,8 +209,12 @@ fn needs_of_placements(placements: &[Placement]) -> Level {
 
 /// The level at which every member knows all rules of a place.
 fn needs_of(place: &Place) -> Level {
-    let is_new = !place.apart.is_empty() || !place.together.is_empty() || place.all_or_none || place.private;
-    if is_new {
+    let is_fourth = !place.apart.is_empty()
+        || !place.together.is_empty()
+        || place.all_or_none
+        || place.private
+        || place.spread.iter().any(|spread| !spread.is_plain());
+    if is_fourth {
         return level::FOURTH;
     }
     if !place.tolerate.is_empty() {
@@ -369,7 +378,7 @@ pub enum Rejection {
 mod tests {
     use supercloud_proto::{
         device::{Device, DeviceRequest, Share},
-        spec::Prefer,
+        spec::{Prefer, Spread, SpreadOver},
     };
 
     use super::*;
@@ -417,6 +426,12 @@ mod tests {
         assert_eq!([apart, together, private, gang, preempt], [level::FOURTH; 5]);
         let class = |class| apply(&|spec| spec.class = class);
         assert_eq!(Class::ALL.map(class), [level::FOURTH, level::FIRST, level::FOURTH]);
+        let network = [register(&|of| of.network.0 = 1), apply(&|spec| spec.resources.network.0 = 1)];
+        assert_eq!(network, [level::FOURTH; 2]);
+        let spread = |spread: Spread| apply(&|spec| spec.place.spread = vec![spread.clone()]);
+        let shares = Spread { over: SpreadOver::Site, shares: BTreeMap::from([("slough".to_owned(), 1)]) };
+        let new = [SpreadOver::Label("zone".to_owned()).into(), shares].map(spread);
+        assert_eq!((spread(SpreadOver::Rack.into()), new), (level::FIRST, [level::FOURTH; 2]));
     }
 
     #[test]

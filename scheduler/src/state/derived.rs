@@ -9,7 +9,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use supercloud_proto::{
-    amount::Amounts,
+    amount::{Amounts, Mbits},
     id::{HostId, InstanceId},
     instance::InstanceState,
     name::{BoroughName, HostName, WorkloadKey},
@@ -38,6 +38,8 @@ pub struct HostUse {
     pub policy: SitePolicy,
     /// Sum of what its instances take.
     pub taken: Amounts,
+    /// Network bandwidth given away.
+    pub network: Mbits,
     /// Host ports given away.
     pub ports: Sorted<(Protocol, u16)>,
     /// Devices given away.
@@ -69,6 +71,7 @@ impl HostUse {
     fn give(&mut self, instance: &Instance, placed: &Placed) {
         self.add(hold(instance.spec()), self.taken_as(instance, placed));
         self.add_private(instance.spec());
+        self.network += instance.spec().resources.network;
         taken_ports(instance, placed).for_each(|port| self.ports.insert(port));
         instance.devices().for_each(|(device, of)| self.devices.give(device, of.share));
     }
@@ -77,6 +80,7 @@ impl HostUse {
     pub fn take_in(&mut self, id: InstanceId, spec: &WorkloadSpec, demand: Amounts, ports: &[u16]) {
         self.add(hold(spec), self.policy.takes(spec.class, demand));
         self.add_private(spec);
+        self.network += spec.resources.network;
         self.instances.insert(id);
         self.minding += u32::from(!spec.place.apart.is_empty());
         for ((_, port), number) in spec.ports().zip(ports) {
@@ -150,6 +154,7 @@ impl HostUse {
     pub fn take_back(&mut self, instance: &Instance, placed: &Placed) {
         self.subtract(hold(instance.spec()), self.taken_as(instance, placed));
         self.remove_private(instance.spec());
+        self.network = self.network.saturating_sub(instance.spec().resources.network);
         taken_ports(instance, placed).for_each(|port| self.ports.remove(&port));
         instance.devices().for_each(|(device, of)| self.devices.take_back(device, of.share));
     }

@@ -12,7 +12,7 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use supercloud_proto::{
-    amount::Amounts,
+    amount::{Amounts, Mbits},
     condition::Attribute,
     host::HostState,
     id::InstanceId,
@@ -113,9 +113,21 @@ impl<'a> Candidate<'a> {
         self.allocatable.saturating_sub(self.used.taken)
     }
 
+    /// Network bandwidth that can still be given away.
+    pub fn free_network(&self) -> Mbits {
+        self.host.inventory.allocatable_network().saturating_sub(self.used.network)
+    }
+
+    /// Whether the network bandwidth is free that is asked for.
+    pub fn has_network(&self, spec: &WorkloadSpec) -> bool {
+        spec.resources.network.0 == 0 || spec.resources.network <= self.free_network()
+    }
+
     /// Whether what it takes is free: what the filters `resources` and `devices` ask. A pass asks this of all hosts, and the whole rule of the best.
     pub fn has_room(&self, request: &Request<'_>) -> bool {
-        self.takes(request).within(self.free()) && self.has_devices(request.spec)
+        self.takes(request).within(self.free())
+            && self.has_network(request.spec)
+            && self.has_devices(request.spec)
     }
 
     /// What a request takes of the host.
@@ -310,14 +322,15 @@ impl Candidate<'_> {
 /// What it takes is free.
 fn resources(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
     let (needed, free) = (candidate.takes(request), candidate.free());
-    if needed.within(free) {
+    if needed.within(free) && candidate.has_network(request.spec) {
         return Vec::new();
     }
-    let asked = request.spec.resources.amounts();
+    let (asked, network) = (request.spec.resources.amounts(), request.spec.resources.network.0);
     [
         (Amount::Cpu, needed.cpu.0, asked.cpu.0, free.cpu.0),
         (Amount::Memory, needed.memory.0, asked.memory.0, free.memory.0),
         (Amount::Disk, needed.disk.0, asked.disk.0, free.disk.0),
+        (Amount::Network, network, network, candidate.free_network().0),
     ]
     .into_iter()
     .filter(|(_, needed, _, free)| needed > free)

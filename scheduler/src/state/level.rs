@@ -13,9 +13,9 @@
 //! | 1 | 0.1.0 | everything there was at first |
 //! | 2 | 0.1.0 | `RaiseLevel`, `CompareStates`, `PlaceMany`, `ReportMany` |
 //! | 3 | 0.1.0 | conditions with `<`, `<=`, `>=`, `>` and `not in`, and on `docker` and `libvirt`; devices; taints |
-//! | 4 | 0.1.0 | `SetBorough`: quota, guarantee, weight, highest priority and private hosts of a borough; `SetSite`: the policy of a site; `place.apart`, `place.together`, `place.private` and `place.all_or_none`; classes of workloads; `Preempt` |
+//! | 4 | 0.1.0 | `SetBorough`: quota, guarantee, weight, highest priority and private hosts of a borough; `SetSite`: the policy of a site; `place.apart`, `place.together`, `place.private` and `place.all_or_none`; `place.spread` over labels and in shares; network bandwidth; classes of workloads; `Preempt` |
 
-use supercloud_proto::host::Inventory;
+use supercloud_proto::{amount::Mbits, host::Inventory};
 
 /// A feature level.
 pub type Level = u32;
@@ -33,5 +33,22 @@ pub const FOURTH: Level = 4;
 
 /// The level at which every member knows all that a host is.
 pub fn of_inventory(inventory: &Inventory) -> Level {
-    if inventory.devices.is_empty() && inventory.taints.is_empty() { FIRST } else { THIRD }
+    match () {
+        () if inventory.network.0 > 0 || inventory.network_reserved.0 > 0 => FOURTH,
+        () if !inventory.devices.is_empty() || !inventory.taints.is_empty() => THIRD,
+        () => FIRST,
+    }
+}
+
+/// An inventory with no more than all members of a cluster at this level know.
+pub fn inventory_at(level: Level, inventory: &Inventory) -> Inventory {
+    let mut known = inventory.clone();
+    if level < FOURTH {
+        (known.network, known.network_reserved) = (Mbits(0), Mbits(0));
+    }
+    if level < THIRD {
+        known.devices.clear();
+        known.taints.clear();
+    }
+    known
 }

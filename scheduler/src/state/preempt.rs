@@ -43,9 +43,12 @@ impl Guarantees for State {
     }
 }
 
-/// Whether a request may take back what is guaranteed to its borough. Devices are guaranteed to nobody.
+/// Whether a request may take back what is guaranteed to its borough. Devices and network bandwidth are guaranteed to nobody.
 pub fn has_claim(request: &Request<'_>, guarantees: &impl Guarantees) -> bool {
-    request.spec.resources.devices.is_empty() && guarantees.claims(&request.key.borough, request.demand)
+    let resources = &request.spec.resources;
+    resources.devices.is_empty()
+        && resources.network.0 == 0
+        && guarantees.claims(&request.key.borough, request.demand)
 }
 
 /// Most that make way for one: apply looks at each of them closely.

@@ -181,7 +181,8 @@ pub(crate) struct Agent {
 }
 
 pub(crate) fn hello(host: &str, incarnation: &str) -> v1::Hello {
-    let amounts = v1::HostAmounts { cpu_millis: 4_000, memory_bytes: 4 << 30, disk_bytes: 40 << 30 };
+    let amounts =
+        v1::HostAmounts { cpu_millis: 4_000, memory_bytes: 4 << 30, disk_bytes: 40 << 30, network_mbits: 0 };
     let driver = v1::DriverInfo { name: "docker".to_owned(), healthy: true, ..Default::default() };
     let inventory = v1::Inventory {
         site: "hounslow".to_owned(),

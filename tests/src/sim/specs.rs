@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use supercloud_proto::{
-    amount::{Amounts, Bytes, MilliCpu},
+    amount::{Amounts, Bytes, Mbits, MilliCpu},
     host::{DriverInfo, Inventory, PortRange},
     name::{BoroughName, WorkloadName},
     spec::{
@@ -47,6 +47,7 @@ pub(super) fn service(workload: &str, count: u32, memory: u64, exclusive: bool) 
             disk: Bytes(0),
             pids: None,
             devices: Vec::new(),
+            network: Mbits(0),
         },
         place: Place::default(),
         health: None,
@@ -68,6 +69,8 @@ pub(super) fn inventory(site: &str, boot: &str, healthy: bool) -> Inventory {
         address: "192.0.2.1".to_owned(),
         capacity: Amounts { cpu: MilliCpu(4000), memory: Bytes(12 * GIB), disk: Bytes(100 * GIB) },
         reserved: Amounts::default(),
+        network: Default::default(),
+        network_reserved: Default::default(),
         arch: "amd64".to_owned(),
         kernel: "6.1".to_owned(),
         os: "debian-12".to_owned(),

@@ -71,6 +71,7 @@ fn run(tasks: Vec<(&str, Driver)>, task: usize) -> TaskRun {
             disk: Bytes(0),
             pids: None,
             devices: Vec::new(),
+            network: Default::default(),
         },
         ports: vec![port("web", 80, 20_000, Protocol::Tcp), port("dns", 53, 20_001, Protocol::Udp)],
         restart: Restart::default(),

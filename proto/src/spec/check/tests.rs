@@ -73,6 +73,9 @@ fn amounts_are_judged() {
             ("64MiB", "5MiB", "resources.memory"),
             ("64MiB", "65TiB", "resources.memory"),
             ("RESOURCES", "disk: 1025TiB", "resources.disk"),
+            ("RESOURCES", "network: 100", "resources.network"),
+            ("RESOURCES", "network: 100MB", "resources.network"),
+            ("RESOURCES", "network: 10001Gbps", "resources.network"),
             ("RESOURCES", "pids: 4194305", "resources.pids"),
         ],
     );
@@ -110,11 +113,32 @@ fn devices_are_judged() {
 
 #[test]
 fn the_whole_is_judged() {
+    let many_shares = format!(
+        "place: {{ spread: [ {{ over: rack, shares: {{ {} }} }} ] }}",
+        (0..17).map(|i| format!("r{i}: 1")).collect::<Vec<_>>().join(", ")
+    );
     refused(
         CONTAINER,
         &[
             ("TOP", "place: { sites: [ a, b, a ] }", "place.sites[2]"),
             ("TOP", "place: { tolerate: [ gpu, 'a b' ] }", "place.tolerate[1]"),
+            ("TOP", "place: { spread: [ rack, site ] }", "place.spread[1]"),
+            ("TOP", "place: { spread: [ room ] }", "place.spread[0]"),
+            ("TOP", "place: { spread: [ \"label.a b\" ] }", "place.spread[0]"),
+            ("TOP", "place: { spread: [ host, label.a ] }", "place.spread[1]"),
+            ("TOP", "place: { spread: [ label.a, site, label.a ] }", "place.spread[2]"),
+            ("TOP", "place: { spread: [ site, rack, label.a, label.b ] }", "place.spread"),
+            ("TOP", "place: { spread: [ { over: site, shares: { a: 0 } } ] }", "place.spread[0].shares.a"),
+            ("TOP", "place: { spread: [ { over: site, shares: { a: 101 } } ] }", "place.spread[0].shares.a"),
+            (
+                "TOP",
+                "place: { spread: [ { over: site, shares: { \"a b\": 1 } } ] }",
+                "place.spread[0].shares.a b",
+            ),
+            ("TOP", "place: { spread: [ { over: host, shares: { a: 1 } } ] }", "place.spread[0].shares"),
+            ("TOP", "place: { spread: [ { over: room } ] }", "place.spread[0].over"),
+            ("TOP", "place: { spread: [ { shares: { a: 1 } } ] }", "place.spread[0].over"),
+            ("TOP", &many_shares, "place.spread[0].shares"),
             ("TOP", "place: { apart: [ a, B ] }", "place.apart[1]"),
             ("TOP", "place: { apart: [ a, a ] }", "place.apart[1]"),
             ("TOP", "place: { apart: [ a ], together: [ b, a ] }", "place.together[1]"),

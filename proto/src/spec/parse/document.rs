@@ -7,14 +7,16 @@ use super::{
     node::{Node, Object},
 };
 use crate::{
-    amount::{Bytes, MilliCpu},
+    amount::{Bytes, Mbits, MilliCpu},
     condition::{Attribute, Condition, Test},
     device::{self, DeviceRequest, Share},
     name::InvalidName,
     spec::{
         Class, Container, DEFAULT_HEALTH_EVERY, DEFAULT_HEALTH_TIMEOUT, DEFAULT_PRIORITY, DEFAULT_STOP_GRACE,
-        DEFAULT_UNHEALTHY_AFTER, Driver, Health, HealthCheck, MAX_COUNT, MAX_PRIORITY, Place, Prefer,
-        Resources, Restart, SpreadOver, Task, Update, WorkloadKind, WorkloadSpec, check::TaskStyle, shape,
+        DEFAULT_UNHEALTHY_AFTER, Driver, Health, HealthCheck, MAX_COUNT, MAX_PRIORITY, MAX_SHARE, Place,
+        Prefer, Resources, Restart, Spread, SpreadOver, Task, Update, WorkloadKind, WorkloadSpec,
+        check::TaskStyle,
+        shape::{self, Form},
         wire::ONLY_TASK,
     },
 };
@@ -85,6 +87,7 @@ fn resources(node: &Node<'_>) -> Option<Resources> {
         disk: object.or("disk", Bytes(0), Node::size),
         pids: object.maybe("pids", |node| node.whole(1, shape::MANY)),
         devices: object.or("devices", Vec::new(), |list| list.each(unread_device, device)),
+        network: object.or("network", Mbits(0), Node::bandwidth),
     })
 }
 
@@ -113,8 +116,7 @@ fn place(node: &Node<'_>) -> Option<Place> {
         sites: object.or("sites", Vec::new(), |list| list.each(stand_in, Node::parsed)),
         require: object.or("require", Vec::new(), |list| list.each(unread_condition, Node::parsed)),
         prefer: object.or("prefer", Vec::new(), |list| list.each(unread_wish, prefer)),
-        spread: object
-            .or("spread", Vec::new(), |list| list.sound(|node| node.word(shape::SPREAD, &SpreadOver::ALL))),
+        spread: object.or("spread", Vec::new(), |list| list.sound(spread)),
         distinct_hosts: object.or("distinct_hosts", false, Node::flag),
         tolerate: object.or("tolerate", Vec::new(), |list| list.sound(Node::parsed)),
         apart: object.or("apart", Vec::new(), |list| list.sound(Node::parsed)),
@@ -122,6 +124,21 @@ fn place(node: &Node<'_>) -> Option<Place> {
         all_or_none: object.or("all_or_none", false, Node::flag),
         private: object.or("private", false, Node::flag),
     })
+}
+
+fn spread(node: &Node<'_>) -> Option<Spread> {
+    if !node.is_mapping() {
+        return spread_over(node).map(Spread::from);
+    }
+    let object = node.object(&shape::SPREAD_OVER)?;
+    let shares = object.maybe("shares", |shares| shares.entries(&Form::Shares)).unwrap_or_default();
+    let share = |(value, node): (&str, Node<'_>)| Some((value.to_owned(), node.whole(1, MAX_SHARE.into())?));
+    let shares = shares.into_iter().filter_map(share).collect();
+    Some(Spread { over: object.maybe("over", spread_over)?, shares })
+}
+
+fn spread_over(node: &Node<'_>) -> Option<SpreadOver> {
+    if node.starts_with("label.") { node.parsed() } else { node.word(shape::SPREAD, &SpreadOver::ALL) }
 }
 
 fn prefer(node: &Node<'_>) -> Option<Prefer> {

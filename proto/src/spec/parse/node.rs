@@ -7,7 +7,7 @@ use serde_json::{Map, Value};
 
 use super::suggest::nearest;
 use crate::{
-    amount::{BYTES_EXPECTED, Bytes, MilliCpu},
+    amount::{BYTES_EXPECTED, Bytes, MBITS_EXPECTED, Mbits, MilliCpu},
     device::Share,
     id::Millis,
     problem::{Problem, join, quoted, shortened},
@@ -217,6 +217,15 @@ impl<'a> Node<'a> {
         }
     }
 
+    /// A network bandwidth. Only 0 needs no unit.
+    pub(super) fn bandwidth(&self) -> Option<Mbits> {
+        match self.value {
+            Value::Number(number) if number.as_u64() == Some(0) => Some(Mbits(0)),
+            Value::String(text) => self.parse(text),
+            _ => self.refuse(MBITS_EXPECTED),
+        }
+    }
+
     /// A length of time.
     pub(super) fn duration(&self) -> Option<Millis> {
         match self.value {
@@ -229,15 +238,20 @@ impl<'a> Node<'a> {
     }
 
     /// One of some words.
-    pub(super) fn word<T: Copy>(&self, words: &[&'static str], meanings: &[T]) -> Option<T> {
+    pub(super) fn word<T: Clone>(&self, words: &[&'static str], meanings: &[T]) -> Option<T> {
         let Value::String(text) = self.value else { return self.refuse(alternatives(words)) };
         if let Some(at) = words.iter().position(|word| word == text) {
-            return meanings.get(at).copied();
+            return meanings.get(at).cloned();
         }
         let mut problem = Problem::new(self.path.clone(), alternatives(words), quoted(text));
         problem.suggestion = nearest(text, words.iter().copied()).map(str::to_owned);
         self.notes.add(problem);
         None
+    }
+
+    /// Whether this is a text that begins so.
+    pub(super) fn starts_with(&self, start: &str) -> bool {
+        self.value.as_str().is_some_and(|text| text.starts_with(start))
     }
 
     /// Whether this is a mapping: some fields take a short form too.

@@ -27,11 +27,12 @@ const FULL: [&str; 3] = [
     "container": { "image": "a", "command": ["x"], "env": {"A": "b"}, "user": "u",
         "ports": {"a": 1, "b": {"port": 2, "host": 3, "protocol": "udp"}},
         "mounts": [{"volume": "v", "path": "/a", "read_only": true}] },
-    "resources": {"cpu": "1", "memory": "1GiB", "disk": "1B", "pids": 3, "devices": [
+    "resources": {"cpu": "1", "memory": "1GiB", "disk": "1B", "pids": 3, "network": "1.5Gbps", "devices": [
         {"kind": "gpu", "count": 2, "share": 0.5, "models": ["T4"], "require": ["label.a exists"]}]},
     "place": {"sites": ["s"], "require": ["arch == a"], "prefer": [{"when": "arch == a", "weight": -3}],
-        "spread": ["site"], "distinct_hosts": true, "all_or_none": true, "tolerate": ["gpu", "team=parks"],
-        "apart": ["x"], "together": ["y"], "private": true},
+        "spread": ["site", "label.a", {"over": "rack", "shares": {"r1": 70}}], "distinct_hosts": true,
+        "all_or_none": true, "tolerate": ["gpu", "team=parks"], "apart": ["x"], "together": ["y"],
+        "private": true},
     "health": {"http": {"port": "a", "path": "/"}, "every": "1s", "timeout": "2s", "unhealthy_after": 4},
     "restart": {"attempts": 1, "within": "1s", "delay": "2s", "max_delay": "3s"},
     "update": {"max_unavailable": 2, "canary": 1, "healthy_for": "1s", "deadline": "2s", "auto_revert": true},

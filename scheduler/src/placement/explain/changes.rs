@@ -10,7 +10,7 @@
 use std::{cmp::Reverse, sync::Arc};
 
 use supercloud_proto::{
-    amount::{Amounts, Bytes, MilliCpu},
+    amount::{Amounts, Bytes, Mbits, MilliCpu},
     device::{DeviceRequest, Share},
     host::{HostState, Inventory},
     id::{InstanceId, UnixMillis},
@@ -29,7 +29,7 @@ use crate::{
     state::{
         BoroughChange, Command, Host, HostUse, Instance, RevisionRecord, State,
         apply::hosts::verdict_of,
-        fits::{Candidate, Misfit, Reason, Request},
+        fits::{Amount, Candidate, Misfit, Reason, Request},
         gang,
     },
 };
@@ -74,6 +74,7 @@ pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Sugge
     if !fits_somewhere {
         ideas.extend(sought.kept());
         ideas.extend(sought.resized());
+        ideas.extend(sought.widened());
         ideas.extend(sought.opened().into_iter().chain(sought.freed()).chain(sought.added()));
         ideas.extend(sought.tolerated().into_iter().chain(sought.relaxed()));
     }
@@ -140,11 +141,39 @@ impl Sought<'_> {
         self.ledger.candidate(slot).host
     }
 
+    /// Hosts against which nothing speaks but that too little network bandwidth is free, with what is.
+    fn narrow(&self) -> impl Iterator<Item = (Slot, Mbits)> {
+        let is_narrow = |(_, misfits): &&(Slot, Vec<Misfit>)| {
+            let mut reasons = misfits.iter().flat_map(|misfit| &misfit.reasons);
+            reasons.all(|reason| matches!(reason, Reason::Short { what: Amount::Network, .. }))
+        };
+        let free = |slot| self.ledger.candidate(slot).free_network();
+        self.found.iter().filter(is_narrow).map(move |(slot, _)| (*slot, free(*slot)))
+    }
+
+    /// Asking for the most network bandwidth that is free on any of these, or freeing what is missing on one that has it at all.
+    fn widened(&self) -> Vec<Idea> {
+        let asked = self.instance.spec().resources.network;
+        let most =
+            |hosts: Vec<(Slot, Mbits)>| hosts.into_iter().max_by_key(|(slot, free)| (*free, Reverse(*slot)));
+        let less = most(self.narrow().collect()).filter(|(_, free)| free.0 > 0).map(|(slot, free)| {
+            let mut spec = self.instance.spec().clone();
+            spec.resources.network = free;
+            self.of_spec("resize", format!("ask for {free} network"), spec, Some(slot))
+        });
+        let has = |(slot, _): &(Slot, Mbits)| self.host(*slot).inventory.allocatable_network() >= asked;
+        let freed = most(self.narrow().filter(has).collect()).and_then(|(slot, free)| {
+            let words = format!("free {} network on {}", asked.saturating_sub(free), self.host(slot).name);
+            Some(self.of_estate("free-host", words, slot, Estate::Free(self.least_urgent(slot)?)))
+        });
+        less.into_iter().chain(freed).collect()
+    }
+
     /// Hosts against which only amounts speak, with what is missing there.
     fn short(&self) -> impl Iterator<Item = (Slot, Amounts)> {
         let is_short = |(_, misfits): &&(Slot, Vec<Misfit>)| {
             let mut reasons = misfits.iter().flat_map(|misfit| &misfit.reasons);
-            reasons.all(|reason| matches!(reason, Reason::Short { .. }))
+            reasons.all(|reason| matches!(reason, Reason::Short { what, .. } if *what != Amount::Network))
         };
         self.found.iter().filter(is_short).map(|(slot, _)| (*slot, self.missing(*slot)))
     }

@@ -63,7 +63,14 @@ fn standing(survey: &Survey<'_>, home: Slot) -> String {
 /// A score, with the siblings that go before it.
 fn score(survey: &Survey<'_>, slot: Slot) -> String {
     let told = survey.score(slot);
-    let near = told.near.iter().map(|near| format!(", {} in its {}", near.instances, near.over.as_str()));
+    let near = told.near.iter().map(|near| {
+        let share = match near.share {
+            None => String::new(),
+            Some(0) => " (no share)".to_owned(),
+            Some(share) => format!(" (share {share})"),
+        };
+        format!(", {} in its {}{share}", near.instances, near.over)
+    });
     format!("{}{}", told.score, near.collect::<String>())
 }
 

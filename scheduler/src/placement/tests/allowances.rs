@@ -113,7 +113,8 @@ pub(super) fn would_be_guaranteed(state: &State, instance: &Instance) -> bool {
     let ((cpu, memory), has) = (needs(instance.spec()), staying(state, borough));
     let of = |i: usize, needed: u64| (guarantee(state, borough)[i], has[i], needed);
     let fits = |(guarantee, has, needed): (u64, u64, u64)| needed == 0 || has + needed <= guarantee;
-    instance.spec().resources.devices.is_empty() && fits(of(0, cpu)) && fits(of(1, memory))
+    let resources = &instance.spec().resources;
+    resources.devices.is_empty() && resources.network.0 == 0 && fits(of(0, cpu)) && fits(of(1, memory))
 }
 
 /// Whether these could go without any borough but this one losing of what is guaranteed to it.

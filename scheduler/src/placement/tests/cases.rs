@@ -3,10 +3,10 @@
 //!
 //! Commands, with `word=value` in any order and `"` around what holds spaces:
 //!
-//!     host NAME [site= rack= cpu= memory= disk= reserved=MEMORY arch= kernel= ports=FIRST-LAST drivers=docker,libvirt
+//!     host NAME [site= rack= cpu= memory= disk= network= reserved=MEMORY network-reserved= arch= kernel= ports=FIRST-LAST drivers=docker,libvirt
 //!         device=NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE] label.X= taint.X=]
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
-//!     workload BOROUGH/NAME [count= cpu= memory= disk= priority= class= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct gang private spread=OVER,OVER vm image= port=NAME:PORT[@HOST][/udp]
+//!     workload BOROUGH/NAME [count= cpu= memory= disk= network= priority= class= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct gang private spread=OVER[:VALUE=SHARE],OVER vm image= port=NAME:PORT[@HOST][/udp]
 //!         device=KIND[:count=][:share=][:models=A|B][:require=CONDITION]]
 //!     borough NAME [quota-cpu= quota-memory= quota-disk= (none: lifted) guarantee-cpu= guarantee-memory= guarantee-disk= weight= max-priority= private-hosts=]
 //!     site NAME [standard=PERCENT spare=PERCENT packing=pack|spread cost=]
@@ -22,7 +22,7 @@ use supercloud_proto::{
     host::{DriverInfo, HostState, Inventory, PortRange},
     instance::{Desired, InstanceState},
     name::{BoroughName, DeviceName, PortName, RackName, SiteName, WorkloadKey, WorkloadName},
-    spec::{Class, Driver, DriverKind, Port, Prefer, Protocol, WorkloadSpec},
+    spec::{Class, Driver, DriverKind, Port, Prefer, Protocol, Spread, WorkloadSpec},
 };
 
 use super::estate::{Estate, inventory, spec, vm};
@@ -254,7 +254,8 @@ fn hosts(estate: &Estate) -> String {
         let (name, count) = (&host.name, used.instances.len());
         let devices: String = used.devices.iter().map(|(name, share)| format!(" {name}={share}")).collect();
         let (cpu, memory, ports) = (taken.cpu, taken.memory, ports(&held));
-        format!("{name}: {count} instances, cpu {cpu}, memory {memory}{ports}{devices}\n")
+        let network = if used.network.0 > 0 { format!(", network {}", used.network) } else { String::new() };
+        format!("{name}: {count} instances, cpu {cpu}, memory {memory}{network}{ports}{devices}\n")
     };
     estate.state.hosts().values().map(line).collect()
 }
@@ -296,6 +297,8 @@ fn inventory_of(settings: &[&str]) -> Inventory {
             "cpu" => found.capacity.cpu = value.parse().unwrap(),
             "memory" => found.capacity.memory = value.parse().unwrap(),
             "disk" => found.capacity.disk = value.parse().unwrap(),
+            "network" => found.network = value.parse().unwrap(),
+            "network-reserved" => found.network_reserved = value.parse().unwrap(),
             "reserved" => found.reserved.memory = value.parse().unwrap(),
             "arch" => found.arch = value.to_owned(),
             "kernel" => found.kernel = value.to_owned(),
@@ -384,6 +387,7 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
             "cpu" => wanted.resources.cpu = value.parse::<MilliCpu>().unwrap(),
             "memory" => wanted.resources.memory = value.parse::<Bytes>().unwrap(),
             "disk" => wanted.resources.disk = value.parse::<Bytes>().unwrap(),
+            "network" => wanted.resources.network = value.parse().unwrap(),
             "sites" => {
                 wanted.place.sites = value.split(',').map(|site| SiteName::new(site).unwrap()).collect();
             }
@@ -407,7 +411,7 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
             "distinct" => wanted.place.distinct_hosts = true,
             "gang" => wanted.place.all_or_none = true,
             "private" => wanted.place.private = true,
-            "spread" => wanted.place.spread = value.split(',').map(|over| over.parse().unwrap()).collect(),
+            "spread" => wanted.place.spread = value.split(',').map(spread_of).collect(),
             "vm" => vm(&mut wanted),
             "image" | "port" => {
                 let Driver::Container(container) = &mut wanted.tasks[0].driver else {
@@ -422,6 +426,17 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
         }
     }
     wanted
+}
+
+/// `OVER[:VALUE=SHARE...]`.
+fn spread_of(text: &str) -> Spread {
+    let mut parts = text.split(':');
+    let over = parts.next().unwrap().parse().unwrap();
+    let share = |part: &str| {
+        let (value, share) = part.split_once('=').unwrap();
+        (value.to_owned(), share.parse().unwrap())
+    };
+    Spread { over, shares: parts.map(share).collect() }
 }
 
 /// `NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE]`.

@@ -1,7 +1,7 @@
 //! An estate for tests: a state that is changed by entries only, with short ways to say the usual ones.
 
 use supercloud_proto::{
-    amount::{Amounts, Bytes, MilliCpu},
+    amount::{Amounts, Bytes, Mbits, MilliCpu},
     host::{DriverInfo, HostState, Inventory, PortRange},
     id::UnixMillis,
     instance::{InstanceReport, InstanceState},
@@ -135,6 +135,8 @@ pub(super) fn inventory() -> Inventory {
         address: "192.0.2.1".to_owned(),
         capacity: Amounts { cpu: MilliCpu(4000), memory: Bytes(8 << 30), disk: Bytes(100 << 30) },
         reserved: Amounts::default(),
+        network: Mbits(0),
+        network_reserved: Mbits(0),
         arch: "amd64".to_owned(),
         kernel: "6.1".to_owned(),
         os: "debian-12".to_owned(),

@@ -12,7 +12,7 @@ use supercloud_proto::{
     id::InstanceId,
     instance::Desired,
     name::WorkloadName,
-    spec::{Class, Driver, DriverKind, Protocol, SpreadOver, WorkloadSpec},
+    spec::{Class, Driver, DriverKind, Protocol, Spread, SpreadOver, WorkloadSpec},
 };
 
 use super::{allowances, random::MIB};
@@ -42,6 +42,7 @@ fn overhead(random_vm: bool, cpu: u64, memory: u64) -> u64 {
 struct Load {
     cpu: u64,
     memory: u64,
+    network: u64,
     ports: BTreeSet<(bool, u16)>,
     gpus: BTreeMap<String, u32>,
     /// Of each instance, its workload with the borough, and which workloads it must be apart from.
@@ -76,6 +77,7 @@ impl Load {
         let (cpu, memory) = needs(instance.spec());
         self.cpu += counts(site, instance.spec().class, cpu);
         self.memory += memory;
+        self.network += instance.spec().resources.network.0;
         self.tenants.push((instance.workload().borough.to_string(), instance.spec().place.private));
         if instance.desired != Desired::Stop {
             let apart = named(instance, &instance.spec().place.apart);
@@ -231,6 +233,8 @@ fn would_go_beside(load: &Load, state: &State, host: &Host, instance: &Instance)
         && load.cpu + cpu <= inventory.capacity.cpu.0
         && load.memory + memory + inventory.reserved.memory.0.min(inventory.capacity.memory.0)
             <= inventory.capacity.memory.0
+        && (spec.resources.network.0 == 0
+            || load.network + spec.resources.network.0 + inventory.network_reserved.0 <= inventory.network.0)
         && spec.resources.devices.iter().all(|asked| gpus_free(load, host, asked))
         && inventory.taints.get("team").is_none_or(|value| {
             let tolerated = spec.place.tolerate.first().map(|one| one.to_string());
@@ -380,28 +384,48 @@ fn worth(mix_of: &State, state: &State, host: &Host, instance: &Instance) -> i64
         - prospects_lost(mix_of, state, host, instance) * 10
 }
 
-/// How many instances of the same workload share a host's site, rack and name, as far as the spec asks, and what a fitting host is then worth.
+/// How many instances of the same workload share a host's site, rack, zone and name, as far as the spec asks, and what a fitting host is then worth.
 pub(super) fn rank(
     mix_of: &State,
     state: &State,
     host: &Host,
     instance: &Instance,
-) -> (Vec<usize>, Reverse<i64>, u32) {
+) -> (Vec<(bool, u64)>, Reverse<i64>, u32) {
     let place = |host: &Host, over: &SpreadOver| match over {
         SpreadOver::Site => format!("{}", host.inventory.site),
         SpreadOver::Rack => format!("{} {:?}", host.inventory.site, host.inventory.rack),
         SpreadOver::Host => host.name.to_string(),
+        SpreadOver::Label(label) => format!("{:?}", host.inventory.labels.get(label)),
     };
-    let others = |over: &SpreadOver| {
+    // What is named in shares comes before what is not, and where one more would be least beyond its share: by a half, so that none is as good as one.
+    let crowd = |spread: &Spread, count: u64| {
+        let named = match &spread.over {
+            SpreadOver::Site => spread.shares.get(host.inventory.site.as_str()),
+            SpreadOver::Rack => {
+                host.inventory.rack.as_ref().and_then(|rack| spread.shares.get(rack.as_str()))
+            }
+            SpreadOver::Host => None,
+            SpreadOver::Label(label) => {
+                host.inventory.labels.get(label).and_then(|value| spread.shares.get(value))
+            }
+        };
+        let of_all: u64 = spread.shares.values().map(|share| u64::from(*share)).product();
+        match named {
+            Some(share) => (false, (2 * count + 1) * (of_all / u64::from(*share))),
+            None => (!spread.shares.is_empty(), count),
+        }
+    };
+    let others = |spread: &Spread| {
+        let over = &spread.over;
         let with = |other: &&Arc<Instance>| {
             let there = other.placed.as_ref().and_then(|placed| state.host(placed.host));
             other.workload() == instance.workload()
                 && there.is_some_and(|there| place(there, over) == place(host, over))
         };
-        state.instances().values().filter(with).count()
+        crowd(spread, state.instances().values().filter(with).count() as u64)
     };
-    let crowd = instance.spec().place.spread.iter().map(others).collect();
-    (crowd, Reverse(worth(mix_of, state, host, instance)), host.id.0)
+    let crowds = instance.spec().place.spread.iter().map(others).collect();
+    (crowds, Reverse(worth(mix_of, state, host, instance)), host.id.0)
 }
 
 /// Whether any of them is not spare, the highest priority among those that are not, or else among all, how many beyond what their workloads may miss, how many,
@@ -472,8 +496,11 @@ pub(super) fn check_loads(state: &State) {
         let boroughs: BTreeSet<&String> = load.tenants.iter().map(|(of, _)| of).collect();
         let is_private = load.tenants.iter().any(|(_, private)| *private);
         assert!(!is_private || boroughs.len() == 1, "{} is not private", host.name);
+        let network = host.inventory.network.0.saturating_sub(host.inventory.network_reserved.0);
+        assert!(load.network <= network, "{} gives too much network", host.name);
         let used: &HostUse = state.used(host.id);
         assert_eq!((used.taken.cpu.0, used.taken.memory.0), (load.cpu, load.memory), "{} adds up", host.name);
+        assert_eq!(used.network.0, load.network, "the network of {} adds up", host.name);
         let given: BTreeMap<String, u32> =
             used.devices.iter().map(|(name, share)| (name.to_string(), share.0)).collect();
         assert_eq!(given, load.gpus, "the GPUs of {} add up", host.name);

@@ -4,11 +4,11 @@ use std::collections::BTreeMap;
 
 use proptest::prelude::*;
 use supercloud_proto::{
-    amount::{Bytes, MilliCpu},
+    amount::{Bytes, Mbits, MilliCpu},
     device::{Device, DeviceRequest, Share},
     host::{HostState, PortRange},
     name::{PortName, RackName, SiteName, WorkloadName},
-    spec::{Class, Driver, DriverKind, Port, Prefer, Protocol, SpreadOver, WorkloadSpec},
+    spec::{Class, Driver, DriverKind, Port, Prefer, Protocol, Spread, SpreadOver, WorkloadSpec},
 };
 
 use super::{
@@ -33,6 +33,9 @@ pub(super) struct RandomHost {
     /// Of each GPU its model, whether it is shared, and whether it can be used.
     gpus: Vec<(u8, bool, bool)>,
     taint: Option<u8>,
+    zone: Option<u8>,
+    /// In hundreds of megabits a second, and what of it is kept back.
+    network: (u64, u64),
 }
 
 #[derive(Debug, Clone, Default)]
@@ -42,6 +45,8 @@ pub(super) struct RandomWorkload {
     priority: u32,
     cpu: u64,
     mib: u64,
+    /// In hundreds of megabits a second.
+    network: u64,
     vm: bool,
     site: Option<u8>,
     /// A bound, and which of [`SIGNS`] is meant.
@@ -54,6 +59,10 @@ pub(super) struct RandomWorkload {
     udp: bool,
     /// A bit for each of site, rack and host.
     spread: u8,
+    /// Where among them zones come.
+    zones: Option<usize>,
+    /// Which of these is over shares, and in which.
+    shares: Option<(usize, [u32; 2])>,
     /// How many GPUs, how much of each in thousandths, and their model.
     gpus: Option<(u32, u32, Option<u8>)>,
     /// A value of the taint, or any.
@@ -84,9 +93,10 @@ prop_compose! {
         cores in 0u64..5, gib in 0u64..5, site in 0u8..2, rack in 0u8..3, tier in 0u8..2, ports in 1u16..6,
         vms in any::<bool>(), state in 0u8..8, open in prop::bool::weighted(0.9),
         gpus in prop::collection::vec((0u8..2, any::<bool>(), prop::bool::weighted(0.9)), 0..4),
-        taint in prop::option::weighted(0.2, 0u8..2),
+        taint in prop::option::weighted(0.2, 0u8..2), zone in prop::option::weighted(0.8, 0u8..3),
+        network in (0u64..6, 0u64..2),
     ) -> RandomHost {
-        RandomHost { cores, gib, site, rack, tier, ports, vms, state, open, gpus, taint }
+        RandomHost { cores, gib, site, rack, tier, ports, vms, state, open, gpus, taint, zone, network }
     }
 }
 
@@ -96,14 +106,16 @@ prop_compose! {
         vm in prop::bool::weighted(0.2), site in prop::option::weighted(0.3, 0u8..2),
         tier in prop::option::weighted(0.3, (0u8..3, 0..SIGNS.len())), wish in -100i32..=100, distinct in any::<bool>(), dynamic in 0u16..3,
         fixed in prop::option::weighted(0.2, 20_000u16..20_003), udp in any::<bool>(),
-        spread in 0u8..8,
+        network in prop_oneof![3 => Just(0u64), 1 => 1u64..4],
+        spread in 0u8..8, zones in prop::option::weighted(0.4, 0usize..3),
+        shares in prop::option::weighted(0.3, (0usize..3, prop::array::uniform2(1u32..8))),
         borough in 0u8..3,
         (tolerate, gang) in (prop::option::weighted(0.5, prop::option::of(0u8..2)), prop::bool::weighted(0.25)),
         (apart, together) in (prop::option::weighted(0.3, 0u8..6), prop::option::weighted(0.2, 0u8..6)),
         (class, private) in (0..CLASSES.len(), prop::bool::weighted(0.3)),
         gpus in prop::option::weighted(0.4, (1u32..3, prop::sample::select(vec![300, 500, 700, 1_000]), prop::option::of(0u8..2))),
     ) -> RandomWorkload {
-        RandomWorkload { borough, count, priority, cpu, mib, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, gpus, tolerate, class, apart, together, private, gang }
+        RandomWorkload { borough, count, priority, cpu, mib, network, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, zones, shares, gpus, tolerate, class, apart, together, private, gang }
     }
 }
 
@@ -162,9 +174,11 @@ pub(super) fn add_host(estate: &mut Estate, name: &str, random: &RandomHost) {
     found.capacity.cpu = MilliCpu(random.cores * 1000);
     found.capacity.memory = Bytes(random.gib << 30);
     found.reserved.memory = Bytes(100 * MIB);
+    (found.network, found.network_reserved) = (Mbits(random.network.0 * 100), Mbits(random.network.1 * 100));
     found.site = site(random.site);
     found.rack = random.rack.checked_sub(1).map(|rack| RackName::new(format!("rack-{rack}")).unwrap());
     found.labels.insert("tier".to_owned(), random.tier.to_string());
+    found.labels.extend(random.zone.map(|zone| ("zone".to_owned(), zone.to_string())));
     found.ports = PortRange { first: 20_000, last: 20_000 + random.ports - 1 };
     for (number, (model, shared, well)) in random.gpus.iter().enumerate() {
         let device = Device {
@@ -196,6 +210,7 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
     wanted.class = CLASSES[random.class];
     wanted.resources.cpu = MilliCpu(random.cpu);
     wanted.resources.memory = Bytes(random.mib * MIB);
+    wanted.resources.network = Mbits(random.network * 100);
     wanted.place.sites.extend(random.site.map(site));
     let condition = |(bound, sign): (u8, usize)| match SIGNS[sign] {
         "not in" => format!("label.tier not in [{bound}]"),
@@ -223,8 +238,7 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
     wanted.place.distinct_hosts = random.distinct;
     wanted.place.all_or_none = random.gang;
     wanted.place.private = random.private;
-    let spread = SpreadOver::ALL.into_iter().enumerate().filter(|(bit, _)| random.spread >> bit & 1 == 1);
-    wanted.place.spread = spread.map(|(_, over)| over).collect();
+    wanted.place.spread = spread(random);
     let protocol = if random.udp { Protocol::Udp } else { Protocol::Tcp };
     let port = |number: u16, host| Port {
         name: PortName::new(format!("p{number}")).unwrap(),
@@ -248,6 +262,25 @@ pub(super) fn hand_in(estate: &mut Estate, name: &str, random: &RandomWorkload) 
     estate.borough(&spec.borough);
     spec.place.private &= estate.state.allowance_of(&spec.borough).private_hosts > 0;
     estate.workload(&spec);
+}
+
+fn spread(random: &RandomWorkload) -> Vec<Spread> {
+    let plain = SpreadOver::ALL.into_iter().enumerate().filter(|(bit, _)| random.spread >> bit & 1 == 1);
+    let mut spread: Vec<Spread> = plain.map(|(_, over)| over.into()).collect();
+    let wide = |spread: &[Spread]| spread.iter().filter(|spread| spread.over != SpreadOver::Host).count();
+    if let Some(place) = random.zones {
+        let zones = SpreadOver::Label("zone".to_owned());
+        spread.insert(place.min(wide(&spread)), zones.into());
+    }
+    if let Some((place, shares)) = random.shares.filter(|(place, _)| *place < wide(&spread)) {
+        let value = |number| match spread[place].over {
+            SpreadOver::Site => format!("site-{number}"),
+            SpreadOver::Rack => format!("rack-{number}"),
+            SpreadOver::Label(_) | SpreadOver::Host => format!("{number}"),
+        };
+        spread[place].shares = (0..).map(value).zip(shares).collect();
+    }
+    spread
 }
 
 pub(super) fn estate_of(

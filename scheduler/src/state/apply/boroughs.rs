@@ -107,6 +107,7 @@ fn field(of: &str, what: Amount) -> String {
     let unit = match what {
         Amount::Cpu => "millis",
         Amount::Memory | Amount::Disk => "bytes",
+        Amount::Network => "mbits",
     };
     format!("change.{of}_{}_{unit}", what.as_str())
 }

@@ -80,6 +80,7 @@ fn body(state: &State, instance: &Instance, out: &mut Vec<u8>) {
             out.number(1, placed.taken.cpu.0);
             out.number(2, placed.taken.memory.0);
             out.number(3, placed.taken.disk.0);
+            out.number(4, instance.spec().resources.network.0);
         });
     }
     for (name, of) in instance.devices() {

@@ -4,7 +4,7 @@
 use std::{cmp::Ordering, fmt};
 
 use supercloud_proto::{
-    amount::{Bytes, MilliCpu},
+    amount::{Bytes, Mbits, MilliCpu},
     condition::Condition,
     device::DeviceRequest,
     host::HostState,
@@ -30,6 +30,8 @@ pub enum Amount {
     Memory,
     /// Bytes.
     Disk,
+    /// Megabits a second.
+    Network,
 }
 
 /// One reason against a host.
@@ -229,6 +231,7 @@ impl Amount {
             Self::Cpu => "cpu",
             Self::Memory => "memory",
             Self::Disk => "disk",
+            Self::Network => "network",
         }
     }
 
@@ -237,6 +240,7 @@ impl Amount {
         match self {
             Self::Cpu => MilliCpu(amount).to_string(),
             Self::Memory | Self::Disk => Bytes(amount).exact(),
+            Self::Network => Mbits(amount).to_string(),
         }
     }
 
@@ -245,6 +249,7 @@ impl Amount {
         match self {
             Self::Cpu => MilliCpu(amount).to_string(),
             Self::Memory | Self::Disk => Bytes(amount).to_string(),
+            Self::Network => Mbits(amount).to_string(),
         }
     }
 

@@ -20,8 +20,8 @@ pub(super) fn check(state: &State) {
     nothing_dangles(state);
 }
 
-/// What the instances on a host that are not over count as there: processor, memory and disk.
-fn counted(state: &State, host: &Host) -> (u64, u64, u64) {
+/// What the instances on a host that are not over count as there: processor, memory, disk and network.
+fn counted(state: &State, host: &Host) -> (u64, u64, u64, u64) {
     let over = [InstanceState::Stopped, InstanceState::Completed, InstanceState::Failed];
     let site = state.sites().get(&host.inventory.site);
     let percent = |class: Class| match (class, site) {
@@ -29,13 +29,14 @@ fn counted(state: &State, host: &Host) -> (u64, u64, u64) {
         (Class::Standard, Some(site)) => u64::from(site.standard_cpu_percent),
         (Class::Spare, Some(site)) => u64::from(site.spare_cpu_percent),
     };
-    let mut sum = (0, 0, 0);
+    let mut sum = (0, 0, 0, 0);
     for instance in state.instances().values().filter(|instance| !over.contains(&instance.state)) {
         let Some(placed) = instance.placed.as_ref().filter(|placed| placed.host == host.id) else { continue };
         let (hundredfold, percent) = (placed.taken.cpu.0 * 100, percent(instance.spec().class));
         sum.0 += hundredfold / percent + u64::from(hundredfold % percent > 0);
         sum.1 += placed.taken.memory.0;
         sum.2 += placed.taken.disk.0;
+        sum.3 += instance.spec().resources.network.0;
     }
     sum
 }
@@ -43,7 +44,9 @@ fn counted(state: &State, host: &Host) -> (u64, u64, u64) {
 /// I4: what is given away of a host is at most what it has, by its site's policy. Always true where there are none; else whenever something has just been placed
 /// there: a policy that is tightened stops nothing.
 pub(super) fn bears(state: &State, host: &Host) {
-    let (cpu, memory, disk) = counted(state, host);
+    let (cpu, memory, disk, network) = counted(state, host);
+    let has_network = host.inventory.network.0.saturating_sub(host.inventory.network_reserved.0);
+    assert!(network <= has_network, "network of {}", host.name);
     let (has, kept) = (host.inventory.capacity, host.inventory.reserved);
     assert!(cpu + kept.cpu.0 <= has.cpu.0, "cpu of {}", host.name);
     assert!(memory + kept.memory.0 <= has.memory.0, "memory of {}", host.name);
@@ -61,8 +64,10 @@ fn what_is_used_adds_up(state: &State) {
         }
     }
     for host in state.hosts().values() {
-        let used = state.used(host.id).taken;
-        assert_eq!((used.cpu.0, used.memory.0, used.disk.0), counted(state, host), "what is used adds up");
+        let used = state.used(host.id);
+        let taken = used.taken;
+        let sums = (taken.cpu.0, taken.memory.0, taken.disk.0, used.network.0);
+        assert_eq!(sums, counted(state, host), "what is used adds up");
     }
 }
 

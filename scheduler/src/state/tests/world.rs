@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use supercloud_proto::{
-    amount::{Amounts, Bytes, MilliCpu},
+    amount::{Amounts, Bytes, Mbits, MilliCpu},
     host::{DriverInfo, Inventory, PortRange},
     id::{HostId, InstanceId, UnixMillis},
     instance::{Desired, InstanceReport, InstanceState, TaskStatus},
@@ -53,6 +53,7 @@ pub fn service(name: &str, count: u32) -> WorkloadSpec {
             disk: Bytes(0),
             pids: None,
             devices: Vec::new(),
+            network: Mbits(0),
         },
         place: Place::default(),
         health: None,
@@ -87,6 +88,8 @@ pub fn inventory(site: &str) -> Inventory {
         rack: None,
         address: "192.0.2.1".to_owned(),
         capacity: Amounts { cpu: MilliCpu(4000), memory: Bytes(16 * GIB), disk: Bytes(100 * GIB) },
+        network: Mbits(0),
+        network_reserved: Mbits(0),
         reserved: Amounts::default(),
         arch: "amd64".to_owned(),
         kernel: "6.1".to_owned(),

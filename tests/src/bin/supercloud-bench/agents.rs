@@ -197,6 +197,8 @@ fn settings(number: usize, folder: &Path) -> Outcome<HostSettings> {
         offer_cpu: Some(OFFERED_CPU),
         offer_memory: Some(Bytes(1 << 30)),
         offer_disk: Some(Bytes(1 << 30)),
+        offer_network: None,
+        network_reserved: Default::default(),
         reserved: Some(Amounts::default()),
         ports: PortRange { first: 20_000, last: 20_999 },
         data_dir: folder.to_owned(),

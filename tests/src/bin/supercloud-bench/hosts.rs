@@ -157,6 +157,7 @@ fn inventory(number: usize, offer: Offer) -> v1::Inventory {
         cpu_millis: offer.cpu_millis,
         memory_bytes: offer.memory_gib << 30,
         disk_bytes: 1 << 40,
+        network_mbits: 0,
     };
     v1::Inventory {
         site: "slough".to_owned(),

@@ -63,6 +63,7 @@ impl Wants {
             disk: Bytes(MIB),
             pids: None,
             devices: Vec::new(),
+            network: Default::default(),
         };
         Self::of(seed, OFTEN.map(resources).into(), &OFTEN.map(|(_, _, often)| often))
     }
@@ -73,7 +74,7 @@ impl Wants {
         let resources = |request: &lists::Request| {
             let devices = packing::gpus::device_requests(request)?;
             let (cpu, memory) = (request.amounts.cpu, request.amounts.memory);
-            Ok(Resources { cpu, memory, disk: Bytes(MIB), pids: None, devices })
+            Ok(Resources { cpu, memory, disk: Bytes(MIB), pids: None, devices, network: Default::default() })
         };
         let all: Vec<_> = requests.iter().map(resources).collect::<Outcome<_>>()?;
         Self::of(seed, all.into(), &vec![1; requests.len()])

@@ -224,7 +224,7 @@ impl Estate {
 
     /// The same, spread over sites and racks.
     pub(crate) fn spread(&self) -> Outcome<Placed> {
-        self.crowds(|spec| spec.place.spread = vec![SpreadOver::Site, SpreadOver::Rack])
+        self.crowds(|spec| spec.place.spread = vec![SpreadOver::Site.into(), SpreadOver::Rack.into()])
     }
 
     /// The same, no two of a workload on a host.
