@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     placement::pass::{Engine, Limits, pass},
-    state::Command,
+    state::{BoroughChange, Command},
 };
 
 /// One thing that happens between two passes.
@@ -170,4 +170,42 @@ fn hosts_that_come_and_go_leave_nothing_behind() {
         drop(estate.apply(Command::RemoveHost { name: HostName::new(&name).unwrap() }));
     }
     assert_eq!(estate.state.hosts().len(), 1);
+}
+
+#[test]
+fn what_comes_back_with_its_host_keeps_it_again() {
+    let mut estate = Estate::default();
+    let leave = BoroughChange { private_hosts: Some(1), ..BoroughChange::default() };
+    estate.allow(&"camden".parse().unwrap(), &leave);
+    let host = |cores: u64| {
+        let mut found = inventory();
+        found.capacity.cpu = MilliCpu(cores * 1_000);
+        found
+    };
+    let private = |name: &str, cores: u64| {
+        let mut wanted = spec(name);
+        (wanted.resources.cpu, wanted.place.private) = (MilliCpu(cores * 1_000), true);
+        wanted
+    };
+    let mut engine = Engine::new(&estate.state);
+    let mut placed = |estate: &mut Estate| {
+        let plan = engine.pass(&estate.state, estate.now, Limits::default());
+        assert_eq!(plan.placements, estate.full_pass().placements);
+        plan.placements.len()
+    };
+    estate.host("h0", host(8));
+    estate.workload(&private("camden/vault", 3));
+    assert_eq!(placed(&mut estate), 1);
+    let vault = estate.state.instances().values().next().unwrap().id;
+    // Its successor goes to another host, which is then the one that may be kept, and has no room for more.
+    estate.judge("h0", HostState::Lost, "");
+    estate.host("h1", host(4));
+    assert_eq!(placed(&mut estate), 1);
+    estate.workload(&private("camden/keys", 2));
+    assert_eq!(placed(&mut estate), 0);
+    estate.judge("h0", HostState::Ready, "");
+    assert_eq!(placed(&mut estate), 0, "nothing keeps it as far as is known");
+    let vault = estate.state.instance(vault).unwrap().clone();
+    estate.report(&vault, InstanceState::Running, "");
+    assert_eq!(placed(&mut estate), 1, "it is kept after all");
 }
