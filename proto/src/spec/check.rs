@@ -254,8 +254,10 @@ impl Checker {
             self.expect(kinds.insert(&request.kind), &join(&field, "kind"), "each kind once", found());
             self.within(&field, |checker| checker.device(request));
         }
-        let network = format!("at most {MAX_NETWORK}");
-        self.expect(resources.network <= MAX_NETWORK, "network", network, resources.network.to_string());
+        if resources.network > MAX_NETWORK {
+            let expected = format!("at most {MAX_NETWORK}");
+            self.expect(false, "network", expected, resources.network.to_string());
+        }
         let expected = format!("at least {}, the sum of the disks", least.disk.exact());
         self.expect(least.disk <= resources.disk, "disk", expected, resources.disk.exact());
     }
@@ -321,7 +323,8 @@ impl Checker {
     fn spread(&mut self, spread: &[Spread]) {
         let wide = spread.iter().filter(|spread| spread.over != SpreadOver::Host).count();
         self.at_most("spread", "items beside host", wide, MAX_SPREAD);
-        for (i, Spread { over, shares }) in spread.iter().enumerate() {
+        // What is too long as a whole is not looked at to its end.
+        for (i, Spread { over, shares }) in spread.iter().enumerate().take(2 * MAX_SPREAD) {
             let before = spread[..i].iter().map(|spread| &spread.over);
             let is_label = |over: &SpreadOver| matches!(over, SpreadOver::Label(_));
             // Sites, racks and hosts stand in this order, and a label anywhere before hosts.
@@ -342,7 +345,7 @@ impl Checker {
     fn shares(&mut self, over: &SpreadOver, shares: &BTreeMap<String, u32>) {
         self.expect(*over != SpreadOver::Host, "", "no shares over host", shares.len().to_string());
         self.at_most("", "values", shares.len(), MAX_SHARES);
-        for (value, share) in shares {
+        for (value, share) in shares.iter().take(MAX_SHARES) {
             let expected = "a value of letters, digits, \"-\", \"_\", \".\", \"/\" and \"+\"";
             self.expect(is_value(value), &shortened(value), expected, quoted(value));
             let expected = format!("1 to {MAX_SHARE}");

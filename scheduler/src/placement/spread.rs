@@ -42,7 +42,7 @@ const ALIKE: Share = 0;
 const UNNAMED: Share = Share::MAX;
 const _: () = assert!(MAX_SHARE < UNNAMED as u32);
 
-/// Fractions of which each has a share below the line differ by at least one in so many, and so do not fall together when they are rounded down to that.
+/// Fractions with shares below the line differ by at least one in so many, if they do: rounded down to so many parts of a whole, they still do.
 const FINE: u64 = MAX_SHARE as u64 * MAX_SHARE as u64;
 /// As crowded as what is named in shares never is.
 const UNNAMED_CROWD: u32 = 1 << 31;
