@@ -216,7 +216,14 @@ pub async fn keep(
         }
         let drivers = probe(&drivers).await;
         match Machine::measure(&settings.data_dir, &settings.address) {
-            Ok(machine) => show(&shown, inventory(&settings, &machine, drivers)),
+            Ok(machine) => {
+                let mut found = inventory(&settings, &machine, drivers);
+                // A link that is down tells no speed, and it is up again by the time that anybody can be told.
+                if found.network == Mbits::default() {
+                    found.network = shown.borrow().network;
+                }
+                show(&shown, found);
+            }
             Err(error) => warn!(%error, "the machine could not be measured; what was found before stands"),
         }
     }

@@ -407,6 +407,15 @@ pub enum SiteCommand {
 pub struct SetSiteArgs {
     /// Its name
     pub name: String,
+    /// What changes.
+    #[command(flatten)]
+    pub change: SiteChangeArgs,
+}
+
+/// What changes of a site: at least one thing.
+#[derive(Debug, Args)]
+#[group(required = true, multiple = true)]
+pub struct SiteChangeArgs {
     /// How much of its processors is given away to the class standard, 100 to 1000; 100 is usual
     #[arg(long, value_name = "PERCENT")]
     pub standard_cpu_percent: Option<u32>,

@@ -40,10 +40,10 @@ async fn show(session: &Session, format: Format, name: &str) -> Result<(), Failu
 
 async fn set(session: &Session, format: Format, args: &SetSiteArgs) -> Result<(), Failure> {
     let change = SiteChange {
-        standard_cpu_percent: args.standard_cpu_percent,
-        spare_cpu_percent: args.spare_cpu_percent,
-        packing: args.packing.map(|word| packing(word).into()),
-        cost: args.cost,
+        standard_cpu_percent: args.change.standard_cpu_percent,
+        spare_cpu_percent: args.change.spare_cpu_percent,
+        packing: args.change.packing.map(|word| packing(word).into()),
+        cost: args.change.cost,
     };
     let request = SetSiteRequest { request_id: request_id()?, name: args.name.clone(), change: Some(change) };
     let answer = session

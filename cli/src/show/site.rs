@@ -53,6 +53,7 @@ pub fn text(site: &v1::Site) -> String {
         ("cpu", format!("{} of {} given away", used.cpu, all.cpu)),
         ("memory", format!("{} of {} given away", used.memory, all.memory)),
         ("disk", format!("{} of {} given away", used.disk, all.disk)),
+        ("network", format!("{} of {} given away", network(site.used), network(site.allocatable))),
         ("standard", format!("{} % of its processors", policy.standard_cpu_percent)),
         ("spare", format!("{} % of its processors", policy.spare_cpu_percent)),
         ("packing", packing(&policy).to_owned()),

@@ -146,7 +146,7 @@ pub enum Class {
     /// It takes what its site's policy says.
     #[default]
     Standard,
-    /// Likewise, and it is the first to make way where a borough takes back what it is guaranteed.
+    /// Likewise, and of what may make way it is the first.
     Spare,
 }
 

@@ -11,8 +11,9 @@ use supercloud_proto::{
 };
 
 use crate::{
+    clock::unix_now,
     placement::{BoroughPlan, WorkloadPlan, explain},
-    state::{Borough, Excess, Host, Instance, State, Workload, codec, quota},
+    state::{Borough, Excess, Host, Instance, State, Workload, codec, gang, quota},
 };
 
 /// A workload with its counts.
@@ -55,7 +56,8 @@ pub(super) fn instance(state: &State, instance: &Instance) -> v1::Instance {
         return message;
     }
     let borough = &instance.workload().borough;
-    match state.excesses_with(instance, 1) {
+    let together = gang::waiting_with(state, instance, unix_now()).len();
+    match state.excesses_with(instance, together) {
         excesses if excesses.is_empty() => message,
         excesses => v1::Instance { state_reason: quota::words(borough, &excesses), ..message },
     }

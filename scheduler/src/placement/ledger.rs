@@ -45,6 +45,8 @@ pub(super) struct Ledger {
     outlook: Outlook,
     seats: Vec<Seat>,
     domains: Domains,
+    /// Where hosts stand has other numbers than before the last catching up.
+    is_renumbered: bool,
     /// Processor and memory that all hosts have to give away.
     whole: Whole,
     /// The most of each amount that anything could ask for on any host, or ever could.
@@ -161,6 +163,7 @@ impl Ledger {
             outlook,
             seats,
             domains,
+            is_renumbered: false,
             whole,
             largest,
             vacant: 0,
@@ -194,9 +197,12 @@ impl Ledger {
             self.changes.push(Change { slot, is_of_record: false });
             improved.push(slot);
         }
-        let is_overgrown = self.outlook.is_overgrown() || self.domains.is_overgrown(self.seats.len());
-        if self.vacant > MIN_VACANT.max(self.seats.len() / 2) || is_overgrown {
+        if self.vacant > MIN_VACANT.max(self.seats.len() / 2) || self.outlook.is_overgrown() {
             return self.begin_anew();
+        }
+        self.is_renumbered = self.domains.is_overgrown(self.seats.len());
+        if self.is_renumbered {
+            self.renumber();
         }
         self.look_out(&known);
         let kept = MIN_KEPT_CHANGES.max(self.seats.len() * KEPT_CHANGES);
@@ -217,6 +223,18 @@ impl Ledger {
         let has_devices = |slot: &Slot| !self.seats[*slot].host.inventory.devices.is_empty();
         let concerned = (0..self.seats.len()).filter(has_devices);
         self.changes.extend(concerned.map(|slot| Change { slot, is_of_record: false }));
+    }
+
+    /// Forgets the labels that were spread over. What fits where does not depend on them.
+    fn renumber(&mut self) {
+        self.domains = Domains::default();
+        let Self { seats, domains, .. } = self;
+        seats.iter_mut().for_each(|seat| seat.whereabouts = domains.of(&seat.host.inventory));
+    }
+
+    /// Whether orders of hosts that go by where these stand are void since the last catching up.
+    pub(super) fn is_renumbered(&self) -> bool {
+        self.is_renumbered
     }
 
     fn begin_anew(&mut self) -> CaughtUp {

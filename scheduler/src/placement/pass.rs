@@ -135,7 +135,7 @@ impl Engine {
         self.queue.catch_up(state, &waiting, &mut self.boroughs);
         self.queue.ripen(state, now, &mut self.boroughs);
         let caught_up = self.ledger.catch_up(state);
-        if caught_up == CaughtUp::Anew {
+        if caught_up == CaughtUp::Anew || self.ledger.is_renumbered() {
             self.shapes = Shapes::default();
         }
         let shift = self.boroughs.catch_up(state, self.ledger.whole(), self.ledger.largest());

@@ -171,6 +171,9 @@ pub(super) fn has_room_emptied(candidate: &Candidate<'_>, request: &Request<'_>,
 /// whether there is.
 fn at_least(candidate: &Candidate<'_>, request: &Request<'_>, has_claim: bool) -> Option<Cost> {
     let used = candidate.used;
+    if request.spec.resources.network > candidate.host.inventory.allocatable_network() {
+        return None;
+    }
     let is_coming = used.leaving > 0 || !used.awaited.is_empty();
     let mut free = candidate.free().saturating_add(used.going);
     let needed = candidate.takes(request);
@@ -203,9 +206,30 @@ impl Sought<'_> {
             let candidate = self.ledger.candidate_for(slot, self.request);
             let cost = at_least(&candidate, self.request, self.has_claim)?;
             let may_be = self.ledger.is_taken(slot) && candidate.suits(self.request);
-            may_be.then_some(Reverse(Looked { cost, slot, victims: Vec::new() }))
+            let cost = cost.max(self.of_strangers(&candidate).filter(|_| may_be)?);
+            Some(Reverse(Looked { cost, slot, victims: Vec::new() }))
         };
         self.ledger.slots().filter_map(least).collect()
+    }
+
+    /// What it costs at least that nobody of other boroughs is on a host, where that has to be so; `None`: it cannot.
+    fn of_strangers(&self, candidate: &Candidate<'_>) -> Option<Cost> {
+        let (mut cost, own) = (Cost::default(), &self.request.key.borough);
+        if !self.request.spec.place.private {
+            return Some(cost);
+        }
+        let there = candidate.state.instances_by(candidate.used.instances.iter().copied());
+        let strangers = there.filter(|other| other.workload().borough != *own && !other.state.is_over());
+        for stranger in strangers.filter(|other| other.is_to_stay() && !self.ledger.is_doomed(other.id)) {
+            if !may_make_way(stranger, self.request, self.has_claim) {
+                return None;
+            }
+            let hold = hold(stranger.spec());
+            cost.highest = cost.highest.max(Some(hold));
+            cost.count += 1;
+            cost.sum += u64::from(hold.1);
+        }
+        Some(cost)
     }
 
     /// The host with the cheapest choice.

@@ -714,8 +714,7 @@ fn wake_gangs(
 /// Not fewer than as many instances of a revision as fit a host.
 fn most_that_fit(ledger: &Ledger, record: &RevisionRecord, slot: Slot) -> u64 {
     let request = Request::new(&record.key, &record.spec);
-    let known = Known { reserved: Some(false), anothers: Some(false), ..Known::default() };
-    let candidate = Candidate { known, ..ledger.candidate(slot) };
+    let candidate = Candidate { known: known_to_all(record), ..ledger.candidate(slot) };
     if !ledger.is_taken(slot) || candidate.fits(&request).is_err() {
         return 0;
     }
@@ -726,19 +725,23 @@ fn most_that_fit(ledger: &Ledger, record: &RevisionRecord, slot: Slot) -> u64 {
     if record.spec.place.distinct_hosts { 1 } else { most.unwrap_or(u64::MAX) }
 }
 
+/// What is taken for known of a host for all that are stuck by the same as a revision.
+fn known_to_all(record: &RevisionRecord) -> Known {
+    let place = &record.spec.place;
+    let is_no_matter = (!place.distinct_hosts && place.apart.is_empty()).then_some(false);
+    let (reserved, anothers) = (Some(false), Some(false));
+    Known { sibling: is_no_matter, unwanted: is_no_matter, reserved, anothers, may_keep: None }
+}
+
 /// Whether an instance of this revision, or of one that is stuck by the same, fits where something was given back, or would with others making way. That others
 /// must be apart from it counts only where it says so of them too, and that room is kept there, or the host to another borough, not at all: so this holds for all that are stuck with it.
 fn may_fit(ledger: &Ledger, record: &RevisionRecord, caught_up: &CaughtUp, boroughs: &Boroughs) -> bool {
     let CaughtUp::Improved(slots) = caught_up else { return true };
     let request = Request::new(&record.key, &record.spec);
-    let place = &record.spec.place;
     let has_claim = has_claim(&request, boroughs);
-    let is_no_matter = (!place.distinct_hosts && place.apart.is_empty()).then_some(false);
     let fits = |candidate: Candidate<'_>| {
         let Known { may_keep, .. } = candidate.known;
-        let (sibling, unwanted, reserved, anothers) = (is_no_matter, is_no_matter, Some(false), Some(false));
-        let known = Known { sibling, unwanted, reserved, anothers, may_keep };
-        let candidate = Candidate { known, ..candidate };
+        let candidate = Candidate { known: Known { may_keep, ..known_to_all(record) }, ..candidate };
         let fits = candidate.has_room(&request) && candidate.fits(&request).is_ok();
         fits || may_have_room(&candidate, &request, has_claim)
             && has_room_emptied(&candidate, &request, has_claim)

@@ -322,9 +322,8 @@ impl Session<'_> {
     /// Sends the orders that are newer than those that were sent.
     async fn send_changed(&mut self) -> Result<(), End> {
         let state = self.core.view();
-        if state.level() >= level::THIRD
-            && let Some(inventory) = self.work.withheld.take()
-        {
+        let may_be_known = |inventory: &mut Inventory| level::of_inventory(inventory) <= state.level();
+        if let Some(inventory) = self.work.withheld.take_if(|inventory| may_be_known(inventory)) {
             self.register(inventory);
         }
         let orders = state.unsent_orders(self.host, self.sent).ok_or(End::Removed)?;

@@ -350,7 +350,8 @@ fn private(candidate: &Candidate<'_>, request: &Request<'_>) -> Vec<Reason> {
     }
     let strangers = candidate.has_strangers(borough).then_some(Reason::Strangers);
     let most = candidate.state.allowance_of(borough).private_hosts;
-    let kept = candidate.state.kept_hosts(borough);
+    // What was given since the state comes on top: who may keep no more keeps as many as it may.
+    let kept = candidate.state.kept_hosts(borough).max(most);
     let few = (!candidate.may_be_kept(borough)).then_some(Reason::FewPrivate { kept, most });
     strangers.into_iter().chain(few).collect()
 }

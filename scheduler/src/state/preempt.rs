@@ -43,11 +43,12 @@ impl Guarantees for State {
     }
 }
 
-/// Whether a request may take back what is guaranteed to its borough. Devices and network bandwidth are guaranteed to nobody.
+/// Whether a request may take back what is guaranteed to its borough. Devices, network bandwidth and whole hosts are guaranteed to nobody.
 pub fn has_claim(request: &Request<'_>, guarantees: &impl Guarantees) -> bool {
     let resources = &request.spec.resources;
     resources.devices.is_empty()
         && resources.network.0 == 0
+        && !request.spec.place.private
         && guarantees.claims(&request.key.borough, request.demand)
 }
 

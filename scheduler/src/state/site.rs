@@ -125,14 +125,14 @@ impl SitePolicy {
         Class::ALL.into_iter().fold(free, |most, class| most.most(self.bears(class, free)))
     }
 
-    /// What is wrong with it.
+    /// What is wrong with it, by the fields of the request that change it.
     #[must_use]
     pub fn problems(self) -> Vec<Problem> {
         let percents = (Self::LEAST_PERCENT, Self::MOST_PERCENT);
         [
-            ("standard_cpu_percent", percents, self.standard_cpu_percent),
-            ("spare_cpu_percent", percents, self.spare_cpu_percent),
-            ("cost", (0, Self::MOST_COST), self.cost),
+            ("change.standard_cpu_percent", percents, self.standard_cpu_percent),
+            ("change.spare_cpu_percent", percents, self.spare_cpu_percent),
+            ("change.cost", (0, Self::MOST_COST), self.cost),
         ]
         .into_iter()
         .filter(|(_, (least, most), found)| !(least..=most).contains(&found))

@@ -60,8 +60,10 @@ pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Sugge
     }
     let mut ledger = Ledger::new(state);
     let together = gang::waiting_with(state, instance, now);
+    let mut missing_hosts = 1;
     if instance.spec().place.all_or_none {
-        Gang::give(&mut ledger, &mut Siblings::default(), &instance.record, &together);
+        let gang = Gang::give(&mut ledger, &mut Siblings::default(), &instance.record, &together);
+        missing_hosts = gang.waiting - gang.fitting;
     }
     let request = Request::of(instance);
     let found: Vec<(Slot, Vec<Misfit>)> = ledger
@@ -69,7 +71,7 @@ pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Sugge
         .map(|slot| (slot, ledger.candidate_for(slot, &request).misfits(&request).collect::<Vec<_>>()))
         .collect();
     let fits_somewhere = found.iter().any(|(_, misfits)| misfits.is_empty());
-    let sought = Sought { state, instance, together, now, ledger: &ledger, request, found };
+    let sought = Sought { state, instance, together, missing_hosts, now, ledger: &ledger, request, found };
     let mut ideas = sought.let_in();
     if !fits_somewhere {
         ideas.extend(sought.kept());
@@ -103,6 +105,8 @@ struct Sought<'s> {
     instance: &'s Instance,
     /// All that are given hosts only together with it, with itself.
     together: Vec<InstanceId>,
+    /// How many of them find no host.
+    missing_hosts: u32,
     now: UnixMillis,
     ledger: &'s Ledger,
     request: Request<'s>,
@@ -240,10 +244,12 @@ impl Sought<'_> {
     fn kept(&self) -> Option<Idea> {
         let reasons = self.found.iter().flat_map(|(_, misfits)| misfits).flat_map(|misfit| &misfit.reasons);
         let kept = reasons.filter_map(|reason| match reason {
-            Reason::FewPrivate { kept, .. } => Some(*kept + 1),
+            Reason::FewPrivate { kept, .. } => Some(*kept),
             _ => None,
         });
-        let (borough, most) = (&self.request.key.borough, kept.max()?);
+        let (borough, kept) = (&self.request.key.borough, kept.max()?);
+        // For each that found no host at most one more.
+        let most = kept.saturating_add(self.missing_hosts);
         let words = format!("let {borough} keep {most} hosts to itself, which operators decide");
         let told = Suggestion { kind: "raise-quota", change: words, host: None };
         let change = BoroughChange { private_hosts: Some(most), ..BoroughChange::default() };
@@ -334,6 +340,9 @@ impl Sought<'_> {
         }
         if asked.place.distinct_hosts {
             leave_out("place.distinct_hosts".to_owned(), &|spec| spec.place.distinct_hosts = false);
+        }
+        if asked.resources.network.0 > 0 {
+            leave_out("resources.network".to_owned(), &|spec| spec.resources.network.0 = 0);
         }
         if asked.place.all_or_none {
             leave_out("place.all_or_none".to_owned(), &|spec| spec.place.all_or_none = false);

@@ -114,7 +114,9 @@ pub(super) fn would_be_guaranteed(state: &State, instance: &Instance) -> bool {
     let of = |i: usize, needed: u64| (guarantee(state, borough)[i], has[i], needed);
     let fits = |(guarantee, has, needed): (u64, u64, u64)| needed == 0 || has + needed <= guarantee;
     let resources = &instance.spec().resources;
-    resources.devices.is_empty() && resources.network.0 == 0 && fits(of(0, cpu)) && fits(of(1, memory))
+    let may_be_guaranteed =
+        resources.devices.is_empty() && resources.network.0 == 0 && !instance.spec().place.private;
+    may_be_guaranteed && fits(of(0, cpu)) && fits(of(1, memory))
 }
 
 /// Whether these could go without any borough but this one losing of what is guaranteed to it.

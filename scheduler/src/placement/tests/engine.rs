@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use supercloud_proto::{
     amount::MilliCpu, host::HostState, id::HostId, instance::InstanceState, name::HostName,
+    spec::WorkloadSpec,
 };
 
 use super::{
@@ -151,6 +152,32 @@ fn shapes_are_shared_and_forgotten_without_a_trace() {
             estate.full_pass();
         }
     }
+}
+
+#[test]
+fn a_gang_wakes_though_one_that_is_stuck_beside_it_may_not_go_there() {
+    let mut estate = Estate::default();
+    estate.raise_level();
+    estate.host("h", inventory());
+    let mut workload = |key: &str, cpu: u64, change: &dyn Fn(&mut WorkloadSpec)| {
+        let mut wanted = spec(key);
+        wanted.resources.cpu = MilliCpu(cpu);
+        change(&mut wanted);
+        estate.workload(&wanted);
+        estate.full_pass();
+    };
+    workload("camden/minder", 1, &|spec| spec.place.apart.push("minded".parse().unwrap()));
+    workload("camden/fill", 3_000, &|_| {});
+    for gang in ["camden/minded", "brent/free"] {
+        workload(gang, 1_500, &|spec| (spec.place.all_or_none, spec.count) = (true, 2));
+    }
+    let mut engine = Engine::new(&estate.state);
+    assert!(engine.pass(&estate.state, 0, Limits::default()).placements.is_empty());
+    let fill = estate.instance(&spec("camden/fill").key(), 0);
+    drop(estate.apply(Command::StopWorkload { key: fill.workload().clone(), purge: false }));
+    estate.report(&fill, InstanceState::Stopped, "");
+    let plan = engine.pass(&estate.state, 0, Limits::default());
+    assert_eq!((plan.placements.len(), &plan), (2, &pass(&estate.state, 0, Limits::default())));
 }
 
 #[test]

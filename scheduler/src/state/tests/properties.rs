@@ -129,9 +129,11 @@ fn play(world: &mut World, step: &Step) {
             if waiting > 0 {
                 let id = world.state.pending().nth(n % waiting).unwrap().id;
                 let host = host_named(world, *host);
-                if world.place(id, host) || world.place_with_all(id, *n) {
+                if world.place(id, host) {
                     check_quotas(&world.state);
                     bears(&world.state, world.state.host(host).unwrap());
+                } else if world.place_with_all(id, *n) {
+                    check_quotas(&world.state);
                 }
             }
         }

@@ -76,9 +76,9 @@ fn what_cannot_be_is_refused_with_field_expectation_and_value() {
     assert_eq!(
         told,
         [
-            "standard_cpu_percent: expected 100 to 1000, found 99",
-            "spare_cpu_percent: expected 100 to 1000, found 1001",
-            "cost: expected 0 to 1000, found 1001"
+            "change.standard_cpu_percent: expected 100 to 1000, found 99",
+            "change.spare_cpu_percent: expected 100 to 1000, found 1001",
+            "change.cost: expected 0 to 1000, found 1001"
         ]
     );
     assert!(world.state.sites().is_empty());
