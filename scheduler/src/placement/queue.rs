@@ -11,10 +11,9 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap},
+    collections::{BTreeMap, BTreeSet, HashMap},
     hash::Hash,
     iter::successors,
-    ops::Bound::{Excluded, Included, Unbounded},
     sync::Arc,
 };
 
@@ -22,22 +21,18 @@ use slab::Slab;
 use supercloud_proto::{
     amount::Amounts,
     id::{InstanceId, Revision, UnixMillis},
-    name::{WorkloadKey, WorkloadName},
+    name::WorkloadKey,
 };
 
-use super::{
-    by_number::ByNumber,
-    fair::{Boroughs, Number, Shift, Turns},
-    ledger::{CaughtUp, Ledger, Slot},
-    preempting::{has_room_emptied, may_have_room},
-    shapes::Needs,
-};
-use crate::state::{
-    Instance, RevisionRecord, State, Waiting,
-    demand::demand,
-    fits::{Candidate, Known, Request},
-    preempt::has_claim,
-};
+use super::fair::{Boroughs, Number};
+use crate::state::{Instance, RevisionRecord, State, Waiting, demand::demand};
+pub(super) use order::Progress;
+use waiters::{StuckBy, Waiters};
+pub use waiters::{Unplaced, Why};
+
+mod order;
+mod waiters;
+mod waking;
 
 /// Before and behind all ids.
 const FIRST: InstanceId = InstanceId { index: 0, ordinal: 0 };
@@ -78,103 +73,6 @@ pub(super) struct Queue {
     passed: bool,
     /// Lines that are kept by their borough's quota, by the borough and what each of them would be charged.
     kept: HashMap<Number, HashMap<Amounts, BTreeSet<Line>>>,
-}
-
-/// Instances of one revision.
-struct Waiters {
-    record: Arc<RevisionRecord>,
-    /// Others make way for them: they are looked at in every pass.
-    are_awaited: bool,
-    borough: Number,
-    /// Whether something was guaranteed to the borough when they became stuck.
-    is_guaranteed: bool,
-    /// What each of them takes.
-    demand: Amounts,
-    /// What it would have been charged that its borough's quota did not let it in; see `kept`.
-    kept_by: Amounts,
-    /// For how many of a gang there was no host at least, as far as something was given back since.
-    missing: u64,
-    /// The first of each run, with the last one.
-    runs: BTreeMap<InstanceId, InstanceId>,
-    /// Where the line stands among the open ones: where the first of it does. `None`: it is stuck or kept.
-    place: Option<Place>,
-}
-
-/// What keeps a line from all hosts: what it needs, and where it says whom its instances must not meet, whose they are.
-#[derive(PartialEq, Eq, Hash)]
-struct StuckBy {
-    needs: Needs,
-    /// What is less urgent may make way.
-    priority: u32,
-    /// The borough, where something is guaranteed to it: what is beyond the guarantees of others may make way then.
-    guaranteed: Option<Number>,
-    /// Nobody makes way for gangs.
-    is_gang: bool,
-    apart: Option<(WorkloadKey, bool, Vec<WorkloadName>)>,
-}
-
-impl StuckBy {
-    fn of(waiters: &Waiters) -> Self {
-        let Waiters { record, borough, is_guaranteed, .. } = waiters;
-        let (key, place) = (&record.key, &record.spec.place);
-        let is_apart = place.distinct_hosts || !place.apart.is_empty();
-        let needs = Needs::of(&Request::new(key, &record.spec));
-        let priority = record.spec.priority;
-        Self {
-            needs,
-            priority,
-            guaranteed: is_guaranteed.then_some(*borough),
-            is_gang: place.all_or_none,
-            apart: is_apart.then(|| (key.clone(), place.distinct_hosts, place.apart.clone())),
-        }
-    }
-}
-
-/// How far one pass has come.
-#[derive(Default)]
-pub(super) struct Progress {
-    /// The priority that is served; `None`: none was yet.
-    level: Option<Reverse<u32>>,
-    /// The boroughs that wait with this priority.
-    turns: Turns,
-    served: ByNumber<Number, Served>,
-}
-
-/// How far one borough has come with one priority.
-#[derive(Default)]
-struct Served {
-    /// Open lines up to here have been entered.
-    entered: Option<InstanceId>,
-    /// The first open line after that, where that was looked up since a line was opened: only such as were entered are stuck.
-    unentered: Option<Option<(InstanceId, Line)>>,
-    /// The next of each line that was entered and has not come to its end.
-    next: BinaryHeap<Reverse<(InstanceId, Line)>>,
-    /// The last that was looked at. Who was opened meanwhile may stand in line twice.
-    last: Option<InstanceId>,
-}
-
-/// Instances of one revision that get no host.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Unplaced {
-    /// Workload.
-    pub workload: WorkloadKey,
-    /// Revision.
-    pub revision: Revision,
-    /// How many.
-    pub instances: u32,
-    /// The first of them.
-    pub first: InstanceId,
-    /// Why.
-    pub why: Why,
-}
-
-/// Why something gets no host.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Why {
-    /// It fits none.
-    Hosts,
-    /// The quota of its borough does not let it in.
-    Quota,
 }
 
 impl Queue {
@@ -347,142 +245,9 @@ impl Queue {
         }
     }
 
-    /// Opens the lines that are stuck and for which there may be room now: on hosts where something was given back, or as others may make way that could
-    /// not before.
-    pub(super) fn wake(&mut self, ledger: &Ledger, caught_up: &CaughtUp, boroughs: &Boroughs, shift: &Shift) {
-        let Self { lines, open, stuck, .. } = self;
-        stuck.retain(|by, stuck| {
-            if by.is_gang {
-                wake_gangs(ledger, caught_up, stuck, lines, open);
-                return !stuck.is_empty();
-            }
-            stuck.retain(|line| {
-                let may_claim = shift.claimants.contains(&lines[*line].borough);
-                if may_claim {
-                    lines[*line].reopen(*line, open);
-                }
-                !may_claim
-            });
-            let example = stuck.first().map(|line| &*lines[*line].record);
-            let is_stuck = !shift.more_is_spare
-                && example.is_some_and(|record| !may_fit(ledger, record, caught_up, boroughs));
-            if !is_stuck {
-                for line in stuck.iter() {
-                    lines[*line].reopen(*line, open);
-                }
-            }
-            is_stuck
-        });
-    }
-
-    /// Opens the lines that were kept by a quota and are no longer, of the boroughs whose quotas may have more room.
-    pub(super) fn admit(&mut self, boroughs: &Boroughs, roomier: &[Number]) {
-        let Self { lines, open, kept, .. } = self;
-        for borough in roomier {
-            let Some(kept) = kept.get_mut(borough) else { continue };
-            kept.retain(|demand, kept| {
-                let is_kept = !boroughs.admits(*borough, *demand);
-                if !is_kept {
-                    kept.iter().for_each(|line| lines[*line].reopen(*line, open));
-                }
-                is_kept
-            });
-        }
-    }
-
-    /// Opens a line, if it is stuck.
-    fn unstick(&mut self, line: Line) -> bool {
-        let waiters = &mut self.lines[line];
-        let is_stuck = waiters.place.is_none() && take_out(&mut self.stuck, &StuckBy::of(waiters), line);
-        if is_stuck {
-            waiters.reopen(line, &mut self.open);
-        }
-        is_stuck
-    }
-
-    /// Says that one of a line was given room. Those who await its workload may fit there: what comes after it in the order is looked at in
-    /// this pass, the rest in the next.
-    pub(super) fn note_given(&mut self, progress: &mut Progress, line: Line, id: InstanceId) {
-        if self.awaiting.is_empty() {
-            return;
-        }
-        let Waiters { record, borough, .. } = &self.lines[line];
-        let (given, borough) = (self.lines[line].place_of(id), *borough);
-        for other in self.awaiting.get(&record.key).cloned().into_iter().flatten() {
-            let was_stuck = self.unstick(other);
-            let waiters = &self.lines[other];
-            self.passed |= waiters.first().is_some_and(|first| waiters.place_of(first) < given);
-            if was_stuck && waiters.place_of(id).0 == given.0 {
-                let served = progress.served.entry(borough).or_default();
-                served.next.extend(waiters.after(id).map(|next| Reverse((next, other))));
-                served.unentered = None;
-            }
-        }
-    }
-
     /// Whether somebody may fit where room was given in this pass, whose turn had been before.
     pub(super) fn has_passed(&self) -> bool {
         self.passed
-    }
-
-    /// The next one in order.
-    pub(super) fn next(&self, progress: &mut Progress, boroughs: &Boroughs) -> Option<(Line, InstanceId)> {
-        loop {
-            let whose = progress.turns.whose(boroughs).zip(progress.level);
-            let Some((borough, level)) = whose else {
-                self.begin_level(progress, boroughs)?;
-                continue;
-            };
-            let next = self.next_of((level, borough), progress.served.entry(borough).or_default());
-            if next.is_some() {
-                return next;
-            }
-            progress.turns.end();
-        }
-    }
-
-    /// Goes on with the next lower priority with which anybody waits.
-    fn begin_level(&self, progress: &mut Progress, boroughs: &Boroughs) -> Option<()> {
-        let after = progress.level.map_or(Unbounded, |level| Excluded(((level, Number::MAX), LAST)));
-        let ((level, mut borough), _) = *self.open.range((after, Unbounded)).next()?.0;
-        *progress = Progress { level: Some(level), ..Progress::default() };
-        loop {
-            progress.turns.join(boroughs, borough);
-            let after = Excluded(((level, borough), LAST));
-            match self.open.range((after, Unbounded)).next() {
-                Some((((priority, next), _), _)) if *priority == level => borough = *next,
-                _ => return Some(()),
-            }
-        }
-    }
-
-    /// The next one of a borough.
-    fn next_of(&self, rank: Rank, served: &mut Served) -> Option<(Line, InstanceId)> {
-        loop {
-            let unentered = *served.unentered.get_or_insert_with(|| {
-                let after =
-                    served.entered.map_or(Included((rank, FIRST)), |entered| Excluded((rank, entered)));
-                let line = self.open.range((after, Included((rank, LAST)))).next();
-                line.map(|((_, id), line)| (*id, *line))
-            });
-            let is_before = |id: &InstanceId| served.next.peek().is_none_or(|Reverse((first, _))| id < first);
-            if let Some((id, line)) = unentered.filter(|(id, _)| is_before(id)) {
-                (served.entered, served.unentered) = (Some(id), None);
-                let first = self.lines[line].first();
-                served.next.extend(first.map(|first| Reverse((first, line))));
-                continue;
-            }
-            let Reverse((id, line)) = served.next.pop()?;
-            if self.left.contains(&line) {
-                continue;
-            }
-            if self.lines[line].place.is_some() && served.last.is_none_or(|last| last < id) {
-                served.last = Some(id);
-                let after = self.lines[line].after(id);
-                served.next.extend(after.map(|next| Reverse((next, line))));
-                return Some((line, id));
-            }
-        }
     }
 
     /// The revision whose instances stand in a line.
@@ -580,61 +345,6 @@ impl Queue {
     }
 }
 
-impl Waiters {
-    fn is_gang(&self) -> bool {
-        self.record.spec.place.all_or_none
-    }
-
-    /// What the borough is charged at once.
-    fn charge(&self) -> Amounts {
-        if !self.is_gang() {
-            return self.demand;
-        }
-        let length = |(first, last): (&InstanceId, &InstanceId)| u64::from(last.ordinal - first.ordinal) + 1;
-        self.demand.times(self.runs.iter().map(length).sum())
-    }
-
-    fn place_of(&self, id: InstanceId) -> Place {
-        ((Reverse(self.record.spec.priority), self.borough), id)
-    }
-
-    fn first(&self) -> Option<InstanceId> {
-        self.runs.keys().next().copied()
-    }
-
-    fn after(&self, id: InstanceId) -> Option<InstanceId> {
-        let (_, last) = self.runs.range(..=id).next_back()?;
-        if id < *last {
-            return id.after();
-        }
-        self.runs.range((Excluded(id), Unbounded)).next().map(|(id, _)| *id)
-    }
-
-    fn reopen(&mut self, line: Line, open: &mut BTreeMap<Place, Line>) {
-        self.place = self.first().map(|first| self.place_of(first));
-        open.extend(self.place.map(|place| (place, line)));
-    }
-
-    /// Those from one on.
-    fn unplaced(&self, from: InstanceId, why: Why) -> Unplaced {
-        let length = |(first, last): (&InstanceId, &InstanceId)| {
-            (last.ordinal + 1).saturating_sub(first.ordinal.max(if first.index == from.index {
-                from.ordinal
-            } else {
-                0
-            }))
-        };
-        let all = self.runs.iter().filter(|(_, last)| **last >= from);
-        Unplaced {
-            workload: self.record.key.clone(),
-            revision: self.record.revision,
-            instances: all.map(length).sum(),
-            first: from,
-            why,
-        }
-    }
-}
-
 /// Takes a line out of those that a quota keeps. Says whether it was there.
 fn take_out_of_kept(
     kept: &mut HashMap<Number, HashMap<Amounts, BTreeSet<Line>>>,
@@ -682,69 +392,4 @@ fn runs<T: PartialEq>(
 /// The workloads that the instances of a revision must be together with.
 fn awaited(record: &RevisionRecord) -> impl Iterator<Item = WorkloadKey> {
     record.spec.place.together.iter().map(|workload| record.key.beside(workload))
-}
-
-/// Opens those gangs, all stuck by the same, for which there may be hosts now for all.
-fn wake_gangs(
-    ledger: &Ledger,
-    caught_up: &CaughtUp,
-    stuck: &mut BTreeSet<Line>,
-    lines: &mut Slab<Waiters>,
-    open: &mut BTreeMap<Place, Line>,
-) {
-    let Some(example) = stuck.first().map(|line| lines[*line].record.clone()) else { return };
-    let room = match caught_up {
-        CaughtUp::Improved(slots) => {
-            let most = slots.iter().map(|slot| most_that_fit(ledger, &example, *slot));
-            most.fold(0, u64::saturating_add)
-        }
-        CaughtUp::Anew => u64::MAX,
-    };
-    stuck.retain(|line| {
-        let waiters = &mut lines[*line];
-        waiters.missing = waiters.missing.saturating_sub(room);
-        let is_stuck = waiters.missing > 0;
-        if !is_stuck {
-            waiters.reopen(*line, open);
-        }
-        is_stuck
-    });
-}
-
-/// Not fewer than as many instances of a revision as fit a host.
-fn most_that_fit(ledger: &Ledger, record: &RevisionRecord, slot: Slot) -> u64 {
-    let request = Request::new(&record.key, &record.spec);
-    let candidate = Candidate { known: known_to_all(record), ..ledger.candidate(slot) };
-    if !ledger.is_taken(slot) || candidate.fits(&request).is_err() {
-        return 0;
-    }
-    let (free, needed) = (candidate.free(), candidate.takes(&request));
-    let by_amounts =
-        [(free.cpu.0, needed.cpu.0), (free.memory.0, needed.memory.0), (free.disk.0, needed.disk.0)];
-    let most = by_amounts.into_iter().filter_map(|(free, needed)| free.checked_div(needed)).min();
-    if record.spec.place.distinct_hosts { 1 } else { most.unwrap_or(u64::MAX) }
-}
-
-/// What is taken for known of a host for all that are stuck by the same as a revision.
-fn known_to_all(record: &RevisionRecord) -> Known {
-    let place = &record.spec.place;
-    let is_no_matter = (!place.distinct_hosts && place.apart.is_empty()).then_some(false);
-    let (reserved, anothers) = (Some(false), Some(false));
-    Known { sibling: is_no_matter, unwanted: is_no_matter, reserved, anothers, may_keep: None }
-}
-
-/// Whether an instance of this revision, or of one that is stuck by the same, fits where something was given back, or would with others making way. That others
-/// must be apart from it counts only where it says so of them too, and that room is kept there, or the host to another borough, not at all: so this holds for all that are stuck with it.
-fn may_fit(ledger: &Ledger, record: &RevisionRecord, caught_up: &CaughtUp, boroughs: &Boroughs) -> bool {
-    let CaughtUp::Improved(slots) = caught_up else { return true };
-    let request = Request::new(&record.key, &record.spec);
-    let has_claim = has_claim(&request, boroughs);
-    let fits = |candidate: Candidate<'_>| {
-        let Known { may_keep, .. } = candidate.known;
-        let candidate = Candidate { known: Known { may_keep, ..known_to_all(record) }, ..candidate };
-        let fits = candidate.has_room(&request) && candidate.fits(&request).is_ok();
-        fits || may_have_room(&candidate, &request, has_claim)
-            && has_room_emptied(&candidate, &request, has_claim)
-    };
-    slots.iter().any(|slot: &Slot| ledger.is_taken(*slot) && fits(ledger.candidate_for(*slot, &request)))
 }

@@ -1,0 +1,124 @@
+//! Whose turn it is: the most urgent first, among these boroughs in turn, and of a borough the oldest; and how far a pass has come with them.
+
+use std::{
+    cmp::Reverse,
+    collections::BinaryHeap,
+    ops::Bound::{Excluded, Included, Unbounded},
+};
+
+use supercloud_proto::id::InstanceId;
+
+use super::{FIRST, LAST, Line, Queue, Rank, waiters::Waiters};
+use crate::placement::{
+    by_number::ByNumber,
+    fair::{Boroughs, Number, Turns},
+};
+
+/// How far one pass has come.
+#[derive(Default)]
+pub(in crate::placement) struct Progress {
+    /// The priority that is served; `None`: none was yet.
+    level: Option<Reverse<u32>>,
+    /// The boroughs that wait with this priority.
+    turns: Turns,
+    served: ByNumber<Number, Served>,
+}
+
+/// How far one borough has come with one priority.
+#[derive(Default)]
+struct Served {
+    /// Open lines up to here have been entered.
+    entered: Option<InstanceId>,
+    /// The first open line after that, where that was looked up since a line was opened: only such as were entered are stuck.
+    unentered: Option<Option<(InstanceId, Line)>>,
+    /// The next of each line that was entered and has not come to its end.
+    next: BinaryHeap<Reverse<(InstanceId, Line)>>,
+    /// The last that was looked at. Who was opened meanwhile may stand in line twice.
+    last: Option<InstanceId>,
+}
+
+impl Queue {
+    /// The next one in order.
+    pub(in crate::placement) fn next(
+        &self,
+        progress: &mut Progress,
+        boroughs: &Boroughs,
+    ) -> Option<(Line, InstanceId)> {
+        loop {
+            let whose = progress.turns.whose(boroughs).zip(progress.level);
+            let Some((borough, level)) = whose else {
+                self.begin_level(progress, boroughs)?;
+                continue;
+            };
+            let next = self.next_of((level, borough), progress.served.entry(borough).or_default());
+            if next.is_some() {
+                return next;
+            }
+            progress.turns.end();
+        }
+    }
+
+    /// Goes on with the next lower priority with which anybody waits.
+    fn begin_level(&self, progress: &mut Progress, boroughs: &Boroughs) -> Option<()> {
+        let after = progress.level.map_or(Unbounded, |level| Excluded(((level, Number::MAX), LAST)));
+        let ((level, mut borough), _) = *self.open.range((after, Unbounded)).next()?.0;
+        *progress = Progress { level: Some(level), ..Progress::default() };
+        loop {
+            progress.turns.join(boroughs, borough);
+            let after = Excluded(((level, borough), LAST));
+            match self.open.range((after, Unbounded)).next() {
+                Some((((priority, next), _), _)) if *priority == level => borough = *next,
+                _ => return Some(()),
+            }
+        }
+    }
+
+    /// The next one of a borough.
+    fn next_of(&self, rank: Rank, served: &mut Served) -> Option<(Line, InstanceId)> {
+        loop {
+            let unentered = *served.unentered.get_or_insert_with(|| {
+                let after =
+                    served.entered.map_or(Included((rank, FIRST)), |entered| Excluded((rank, entered)));
+                let line = self.open.range((after, Included((rank, LAST)))).next();
+                line.map(|((_, id), line)| (*id, *line))
+            });
+            let is_before = |id: &InstanceId| served.next.peek().is_none_or(|Reverse((first, _))| id < first);
+            if let Some((id, line)) = unentered.filter(|(id, _)| is_before(id)) {
+                (served.entered, served.unentered) = (Some(id), None);
+                let first = self.lines[line].first();
+                served.next.extend(first.map(|first| Reverse((first, line))));
+                continue;
+            }
+            let Reverse((id, line)) = served.next.pop()?;
+            if self.left.contains(&line) {
+                continue;
+            }
+            if self.lines[line].place.is_some() && served.last.is_none_or(|last| last < id) {
+                served.last = Some(id);
+                let after = self.lines[line].after(id);
+                served.next.extend(after.map(|next| Reverse((next, line))));
+                return Some((line, id));
+            }
+        }
+    }
+
+    /// Says that one of a line was given room. Those who await its workload may fit there: what comes after it in the order is looked at in
+    /// this pass, the rest in the next.
+    pub(in crate::placement) fn note_given(&mut self, progress: &mut Progress, line: Line, id: InstanceId) {
+        if self.awaiting.is_empty() {
+            return;
+        }
+        let Waiters { record, borough, .. } = &self.lines[line];
+        let (given, borough) = (self.lines[line].place_of(id), *borough);
+        for other in self.awaiting.get(&record.key).cloned().into_iter().flatten() {
+            let was_stuck = self.unstick(other);
+            let waiters = &self.lines[other];
+            self.passed |= waiters.first().is_some_and(|first| waiters.place_of(first) < given);
+            if was_stuck && waiters.place_of(id).0 == given.0 {
+                let served = progress.served.entry(borough).or_default();
+                served.next.extend(waiters.after(id).map(|next| Reverse((next, other))));
+                served.unentered = None;
+            }
+        }
+    }
+}

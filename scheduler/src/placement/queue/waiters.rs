@@ -1,0 +1,149 @@
+//! Lines: instances of one revision that wait, and what keeps them from hosts.
+
+use std::{
+    cmp::Reverse,
+    collections::BTreeMap,
+    ops::Bound::{Excluded, Unbounded},
+    sync::Arc,
+};
+
+use supercloud_proto::{
+    amount::Amounts,
+    id::{InstanceId, Revision},
+    name::{WorkloadKey, WorkloadName},
+};
+
+use super::{Line, Place};
+use crate::{
+    placement::{fair::Number, shapes::Needs},
+    state::{RevisionRecord, fits::Request},
+};
+
+/// Instances of one revision.
+pub(super) struct Waiters {
+    pub(super) record: Arc<RevisionRecord>,
+    /// Others make way for them: they are looked at in every pass.
+    pub(super) are_awaited: bool,
+    pub(super) borough: Number,
+    /// Whether something was guaranteed to the borough when they became stuck.
+    pub(super) is_guaranteed: bool,
+    /// What each of them takes.
+    pub(super) demand: Amounts,
+    /// What it would have been charged that its borough's quota did not let it in; see `kept`.
+    pub(super) kept_by: Amounts,
+    /// For how many of a gang there was no host at least, as far as something was given back since.
+    pub(super) missing: u64,
+    /// The first of each run, with the last one.
+    pub(super) runs: BTreeMap<InstanceId, InstanceId>,
+    /// Where the line stands among the open ones: where the first of it does. `None`: it is stuck or kept.
+    pub(super) place: Option<Place>,
+}
+
+impl Waiters {
+    pub(super) fn is_gang(&self) -> bool {
+        self.record.spec.place.all_or_none
+    }
+
+    /// What the borough is charged at once.
+    pub(super) fn charge(&self) -> Amounts {
+        if !self.is_gang() {
+            return self.demand;
+        }
+        let length = |(first, last): (&InstanceId, &InstanceId)| u64::from(last.ordinal - first.ordinal) + 1;
+        self.demand.times(self.runs.iter().map(length).sum())
+    }
+
+    pub(super) fn place_of(&self, id: InstanceId) -> Place {
+        ((Reverse(self.record.spec.priority), self.borough), id)
+    }
+
+    pub(super) fn first(&self) -> Option<InstanceId> {
+        self.runs.keys().next().copied()
+    }
+
+    pub(super) fn after(&self, id: InstanceId) -> Option<InstanceId> {
+        let (_, last) = self.runs.range(..=id).next_back()?;
+        if id < *last {
+            return id.after();
+        }
+        self.runs.range((Excluded(id), Unbounded)).next().map(|(id, _)| *id)
+    }
+
+    pub(super) fn reopen(&mut self, line: Line, open: &mut BTreeMap<Place, Line>) {
+        self.place = self.first().map(|first| self.place_of(first));
+        open.extend(self.place.map(|place| (place, line)));
+    }
+
+    /// Those from one on.
+    pub(super) fn unplaced(&self, from: InstanceId, why: Why) -> Unplaced {
+        let length = |(first, last): (&InstanceId, &InstanceId)| {
+            (last.ordinal + 1).saturating_sub(first.ordinal.max(if first.index == from.index {
+                from.ordinal
+            } else {
+                0
+            }))
+        };
+        let all = self.runs.iter().filter(|(_, last)| **last >= from);
+        Unplaced {
+            workload: self.record.key.clone(),
+            revision: self.record.revision,
+            instances: all.map(length).sum(),
+            first: from,
+            why,
+        }
+    }
+}
+
+/// What keeps a line from all hosts: what it needs, and where it says whom its instances must not meet, whose they are.
+#[derive(PartialEq, Eq, Hash)]
+pub(super) struct StuckBy {
+    needs: Needs,
+    /// What is less urgent may make way.
+    priority: u32,
+    /// The borough, where something is guaranteed to it: what is beyond the guarantees of others may make way then.
+    guaranteed: Option<Number>,
+    /// Nobody makes way for gangs.
+    pub(super) is_gang: bool,
+    apart: Option<(WorkloadKey, bool, Vec<WorkloadName>)>,
+}
+
+impl StuckBy {
+    pub(super) fn of(waiters: &Waiters) -> Self {
+        let Waiters { record, borough, is_guaranteed, .. } = waiters;
+        let (key, place) = (&record.key, &record.spec.place);
+        let is_apart = place.distinct_hosts || !place.apart.is_empty();
+        let needs = Needs::of(&Request::new(key, &record.spec));
+        let priority = record.spec.priority;
+        Self {
+            needs,
+            priority,
+            guaranteed: is_guaranteed.then_some(*borough),
+            is_gang: place.all_or_none,
+            apart: is_apart.then(|| (key.clone(), place.distinct_hosts, place.apart.clone())),
+        }
+    }
+}
+
+/// Instances of one revision that get no host.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Unplaced {
+    /// Workload.
+    pub workload: WorkloadKey,
+    /// Revision.
+    pub revision: Revision,
+    /// How many.
+    pub instances: u32,
+    /// The first of them.
+    pub first: InstanceId,
+    /// Why.
+    pub why: Why,
+}
+
+/// Why something gets no host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Why {
+    /// It fits none.
+    Hosts,
+    /// The quota of its borough does not let it in.
+    Quota,
+}

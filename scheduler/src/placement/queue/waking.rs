@@ -1,0 +1,149 @@
+//! When what is stuck or kept is looked at again: where something was given back on a host that it would fit then, others may make way that could not before,
+//! or its borough's quota has room.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use slab::Slab;
+
+use super::{
+    Line, Place, Queue, take_out,
+    waiters::{StuckBy, Waiters},
+};
+use crate::{
+    placement::{
+        fair::{Boroughs, Number, Shift},
+        ledger::{CaughtUp, Ledger, Slot},
+        preempting::{has_room_emptied, may_have_room},
+    },
+    state::{
+        RevisionRecord,
+        fits::{Candidate, Known, Request},
+        preempt::has_claim,
+    },
+};
+
+impl Queue {
+    /// Opens the lines that are stuck and for which there may be room now: on hosts where something was given back, or as others may make way that could
+    /// not before.
+    pub(in crate::placement) fn wake(
+        &mut self,
+        ledger: &Ledger,
+        caught_up: &CaughtUp,
+        boroughs: &Boroughs,
+        shift: &Shift,
+    ) {
+        let Self { lines, open, stuck, .. } = self;
+        stuck.retain(|by, stuck| {
+            if by.is_gang {
+                wake_gangs(ledger, caught_up, stuck, lines, open);
+                return !stuck.is_empty();
+            }
+            stuck.retain(|line| {
+                let may_claim = shift.claimants.contains(&lines[*line].borough);
+                if may_claim {
+                    lines[*line].reopen(*line, open);
+                }
+                !may_claim
+            });
+            let example = stuck.first().map(|line| &*lines[*line].record);
+            let is_stuck = !shift.more_is_spare
+                && example.is_some_and(|record| !may_fit(ledger, record, caught_up, boroughs));
+            if !is_stuck {
+                for line in stuck.iter() {
+                    lines[*line].reopen(*line, open);
+                }
+            }
+            is_stuck
+        });
+    }
+
+    /// Opens the lines that were kept by a quota and are no longer, of the boroughs whose quotas may have more room.
+    pub(in crate::placement) fn admit(&mut self, boroughs: &Boroughs, roomier: &[Number]) {
+        let Self { lines, open, kept, .. } = self;
+        for borough in roomier {
+            let Some(kept) = kept.get_mut(borough) else { continue };
+            kept.retain(|demand, kept| {
+                let is_kept = !boroughs.admits(*borough, *demand);
+                if !is_kept {
+                    kept.iter().for_each(|line| lines[*line].reopen(*line, open));
+                }
+                is_kept
+            });
+        }
+    }
+
+    /// Opens a line, if it is stuck.
+    pub(super) fn unstick(&mut self, line: Line) -> bool {
+        let waiters = &mut self.lines[line];
+        let is_stuck = waiters.place.is_none() && take_out(&mut self.stuck, &StuckBy::of(waiters), line);
+        if is_stuck {
+            waiters.reopen(line, &mut self.open);
+        }
+        is_stuck
+    }
+}
+
+/// Opens those gangs, all stuck by the same, for which there may be hosts now for all.
+fn wake_gangs(
+    ledger: &Ledger,
+    caught_up: &CaughtUp,
+    stuck: &mut BTreeSet<Line>,
+    lines: &mut Slab<Waiters>,
+    open: &mut BTreeMap<Place, Line>,
+) {
+    let Some(example) = stuck.first().map(|line| lines[*line].record.clone()) else { return };
+    let room = match caught_up {
+        CaughtUp::Improved(slots) => {
+            let most = slots.iter().map(|slot| most_that_fit(ledger, &example, *slot));
+            most.fold(0, u64::saturating_add)
+        }
+        CaughtUp::Anew => u64::MAX,
+    };
+    stuck.retain(|line| {
+        let waiters = &mut lines[*line];
+        waiters.missing = waiters.missing.saturating_sub(room);
+        let is_stuck = waiters.missing > 0;
+        if !is_stuck {
+            waiters.reopen(*line, open);
+        }
+        is_stuck
+    });
+}
+
+/// Not fewer than as many instances of a revision as fit a host.
+fn most_that_fit(ledger: &Ledger, record: &RevisionRecord, slot: Slot) -> u64 {
+    let request = Request::new(&record.key, &record.spec);
+    let candidate = Candidate { known: known_to_all(record), ..ledger.candidate(slot) };
+    if !ledger.is_taken(slot) || candidate.fits(&request).is_err() {
+        return 0;
+    }
+    let (free, needed) = (candidate.free(), candidate.takes(&request));
+    let by_amounts =
+        [(free.cpu.0, needed.cpu.0), (free.memory.0, needed.memory.0), (free.disk.0, needed.disk.0)];
+    let most = by_amounts.into_iter().filter_map(|(free, needed)| free.checked_div(needed)).min();
+    if record.spec.place.distinct_hosts { 1 } else { most.unwrap_or(u64::MAX) }
+}
+
+/// What is taken for known of a host for all that are stuck by the same as a revision.
+fn known_to_all(record: &RevisionRecord) -> Known {
+    let place = &record.spec.place;
+    let is_no_matter = (!place.distinct_hosts && place.apart.is_empty()).then_some(false);
+    let (reserved, anothers) = (Some(false), Some(false));
+    Known { sibling: is_no_matter, unwanted: is_no_matter, reserved, anothers, may_keep: None }
+}
+
+/// Whether an instance of this revision, or of one that is stuck by the same, fits where something was given back, or would with others making way. That others
+/// must be apart from it counts only where it says so of them too, and that room is kept there, or the host to another borough, not at all: so this holds for all that are stuck with it.
+fn may_fit(ledger: &Ledger, record: &RevisionRecord, caught_up: &CaughtUp, boroughs: &Boroughs) -> bool {
+    let CaughtUp::Improved(slots) = caught_up else { return true };
+    let request = Request::new(&record.key, &record.spec);
+    let has_claim = has_claim(&request, boroughs);
+    let fits = |candidate: Candidate<'_>| {
+        let Known { may_keep, .. } = candidate.known;
+        let candidate = Candidate { known: Known { may_keep, ..known_to_all(record) }, ..candidate };
+        let fits = candidate.has_room(&request) && candidate.fits(&request).is_ok();
+        fits || may_have_room(&candidate, &request, has_claim)
+            && has_room_emptied(&candidate, &request, has_claim)
+    };
+    slots.iter().any(|slot: &Slot| ledger.is_taken(*slot) && fits(ledger.candidate_for(*slot, &request)))
+}
