@@ -96,7 +96,7 @@ fn a_gang_runs_as_a_whole_once_there_is_room_for_all() -> Outcome {
             let rules = "place: { distinct_hosts: true, all_or_none: true }\n";
             specs::web(count) + rules
         };
-        cli.apply(&gang(3))?;
+        until("every member is known to know gangs", LATER, || cli.apply(&gang(3)))?;
         let words = until("the explanation tells of the gang", LATER, || {
             let words = cli.ok(&["explain", WEB])?;
             hold(
