@@ -130,7 +130,17 @@ impl Ranking {
 
     /// Says how a host stands now; those before it have been put in. What whose turn it is minds is set aside at once.
     pub(super) fn put(&mut self, slot: Slot, place: Neighbourhood, rank: Option<Rank>, look: Look<'_>) {
-        let now = Seat { group: self.group(place), rank };
+        let group = self.group(place);
+        self.seat(slot, Seat { group, rank }, look);
+    }
+
+    /// The same of a host that stands where it stood.
+    pub(super) fn rerank(&mut self, slot: Slot, rank: Option<Rank>, look: Look<'_>) {
+        let group = self.seats[slot].group;
+        self.seat(slot, Seat { group, rank }, look);
+    }
+
+    fn seat(&mut self, slot: Slot, now: Seat, look: Look<'_>) {
         let before = match self.seats.get_mut(slot) {
             Some(seat) => Some(std::mem::replace(seat, now)),
             None => {
@@ -139,12 +149,12 @@ impl Ranking {
             }
         };
         if let Some(before) = before {
-            if before.group == now.group && before.rank == rank {
+            if before.group == now.group && before.rank == now.rank {
                 return;
             }
             self.forget_top(before.group, slot);
         }
-        let Some(rank) = rank else { return };
+        let Some(rank) = now.rank else { return };
         let entry = Entry { rank, slot: Reverse(slot as u32) };
         let burden = look.burden(slot);
         if burden > 0 {

@@ -24,7 +24,7 @@ use supercloud_proto::{
 };
 
 use super::{
-    ledger::{Ledger, Slot},
+    ledger::{Change, Ledger, Slot},
     ranking::{Rank, Ranking},
     score::score,
     spread::{Apart, Look, Neighbourhood, Siblings},
@@ -351,17 +351,27 @@ impl Shape {
 
     fn begin_anew(&mut self, ledger: &Ledger) {
         self.suits = vec![None; ledger.slots().len()];
-        self.ranking = Ranking::of(ledger.slots().map(|slot| self.judged(ledger, slot)));
+        let judged = |slot| (self.neighbourhood(ledger, slot), self.judged(ledger, slot));
+        self.ranking = Ranking::of(ledger.slots().map(judged));
         self.seen = ledger.changes();
     }
 
     /// Ranks a host with room. Of ten thousand hosts only the best are looked at more closely.
-    fn judge(&mut self, ledger: &Ledger, slot: Slot, look: Look<'_>) {
-        let (place, rank) = self.judged(ledger, slot);
-        self.ranking.put(slot, place, rank, look);
+    fn judge(&mut self, ledger: &Ledger, change: Change, look: Look<'_>) {
+        let (slot, rank) = (change.slot, self.judged(ledger, change.slot));
+        // Where it stands is in its record.
+        if change.is_of_record {
+            self.ranking.put(slot, self.neighbourhood(ledger, slot), rank, look);
+        } else {
+            self.ranking.rerank(slot, rank, look);
+        }
     }
 
-    fn judged(&self, ledger: &Ledger, slot: Slot) -> (Neighbourhood, Option<Rank>) {
+    fn neighbourhood(&self, ledger: &Ledger, slot: Slot) -> Neighbourhood {
+        Neighbourhood::of(ledger, slot, &self.wants.spread)
+    }
+
+    fn judged(&self, ledger: &Ledger, slot: Slot) -> Option<Rank> {
         let (candidate, outlook) = (self.candidate(ledger, slot), ledger.outlook());
         let request = self.request(&self.example);
         let may_be_private = |borough: &BoroughName| candidate.may_be_private(borough);
@@ -370,8 +380,7 @@ impl Shape {
             && outlook.has_room(&candidate, &request)
             && candidate.has_company(&request)
             && self.wants.needs.private.as_ref().is_none_or(may_be_private);
-        let rank: Option<Rank> = is_open.then(|| score(&candidate, &request, outlook));
-        (Neighbourhood::of(ledger, slot, &self.wants.spread), rank)
+        is_open.then(|| score(&candidate, &request, outlook))
     }
 
     /// The host in a slot as what is of this shape sees it.
@@ -401,7 +410,7 @@ impl Shape {
         self.suits.resize(ledger.slots().len(), None);
         for change in changed {
             self.suits[change.slot] = self.suits[change.slot].filter(|_| !change.is_of_record);
-            self.judge(ledger, change.slot, look);
+            self.judge(ledger, *change, look);
         }
         self.seen = ledger.changes();
         self.ranking.tidy();

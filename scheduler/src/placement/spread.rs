@@ -75,8 +75,13 @@ impl Neighbourhood {
     pub(super) fn of(ledger: &Ledger, slot: Slot, spread: &[Spread]) -> Self {
         let mut at = Self::default();
         let wider = MAX_SPREAD.saturating_sub(spread.len());
+        let whereabouts = ledger.whereabouts(slot);
         for (place, spread) in (wider..MAX_SPREAD).zip(spread) {
-            (at.domains[place], at.shares[place]) = ledger.domain(slot, spread);
+            (at.domains[place], at.shares[place]) = match &spread.over {
+                SpreadOver::Site if spread.shares.is_empty() => (whereabouts.site, ALIKE),
+                SpreadOver::Rack if spread.shares.is_empty() => (whereabouts.rack, ALIKE),
+                _ => ledger.domain(slot, spread),
+            };
         }
         at
     }
