@@ -47,7 +47,7 @@ const LOG_FILES: &str = "3";
 /// Docker's weight of one core.
 const SHARES_PER_CORE: u64 = 1024;
 /// How many times the weight of the next lower class one has: as many as the most that a site gives away of a processor. So what is guaranteed comes to all
-/// that it asked for, whatever the others asked for.
+/// that it asked for, whatever the others asked for; but for a container of more than 25 cores where most is given away, since weights end at [`SHARES`].
 const PRECEDENCE: u64 = 10;
 /// The kernel's bounds of that weight.
 const SHARES: (u64, u64) = (2, 262_144);

@@ -5,7 +5,8 @@
 //! left, as far as its borough's quota goes (`state::quota`). What one takes, the next one misses. What waits (`queue`), what hosts have (`ledger`) and in which order they are good for which shape of instance (`shapes`) is
 //! kept by an [`Engine`] from pass to pass and repaired by what changed, so that a pass costs what it decides: neither what the estate holds nor
 //! what waits in vain. What an engine knows from before never changes what it decides: [`pass`], which begins with a new one, decides
-//! the same; a test compares.
+//! the same; a test compares. But for one thing: what was known to fit nowhere, and could displace others only since some make way in the same pass, is looked
+//! at in the next pass, which follows at once.
 //!
 //! A gang gets hosts for all of it or for none (`state::gang`): it is given them one after the other, and what was given is taken back where one finds none.
 //!

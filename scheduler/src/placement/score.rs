@@ -67,6 +67,7 @@ pub(super) fn score(candidate: &Candidate<'_>, request: &Request<'_>, outlook: &
 }
 
 /// Where hosts are packed: 0 for one that stays empty, [`WHOLE`] for one that is full to the brim.
+#[inline]
 fn best_fit(candidate: &Candidate<'_>, request: &Request<'_>, _: &Outlook) -> i64 {
     if spreads(&candidate.used.policy) {
         return 0;
@@ -76,6 +77,7 @@ fn best_fit(candidate: &Candidate<'_>, request: &Request<'_>, _: &Outlook) -> i6
 }
 
 /// Where hosts are spread over: [`WHOLE`] for one that stays empty, 0 for one whose processors or memory are used up.
+#[inline]
 fn emptiest(candidate: &Candidate<'_>, request: &Request<'_>, _: &Outlook) -> i64 {
     if !spreads(&candidate.used.policy) {
         return 0;
@@ -113,6 +115,7 @@ fn site_cost(candidate: &Candidate<'_>, _: &Request<'_>, _: &Outlook) -> i64 {
 }
 
 /// What is left of processor and of memory with the instance there, as shares of what the host has.
+#[inline]
 fn left_shares(candidate: &Candidate<'_>, request: &Request<'_>) -> [u64; 2] {
     let whole: Amounts = candidate.allocatable;
     let left = candidate.free().saturating_sub(candidate.takes(request));

@@ -77,6 +77,7 @@ impl HostUse {
     }
 
     /// Takes in an instance of a spec that asks for so much and gets these ports. Devices are given by themselves.
+    #[inline]
     pub fn take_in(&mut self, id: InstanceId, spec: &WorkloadSpec, demand: Amounts, ports: &[u16]) {
         self.add(hold(spec), self.policy.takes(spec.class, demand));
         self.add_private(spec);
@@ -112,6 +113,7 @@ impl HostUse {
     }
 
     /// Counts what something takes that holds it so firmly.
+    #[inline]
     fn add(&mut self, hold: Hold, amounts: Amounts) {
         self.taken += amounts;
         match self.by_hold.binary_search_by_key(&hold, |(of, _)| *of) {

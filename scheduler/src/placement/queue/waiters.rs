@@ -40,11 +40,13 @@ pub(super) struct Waiters {
 }
 
 impl Waiters {
+    #[inline]
     pub(super) fn is_gang(&self) -> bool {
         self.record.spec.place.all_or_none
     }
 
     /// What the borough is charged at once.
+    #[inline]
     pub(super) fn charge(&self) -> Amounts {
         if !self.is_gang() {
             return self.demand;
@@ -53,6 +55,7 @@ impl Waiters {
         self.demand.times(self.runs.iter().map(length).sum())
     }
 
+    #[inline]
     pub(super) fn place_of(&self, id: InstanceId) -> Place {
         ((Reverse(self.record.spec.priority), self.borough), id)
     }
@@ -61,6 +64,7 @@ impl Waiters {
         self.runs.keys().next().copied()
     }
 
+    #[inline]
     pub(super) fn after(&self, id: InstanceId) -> Option<InstanceId> {
         let (_, last) = self.runs.range(..=id).next_back()?;
         if id < *last {
