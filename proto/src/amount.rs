@@ -246,6 +246,11 @@ impl From<Amounts> for v1::HostAmounts {
     }
 }
 
+/// The message of amounts with a network bandwidth beside them.
+pub fn host_amounts(amounts: Amounts, network: Mbits) -> v1::HostAmounts {
+    v1::HostAmounts { network_mbits: network.0, ..amounts.into() }
+}
+
 impl From<v1::HostAmounts> for Amounts {
     fn from(amounts: v1::HostAmounts) -> Self {
         Self {

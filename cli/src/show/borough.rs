@@ -6,7 +6,11 @@ use supercloud_proto::{
     v1,
 };
 
-use super::{dash, host::amounts_value, object};
+use super::{
+    dash,
+    host::{amounts, amounts_value},
+    object,
+};
 use crate::{
     output::{Headings, Shown, facts},
     time::moment,
@@ -99,11 +103,6 @@ pub fn above(borough: &v1::Borough) -> String {
     let (count, most) = (borough.above_max_priority, max_priority(borough));
     let who = if count == 1 { "1 workload is".to_owned() } else { format!("{count} workloads are") };
     format!("{who} above {most}, until applied again")
-}
-
-/// Amounts that may not be told: nothing then.
-fn amounts(told: Option<v1::HostAmounts>) -> Amounts {
-    told.map(Amounts::from).unwrap_or_default()
 }
 
 fn used(borough: &v1::Borough) -> Amounts {

@@ -1,7 +1,7 @@
 //! Why something is where it is, or nowhere.
 
 use serde_json::{Value, json};
-use supercloud_proto::v1;
+use supercloud_proto::{spec::near_text, v1};
 
 use super::object;
 use crate::output::Shown;
@@ -98,7 +98,8 @@ pub fn text(explanation: &v1::PlacementExplanation) -> String {
     for (place, score) in explanation.scores.iter().take(SCORES).enumerate() {
         let parts: Vec<String> =
             score.parts.iter().map(|part| format!("{} {}", part.rule, part.score)).collect();
-        let near: Vec<String> = score.near.iter().map(near).collect();
+        let words = |near: &v1::Near| format!(", {}", near_text(near.instances, &near.over, near.share));
+        let near: Vec<String> = score.near.iter().map(words).collect();
         text.push_str(&format!(
             "  {}. {} scores {} ({}){}\n",
             place + 1,
@@ -109,16 +110,6 @@ pub fn text(explanation: &v1::PlacementExplanation) -> String {
         ));
     }
     text
-}
-
-/// What is near a host of one thing that is spread over.
-fn near(near: &v1::Near) -> String {
-    let share = match near.share {
-        None => String::new(),
-        Some(0) => " (no share)".to_owned(),
-        Some(share) => format!(" (share {share})"),
-    };
-    format!(", {} in its {}{share}", near.instances, near.over)
 }
 
 fn hosts(count: u32) -> &'static str {

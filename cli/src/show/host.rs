@@ -38,6 +38,7 @@ pub fn host_amounts_value(told: Amounts, network: Mbits) -> Value {
     value
 }
 
+/// Network bandwidth beside amounts that may not be told: none then.
 pub fn network(told: Option<v1::HostAmounts>) -> Mbits {
     Mbits(told.unwrap_or_default().network_mbits)
 }

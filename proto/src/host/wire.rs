@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::{DriverInfo, HostState, Inventory, PortRange};
 use crate::{
-    amount::{Amounts, Mbits},
+    amount::{Mbits, host_amounts},
     device::{devices_from_wire, devices_to_wire},
     problem::{Faults, Problem, Problems, quoted},
     spec::DriverKind,
@@ -21,8 +21,8 @@ impl From<Inventory> for v1::Inventory {
             site: inventory.site.into(),
             rack: inventory.rack.map(Into::into).unwrap_or_default(),
             address: inventory.address,
-            capacity: Some(amounts(inventory.capacity, inventory.network)),
-            reserved: Some(amounts(inventory.reserved, inventory.network_reserved)),
+            capacity: Some(host_amounts(inventory.capacity, inventory.network)),
+            reserved: Some(host_amounts(inventory.reserved, inventory.network_reserved)),
             arch: inventory.arch,
             kernel: inventory.kernel,
             os: inventory.os,
@@ -83,10 +83,6 @@ impl TryFrom<v1::Inventory> for Inventory {
         let whole = whole();
         faults.finish(whole)
     }
-}
-
-fn amounts(amounts: Amounts, network: Mbits) -> v1::HostAmounts {
-    v1::HostAmounts { network_mbits: network.0, ..amounts.into() }
 }
 
 fn port_range(faults: &mut Faults, first: u32, last: u32) -> Option<PortRange> {

@@ -8,9 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use prost::Message as _;
 
 use super::{
-    Driver, Health, HealthCheck, MAX_COUNT, MAX_GANG, MAX_GANG_DEVICES, MAX_PRIORITY, MAX_SHARE, MAX_SPREAD,
-    MAX_TASKS, Place, Restart, Spread, SpreadOver, Task, WorkloadSpec, duration_text, parse::node::is_within,
-    wire::ONLY_TASK,
+    Driver, Health, HealthCheck, MAX_COUNT, MAX_PRIORITY, MAX_SHARE, MAX_SPREAD, MAX_TASKS, Place, Restart,
+    Spread, SpreadOver, Task, WorkloadSpec, duration_text, parse::node::is_within, wire::ONLY_TASK,
 };
 use crate::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
@@ -162,13 +161,8 @@ impl Checker {
 
     fn whole(&mut self, spec: &WorkloadSpec, style: TaskStyle) {
         let number = |number: u32| number.to_string();
-        let (most, gang) = (spec.most_instances(), spec.place.all_or_none);
-        let since = match (gang, most) {
-            (false, _) => String::new(),
-            (true, MAX_GANG) => ", since place.all_or_none is set".to_owned(),
-            (true, _) => format!(", {MAX_GANG_DEVICES} devices in all, since place.all_or_none is set"),
-        };
-        self.expect(spec.count <= most, "count", format!("0 to {most}{since}"), number(spec.count));
+        let sound = spec.count <= spec.most_instances();
+        self.expect(sound, "count", spec.count_expected(), number(spec.count));
         let urgency = format!("0 to {MAX_PRIORITY}");
         self.expect(spec.priority <= MAX_PRIORITY, "priority", urgency, number(spec.priority));
         self.tasks(&spec.tasks, style);

@@ -106,6 +106,18 @@ impl WorkloadSpec {
         MAX_GANG.min(MAX_GANG_DEVICES / each.max(1))
     }
 
+    /// What its count may be, in words.
+    pub fn count_expected(&self) -> String {
+        let most = self.most_instances();
+        match (self.place.all_or_none, most) {
+            (false, _) => format!("0 to {most}"),
+            (true, MAX_GANG) => format!("0 to {most}, since place.all_or_none is set"),
+            (true, _) => {
+                format!("0 to {most}, {MAX_GANG_DEVICES} devices in all, since place.all_or_none is set")
+            }
+        }
+    }
+
     /// Whether an instance must never run twice at a time. Where the spec is silent: a VM with disks of its own must not.
     pub fn is_exclusive(&self) -> bool {
         self.exclusive.unwrap_or_else(|| {
@@ -453,6 +465,15 @@ impl Spread {
     /// Whether it is over sites, racks or hosts and all alike, as it always could be.
     pub fn is_plain(&self) -> bool {
         self.shares.is_empty() && !matches!(self.over, SpreadOver::Label(_))
+    }
+}
+
+/// How many instances are near a host of one thing that is spread over, and the share that is to be there (0: only others have shares), in words.
+pub fn near_text(instances: u32, over: &dyn fmt::Display, share: Option<u32>) -> String {
+    match share {
+        None => format!("{instances} in its {over}"),
+        Some(0) => format!("{instances} in its {over} (no share)"),
+        Some(share) => format!("{instances} in its {over} (share {share})"),
     }
 }
 

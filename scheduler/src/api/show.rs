@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use supercloud_proto::{
-    amount::{Amounts, Mbits},
+    amount::{Amounts, Mbits, host_amounts},
     instance::{Desired, InstanceState},
     name::{BoroughName, SiteName},
     spec::diff,
@@ -84,7 +84,7 @@ pub(super) fn within<M: prost::Message>(messages: impl Iterator<Item = M>, most_
 pub(super) fn host(state: &State, host: &Host) -> v1::Host {
     let used = state.used(host.id);
     v1::Host {
-        used: Some(v1::HostAmounts { network_mbits: used.network.0, ..used.taken.into() }),
+        used: Some(host_amounts(used.taken, used.network)),
         device_use: used
             .devices
             .iter()
@@ -139,8 +139,8 @@ impl SiteSum {
         v1::Site {
             policy: Some(codec::policy_message(state.policy_of(&name))),
             name: name.into(),
-            allocatable: Some(v1::HostAmounts { network_mbits: self.network.0, ..self.allocatable.into() }),
-            used: Some(v1::HostAmounts { network_mbits: self.network_used.0, ..self.used.into() }),
+            allocatable: Some(host_amounts(self.allocatable, self.network)),
+            used: Some(host_amounts(self.used, self.network_used)),
             ..self.site
         }
     }

@@ -273,11 +273,11 @@ impl<'l> Survey<'l> {
 
     fn score(&self, slot: Slot) -> HostScore {
         let candidate = self.candidate(slot);
-        let part = |rule: &super::score::Rule| (rule.score)(&candidate, &self.request, self.ledger.outlook());
         let (state, outlook) = (self.ledger.state(), self.ledger.outlook());
+        let part = |rule: &super::score::Rule| (rule.score)(&candidate, &self.request, outlook);
         let rules = RULES.iter().filter(|rule| (rule.applies)(state, &self.request, outlook));
         let parts = rules.map(|rule| ScorePart { rule: rule.name, score: part(rule) }).collect();
-        let (_, Reverse(score)) = self.standing(slot);
+        let score = score(&candidate, &self.request, outlook);
         let spread = &self.request.spec.place.spread;
         let near = spread.iter().zip(self.siblings.near(self.ledger, spread, slot));
         let near = near.map(|(spread, near)| Near {

@@ -379,7 +379,7 @@ impl Ledger {
     }
 
     /// Whether a borough began to keep a host to itself in this pass.
-    pub(super) fn has_claimed(&self, slot: Slot, borough: &BoroughName) -> bool {
+    fn has_claimed(&self, slot: Slot, borough: &BoroughName) -> bool {
         self.claimed.get(borough).is_some_and(|hosts| hosts.contains(&self.seats[slot].id))
     }
 

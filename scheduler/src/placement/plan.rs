@@ -21,7 +21,7 @@ use super::{
     explain::{self, Explanation},
     trial::Trial,
 };
-use crate::state::{Change, Command, Done, Instance, Quota, Rejection, State, fits::must_wait_for, gang};
+use crate::state::{Change, Command, Done, Instance, Quota, Rejection, State, gang};
 
 /// What an apply of some specs would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -203,13 +203,8 @@ impl Trial {
             .collect();
         placements.sort_unstable_by_key(|placement| placement.slot);
         let pending = || self.state.instances_of(&workload).filter(|instance| instance.is_pending());
-        let is_held_up =
-            |instance: &Arc<Instance>| gang::held_up_by(&self.state, instance, self.now).is_some();
-        let is_gang_held_up = current.spec.place.all_or_none && pending().next().is_some_and(is_held_up);
         let waits = |instance: &&Arc<Instance>| {
-            is_gang_held_up
-                || instance.not_before() > self.now
-                || must_wait_for(&self.state, instance).is_some()
+            instance.not_before() > self.now || gang::held_up_by(&self.state, instance, self.now).is_some()
         };
         let waiting = pending().filter(waits).count() as u32;
         let unplaced = pending().count() as u32 - waiting;

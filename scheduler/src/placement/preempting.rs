@@ -214,12 +214,12 @@ impl Sought<'_> {
 
     /// What it costs at least that nobody of other boroughs is on a host, where that has to be so; `None`: it cannot.
     fn of_strangers(&self, candidate: &Candidate<'_>) -> Option<Cost> {
-        let (mut cost, own) = (Cost::default(), &self.request.key.borough);
+        let mut cost = Cost::default();
         if !self.request.spec.place.private {
             return Some(cost);
         }
         let there = candidate.state.instances_by(candidate.used.instances.iter().copied());
-        let strangers = there.filter(|other| other.workload().borough != *own && !other.state.is_over());
+        let strangers = there.filter(|other| is_in_the_way(other, self.request) && !other.state.is_over());
         for stranger in strangers.filter(|other| other.is_to_stay() && !self.ledger.is_doomed(other.id)) {
             if !may_make_way(stranger, self.request, self.has_claim) {
                 return None;

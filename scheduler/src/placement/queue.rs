@@ -257,11 +257,9 @@ impl Queue {
 
     /// Says that nothing in the line fits anywhere, this one and those after it.
     pub(super) fn stick(&mut self, line: Line, from: InstanceId, boroughs: &Boroughs) -> Unplaced {
-        self.close(line);
         let waiters = &mut self.lines[line];
         waiters.is_guaranteed = boroughs.is_guaranteed(waiters.borough);
-        self.stuck.entry(StuckBy::of(waiters)).or_default().insert(line);
-        waiters.unplaced(from, Why::Hosts)
+        self.put_stuck(line, from)
     }
 
     /// Says that so many of the gang in the line found no hosts. Where what one is given can leave fewer hosts to the others than another choice would,
@@ -271,11 +269,16 @@ impl Queue {
         if waiters.record.spec.place.private || !waiters.record.spec.resources.devices.is_empty() {
             return waiters.first().map(|first| self.leave(line, first));
         }
+        let first = waiters.first()?;
+        self.lines[line].missing = missing as u64;
+        Some(self.put_stuck(line, first))
+    }
+
+    fn put_stuck(&mut self, line: Line, from: InstanceId) -> Unplaced {
         self.close(line);
-        let waiters = &mut self.lines[line];
-        waiters.missing = missing as u64;
+        let waiters = &self.lines[line];
         self.stuck.entry(StuckBy::of(waiters)).or_default().insert(line);
-        Some(waiters.unplaced(waiters.first()?, Why::Hosts))
+        waiters.unplaced(from, Why::Hosts)
     }
 
     /// Says that the borough's quota lets nothing of the line in, this one and those after it.

@@ -31,7 +31,7 @@ use super::{
 };
 use crate::state::{
     Instance, Placement, RevisionRecord,
-    fits::{Candidate, Request, choose_ports},
+    fits::{Request, choose_ports},
 };
 
 /// Hosts in the lists of all shapes together: each takes about 50 bytes.
@@ -372,8 +372,8 @@ impl Shape {
     }
 
     fn judged(&self, ledger: &Ledger, slot: Slot) -> Option<Rank> {
-        let (candidate, outlook) = (self.candidate(ledger, slot), ledger.outlook());
         let request = self.request(&self.example);
+        let (candidate, outlook) = (ledger.candidate_for(slot, &request), ledger.outlook());
         let may_be_private = |borough: &BoroughName| candidate.may_be_private(borough);
         let is_open = ledger.is_taken(slot)
             && self.suits[slot] != Some(false)
@@ -381,15 +381,6 @@ impl Shape {
             && candidate.has_company(&request)
             && self.wants.needs.private.as_ref().is_none_or(may_be_private);
         is_open.then(|| score(&candidate, &request, outlook))
-    }
-
-    /// The host in a slot as what is of this shape sees it.
-    fn candidate<'l>(&self, ledger: &'l Ledger, slot: Slot) -> Candidate<'l> {
-        let mut candidate = ledger.candidate(slot);
-        let has_claimed = |borough: &BoroughName| ledger.has_claimed(slot, borough);
-        candidate.known.may_keep =
-            self.wants.needs.private.as_ref().map(|borough| self.wants.may_keep || has_claimed(borough));
-        candidate
     }
 
     /// What an instance of a revision of this shape asks for.
@@ -420,7 +411,7 @@ impl Shape {
     fn top(&mut self, ledger: &Ledger, request: &Request<'_>, look: Look<'_>) -> Option<Slot> {
         loop {
             let slot = self.ranking.best(look)?;
-            let mut candidate = self.candidate(ledger, slot);
+            let mut candidate = ledger.candidate_for(slot, request);
             // Whoever must be apart from it is not offered.
             candidate.known.sibling = Some(look.siblings.on(slot) > 0);
             candidate.known.unwanted = Some(false);

@@ -221,11 +221,9 @@ fn reconnect_spread(hosts: usize, nodes: usize) -> Duration {
 
 #[cfg(test)]
 mod tests {
-    use supercloud_proto::pki::Identity;
-
     use std::collections::BTreeMap;
 
-    use supercloud_proto::amount::Mbits;
+    use supercloud_proto::{amount::Mbits, pki::Identity};
 
     use super::*;
 

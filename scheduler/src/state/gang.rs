@@ -40,10 +40,11 @@ pub fn waiting_with(state: &State, instance: &Instance, now: UnixMillis) -> Vec<
 
 /// Who must be gone before an instance may have a host, or one of those that are given hosts only together with it; and who of these waits for that.
 pub fn held_up_by(state: &State, instance: &Instance, now: UnixMillis) -> Option<(InstanceId, InstanceId)> {
-    let together = waiting_with(state, instance, now).into_iter().filter_map(|id| state.instance(id));
-    together
-        .filter(|one| one.spec().is_exclusive())
-        .find_map(|one| Some((one.id, must_wait_for(state, one)?.id)))
+    if !instance.spec().is_exclusive() {
+        return None;
+    }
+    let mut together = waiting_with(state, instance, now).into_iter().filter_map(|id| state.instance(id));
+    together.find_map(|one| Some((one.id, must_wait_for(state, one)?.id)))
 }
 
 /// How many of these placements, from the first, are of the gang that the first is of; none, if it is of none.

@@ -33,10 +33,12 @@ pub const FOURTH: Level = 4;
 
 /// The level at which every member knows all that a host is.
 pub fn of_inventory(inventory: &Inventory) -> Level {
-    match () {
-        () if inventory.network.0 > 0 || inventory.network_reserved.0 > 0 => FOURTH,
-        () if !inventory.devices.is_empty() || !inventory.taints.is_empty() => THIRD,
-        () => FIRST,
+    if inventory.network.0 > 0 || inventory.network_reserved.0 > 0 {
+        FOURTH
+    } else if !inventory.devices.is_empty() || !inventory.taints.is_empty() {
+        THIRD
+    } else {
+        FIRST
     }
 }
 

@@ -1,6 +1,8 @@
 //! The one sentence of an explanation.
 
-use supercloud_proto::{host::HostState, id::UnixMillis, instance::InstanceState, name::WorkloadKey};
+use supercloud_proto::{
+    host::HostState, id::UnixMillis, instance::InstanceState, name::WorkloadKey, spec::near_text,
+};
 
 use super::{Gang, Survey};
 use crate::{
@@ -63,14 +65,8 @@ fn standing(survey: &Survey<'_>, home: Slot) -> String {
 /// A score, with the siblings that go before it.
 fn score(survey: &Survey<'_>, slot: Slot) -> String {
     let told = survey.score(slot);
-    let near = told.near.iter().map(|near| {
-        let share = match near.share {
-            None => String::new(),
-            Some(0) => " (no share)".to_owned(),
-            Some(share) => format!(" (share {share})"),
-        };
-        format!(", {} in its {}{share}", near.instances, near.over)
-    });
+    let near =
+        told.near.iter().map(|near| format!(", {}", near_text(near.instances, &near.over, near.share)));
     format!("{}{}", told.score, near.collect::<String>())
 }
 

@@ -17,10 +17,14 @@ use super::{
     },
 };
 use crate::{
-    placement::explain,
-    placement::pass::{Limits, Plan, Why, pass},
-    state::fits::{Request, fits},
-    state::{Host, Instance, State},
+    placement::{
+        explain,
+        pass::{Limits, Plan, Why, pass},
+    },
+    state::{
+        Host, Instance, State,
+        fits::{Request, fits},
+    },
 };
 
 /// Whoever is more urgent is tried first; among equals the borough that stands first (see `allowances`); and of a borough whoever is older.

@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use supercloud_proto::{name::BoroughName, problem::Problem, spec::MAX_PRIORITY};
 
-use super::Step;
+use super::{Step, telling::differences};
 use crate::state::{
     command::{Change, Done, Rejection},
     fits::Amount,
@@ -43,16 +43,11 @@ impl Step<'_> {
         if !problems.is_empty() {
             return Err(Rejection::Invalid(problems));
         }
-        let differences: Vec<String> = facts(before)
-            .into_iter()
-            .zip(facts(&after))
-            .filter(|(was, is)| was != is)
-            .map(|((what, was), (_, is))| format!("{what} from {was} to {is}"))
-            .collect();
+        let differences = differences(facts(before), facts(&after));
         if differences.is_empty() {
             return Ok(Done::Applied(Change::Unchanged));
         }
-        self.put_borough(after, EventKind::BoroughChanged, differences.join(", "));
+        self.put_borough(after, EventKind::BoroughChanged, differences);
         Ok(Done::Applied(Change::Updated))
     }
 

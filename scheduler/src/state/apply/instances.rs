@@ -12,6 +12,7 @@ use super::{
     telling::{Note, Text},
 };
 use crate::state::{
+    State,
     command::{Done, Placement, Preemption},
     derived::Standing,
     fits::{Request, fits, must_wait_for},
@@ -126,14 +127,14 @@ impl Step<'_> {
     pub(super) fn place(&mut self, mut placements: &[Placement]) -> Done {
         let mut held = 0;
         while let Some((first, others)) = placements.split_first() {
-            let (gang, rest) = placements.split_at(gang::at_front(self.state, placements));
-            if gang.is_empty() {
-                held += usize::from(self.place_one(first));
+            if self.place_one(first) {
+                held += 1;
                 placements = others;
-            } else {
-                held += self.place_gang(gang);
-                placements = rest;
+                continue;
             }
+            let gang = gang::at_front(self.state, placements);
+            held += self.place_gang(&placements[..gang]);
+            placements = &placements[gang.max(1)..];
         }
         Done::Instances(held as u32)
     }
@@ -147,7 +148,7 @@ impl Step<'_> {
             return 0;
         }
         let (state, told) = (self.state.clone(), self.tellings.len());
-        if placements.iter().all(|placement| self.take_host(placement)) {
+        if placements.iter().all(|placement| self.take_host(placement, |_, _| true)) {
             return placements.len();
         }
         *self.state = state;
@@ -155,18 +156,20 @@ impl Step<'_> {
         0
     }
 
+    /// Places an instance that is of no gang.
     fn place_one(&mut self, placement: &Placement) -> bool {
-        let instance = self.state.instances.get(&placement.instance);
-        instance.is_some_and(|instance| self.state.excesses_with(instance, 1).is_empty())
-            && self.take_host(placement)
+        self.take_host(placement, |state, instance| {
+            !instance.spec().place.all_or_none && state.excesses_with(instance, 1).is_empty()
+        })
     }
 
-    /// Places an instance that its borough's quota lets in, if it still fits.
-    fn take_host(&mut self, placement: &Placement) -> bool {
+    /// Places an instance that may have a host, if it still fits.
+    fn take_host(&mut self, placement: &Placement, may: impl Fn(&State, &Instance) -> bool) -> bool {
         let Some(instance) = self.state.instances.get(&placement.instance) else { return false };
         let Some(host) = self.state.hosts.get(&placement.host) else { return false };
         let request = Request::of(instance).as_placed(placement);
-        if !self.waits_only_for_a_host(instance) || fits(self.state, host, &request).is_err() {
+        let may_have_a_host = self.waits_only_for_a_host(instance) && may(self.state, instance);
+        if !may_have_a_host || fits(self.state, host, &request).is_err() {
             return false;
         }
         let devices = placement.devices.clone().into_boxed_slice();

@@ -2,7 +2,7 @@
 
 use supercloud_proto::{id::HostId, name::SiteName};
 
-use super::Step;
+use super::{Step, telling::differences};
 use crate::state::{
     command::{Change, Done, Rejection},
     model::{EventKind, Subject},
@@ -36,10 +36,7 @@ impl Step<'_> {
         let there = self.state.hosts.values().filter(|host| host.inventory.site == *name);
         let hosts: Vec<HostId> = there.map(|host| host.id).collect();
         hosts.into_iter().for_each(|host| self.state.follow_policy(host));
-        let changed = before.facts().into_iter().zip(after.facts()).filter(|(was, is)| was != is);
-        let words: Vec<String> =
-            changed.map(|((what, was), (_, is))| format!("{what} from {was} to {is}")).collect();
-        let message = format!("site {name}: {}", words.join(", "));
+        let message = format!("site {name}: {}", differences(before.facts(), after.facts()));
         self.event(EventKind::SiteChanged, Subject::default(), message);
         Ok(Done::Applied(Change::Updated))
     }

@@ -6,6 +6,7 @@
 
 use std::{
     collections::{BTreeMap, BTreeSet},
+    fmt::Display,
     sync::Arc,
 };
 
@@ -107,6 +108,16 @@ impl Text {
             Self::Said(text) => format!("{instances} instances: {text}"),
         }
     }
+}
+
+/// What differs of the same facts before and after, in words; empty where nothing does.
+pub(super) fn differences<What: Display + PartialEq>(
+    before: impl IntoIterator<Item = (What, String)>,
+    after: impl IntoIterator<Item = (What, String)>,
+) -> String {
+    let changed = before.into_iter().zip(after).filter(|(was, is)| was != is);
+    let words = changed.map(|((what, was), (_, is))| format!("{what} from {was} to {is}"));
+    words.collect::<Vec<_>>().join(", ")
 }
 
 impl Tellings {

@@ -111,10 +111,10 @@ impl Step<'_> {
             return Err(Rejection::Precondition(format!("{key} is stopped; apply it to let it run again")));
         }
         let spec = &workload.current().spec;
-        let (before, most) = (spec.count, spec.most_instances());
-        if spec.place.all_or_none && count > most {
-            let expected = format!("0 to {most}, since place.all_or_none is set");
-            return Err(Rejection::Invalid(vec![Problem::new("count", expected, count.to_string())]));
+        let before = spec.count;
+        if spec.place.all_or_none && count > spec.most_instances() {
+            let problem = Problem::new("count", spec.count_expected(), count.to_string());
+            return Err(Rejection::Invalid(vec![problem]));
         }
         if before != count {
             set_count(&mut workload, count);

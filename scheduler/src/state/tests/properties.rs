@@ -67,34 +67,37 @@ fn host_named(world: &World, host: u8) -> HostId {
     world.state.host_named(&format!("h{host}")).map_or(HostId(99), |host| host.id)
 }
 
+/// Applies one of the sorts of workloads, and looks whether it is let in as its borough may.
+fn apply(world: &mut World, workload: u8, count: u32, variant: u8) {
+    let name = format!("w{workload}");
+    let mut spec = match variant {
+        0 => service(&name, count),
+        1 => web(&name, count, None),
+        2 => web(&name, count, Some(80)),
+        _ => service(&name, count),
+    };
+    if variant == 3 {
+        spec.kind = WorkloadKind::Batch;
+        spec.place.distinct_hosts = true;
+    }
+    spec.place.all_or_none = variant == 7;
+    if variant == 5 || variant == 6 {
+        spec.class = if variant == 5 { Class::Spare } else { Class::Guaranteed };
+    }
+    if variant == 4 {
+        spec.place.apart = vec![format!("w{}", (workload + 1) % 3).parse().unwrap()];
+    }
+    let most = world.state.allowance_of(&spec.borough).max_priority;
+    let private_hosts = world.state.allowance_of(&spec.borough).private_hosts;
+    spec.place.private = variant == 8;
+    let is_let_in = spec.priority <= most && (!spec.place.private || private_hosts > 0);
+    let applied = world.apply(Command::ApplyWorkload { spec: Box::new(spec), expect_revision: None });
+    assert_eq!(applied.outcome.result.is_ok(), is_let_in, "a highest priority of {most}");
+}
+
 fn play(world: &mut World, step: &Step) {
     match step {
-        Step::Apply { workload, count, variant } => {
-            let name = format!("w{workload}");
-            let mut spec = match variant {
-                0 => service(&name, *count),
-                1 => web(&name, *count, None),
-                2 => web(&name, *count, Some(80)),
-                _ => service(&name, *count),
-            };
-            if *variant == 3 {
-                spec.kind = WorkloadKind::Batch;
-                spec.place.distinct_hosts = true;
-            }
-            spec.place.all_or_none = *variant == 7;
-            if *variant == 5 || *variant == 6 {
-                spec.class = if *variant == 5 { Class::Spare } else { Class::Guaranteed };
-            }
-            if *variant == 4 {
-                spec.place.apart = vec![format!("w{}", (workload + 1) % 3).parse().unwrap()];
-            }
-            let most = world.state.allowance_of(&spec.borough).max_priority;
-            let private_hosts = world.state.allowance_of(&spec.borough).private_hosts;
-            spec.place.private = *variant == 8;
-            let is_let_in = spec.priority <= most && (!spec.place.private || private_hosts > 0);
-            let applied = world.apply(Command::ApplyWorkload { spec: Box::new(spec), expect_revision: None });
-            assert_eq!(applied.outcome.result.is_ok(), is_let_in, "a highest priority of {most}");
-        }
+        Step::Apply { workload, count, variant } => apply(world, *workload, *count, *variant),
         Step::Scale { workload, count } => {
             world.apply(Command::ScaleWorkload { key: key(&format!("w{workload}")), count: *count });
         }
