@@ -14,6 +14,7 @@
 //! | 2 | 0.1.0 | `RaiseLevel`, `CompareStates`, `PlaceMany`, `ReportMany` |
 //! | 3 | 0.1.0 | conditions with `<`, `<=`, `>=`, `>` and `not in`, and on `docker` and `libvirt`; devices; taints |
 //! | 4 | 0.1.0 | `SetBorough`: quota, guarantee, weight, highest priority and private hosts of a borough; `SetSite`: the policy of a site; `place.apart`, `place.together`, `place.private` and `place.all_or_none`; `place.spread` over labels and in shares; network bandwidth; classes of workloads; `Preempt` |
+//! | 5 | 0.1.0 | volumes that live on a host; cores of an instance's own |
 
 use supercloud_proto::{amount::Mbits, host::Inventory};
 
@@ -23,13 +24,15 @@ pub type Level = u32;
 /// Level of a cluster that was never raised, and of nodes that tell none.
 pub const FIRST: Level = 1;
 /// What this version knows.
-pub const KNOWN: Level = 4;
+pub const KNOWN: Level = 5;
 /// Since which there are levels.
 pub const SECOND: Level = 2;
 /// Since which conditions compare versions, and hosts have devices and taints.
 pub const THIRD: Level = 3;
 /// Since which boroughs have quotas, sites policies and workloads classes, workloads keep apart and together, and what is more urgent displaces others.
 pub const FOURTH: Level = 4;
+/// Since which volumes keep their workload's instances on their host, and instances have cores of their own.
+pub const FIFTH: Level = 5;
 
 /// The level at which every member knows all that a host is.
 pub fn of_inventory(inventory: &Inventory) -> Level {

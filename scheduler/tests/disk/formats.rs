@@ -7,13 +7,14 @@ use std::{
 };
 
 use supercloud_proto::{
+    amount::{Mbits, MilliCpu},
     device::Device,
     host::Inventory,
     id::{HostId, InstanceId},
     instance::{Desired, InstanceReport, InstanceState},
     name::WorkloadKey,
     pki::Trust,
-    spec::parse,
+    spec::{Class, WorkloadSpec, parse},
     v1::{self, borough_service_client::BoroughServiceClient},
 };
 use supercloud_scheduler::{
@@ -23,7 +24,10 @@ use supercloud_scheduler::{
     home::Home,
     peers::PeerTrust,
     raft::{NodeId, SnapshotPolicy},
-    state::{Command, Done, Grant, State, level::KNOWN},
+    state::{
+        Allowance, Borough, BoroughChange, Command, Done, Grant, Packing, SiteChange, SitePolicy, State,
+        level::KNOWN,
+    },
 };
 
 use crate::support::{Outcome, connect, dev_node, hello, until};
@@ -85,6 +89,37 @@ resources:
   memory: 16MiB
   devices: [ { kind: gpu, share: 0.5, models: [ T4 ], require: [ 'label.memory >= 8' ] } ]
 place: { tolerate: [ gpu ], require: [ 'arch not in [riscv64]' ] }
+---
+workload: squad
+borough: camden
+kind: service
+count: 2
+priority: 70
+class: guaranteed
+container: { image: 'registry.example/squad:1' }
+resources: { cpu: 500m, memory: 16MiB, network: 200Mbps }
+place:
+  apart: [ portal-batch ]
+  all_or_none: true
+  spread: [ site, { over: label.tier, shares: { gold: 2, silver: 1 } } ]
+---
+workload: beside
+borough: camden
+kind: service
+count: 1
+class: spare
+container: { image: 'registry.example/beside:1' }
+resources: { cpu: 50m, memory: 16MiB }
+place: { together: [ squad ], private: true }
+---
+workload: urgent
+borough: camden
+kind: service
+count: 1
+priority: 80
+container: { image: 'registry.example/urgent:1' }
+resources: { cpu: 100m, memory: 16MiB, devices: [ { kind: gpu, share: 0.5 } ] }
+place: { tolerate: [ gpu ] }
 ";
 
 fn fixtures() -> PathBuf {
@@ -94,8 +129,12 @@ fn fixtures() -> PathBuf {
 /// The state in words, a line a record, of what no time that passes changes.
 fn told(state: &State) -> String {
     let mut lines = vec![format!("cluster {}", state.cluster_id().unwrap_or("none"))];
-    let boroughs = state.boroughs().values();
-    lines.extend(boroughs.map(|borough| format!("borough {} {:?}", borough.name, borough.title)));
+    lines.extend(state.boroughs().values().map(|borough| told_of_borough(borough)));
+    lines.extend(state.sites().iter().map(|(name, policy)| {
+        let SitePolicy { standard_cpu_percent, spare_cpu_percent, packing, cost } = policy;
+        let packing = packing.as_str();
+        format!("site {name}: {standard_cpu_percent} %, spare {spare_cpu_percent} %, {packing}, cost {cost}")
+    }));
     for workload in state.workloads().values() {
         let (key, now) = (&workload.key, workload.current());
         lines.push(format!("workload {key} wanted {} stopped {}", workload.wanted(), workload.stopped));
@@ -107,10 +146,13 @@ fn told(state: &State) -> String {
             )
         }));
         lines.push(format!("  priority {} grace {}", now.spec.priority, now.spec.stop_grace));
+        lines.extend(told_of_fourth(&now.spec));
     }
     lines.extend(state.hosts().values().map(|host| {
         let capacity = host.inventory.capacity;
-        format!("host {} {} {} open {}", host.id, host.name, capacity.cpu.0, host.schedulable)
+        let network = Some(host.inventory.network.0).filter(|mbits| *mbits > 0);
+        let network: String = network.map(|mbits| format!(" network {mbits}")).into_iter().collect();
+        format!("host {} {} {} open {}{network}", host.id, host.name, capacity.cpu.0, host.schedulable)
     }));
     lines.extend(state.instances().values().map(|instance| {
         let placed = instance.placed.as_ref();
@@ -126,6 +168,35 @@ fn told(state: &State) -> String {
         )
     }));
     lines.join("\n") + "\n"
+}
+
+fn told_of_borough(borough: &Borough) -> String {
+    let mut line = format!("borough {} {:?}", borough.name, borough.title);
+    let Allowance { quota, guarantee, weight, max_priority, private_hosts } = &borough.allowance;
+    if borough.allowance != Allowance::default() {
+        let most = quota.cpu.map_or("all".to_owned(), |most| most.0.to_string());
+        line += &format!(" quota {most} guarantee {} weight {weight}", guarantee.cpu.0);
+        line += &format!(" priority {max_priority} private {private_hosts}");
+    }
+    line
+}
+
+/// What level 4 brought to specs, where a spec has something of it.
+fn told_of_fourth(spec: &WorkloadSpec) -> Option<String> {
+    let (place, network) = (&spec.place, spec.resources.network.0);
+    let plain = spec.class == Class::default() && network == 0 && !place.private && !place.all_or_none;
+    (!plain).then(|| {
+        let spread: Vec<String> = place.spread.iter().map(|over| format!("{over:?}")).collect();
+        let others: Vec<&str> = place.apart.iter().chain(&place.together).map(|name| name.as_str()).collect();
+        format!(
+            "  {} network {network} private {} gang {} spread {} others {}",
+            spec.class.as_str(),
+            place.private,
+            place.all_or_none,
+            spread.join(" "),
+            others.join(" ")
+        )
+    })
 }
 
 /// A core on a directory that `init` made, without peers.
@@ -159,10 +230,11 @@ async fn borough(core: &Core, name: &str) -> Outcome {
 }
 
 async fn register(core: &Core, name: &str) -> Outcome<HostId> {
-    let inventory = hello(name, name).inventory.ok_or("no inventory")?;
+    let mut inventory: Inventory = hello(name, name).inventory.ok_or("no inventory")?.try_into()?;
+    inventory.network = Mbits(1_000);
     let command = Command::RegisterHost {
         name: name.parse()?,
-        inventory: Box::new(inventory.try_into()?),
+        inventory: Box::new(inventory),
         incarnation: name.to_owned(),
     };
     match must(core, command).await? {
@@ -201,6 +273,18 @@ async fn report(core: &Core, instance: InstanceId, state: InstanceState, sequenc
     Ok(())
 }
 
+/// What a borough gets that may have much.
+fn generous() -> BoroughChange {
+    BoroughChange {
+        quota_cpu: Some(Some(MilliCpu(50_000))),
+        guarantee_cpu: Some(MilliCpu(2_000)),
+        weight: Some(300),
+        max_priority: Some(90),
+        private_hosts: Some(2),
+        ..BoroughChange::default()
+    }
+}
+
 fn key(text: &str) -> Outcome<WorkloadKey> {
     let (borough, workload) = text.split_once('/').ok_or("a borough and a workload")?;
     Ok(WorkloadKey { borough: borough.parse()?, workload: workload.parse()? })
@@ -225,8 +309,14 @@ async fn fill(core: &Core) -> Outcome {
     until("the level is raised", || async { Ok((core.view().level() == KNOWN).then_some(())) }).await?;
     borough(core, "camden").await?;
     borough(core, "hackney").await?;
+    must(core, Command::SetBorough { name: "camden".parse()?, change: generous() }).await?;
+    let packing = Some(Packing::Spread);
+    let change =
+        SiteChange { standard_cpu_percent: Some(150), packing, cost: Some(3), ..SiteChange::default() };
+    must(core, Command::SetSite { name: "hounslow".parse()?, change }).await?;
     let mut specs = parse(FIRST)?;
-    for spec in &specs {
+    let (urgent, others) = specs.split_last().ok_or("no specs")?;
+    for spec in others {
         must(core, Command::ApplyWorkload { spec: Box::new(spec.clone()), expect_revision: None }).await?;
     }
     for name in ["h1", "h2", "h3"] {
@@ -234,6 +324,9 @@ async fn fill(core: &Core) -> Outcome {
     }
     register_with_device(core).await?;
     all_placed(core, "hackney/rendering", 2).await?;
+    all_placed(core, "camden/squad", 2).await?;
+    must(core, Command::ApplyWorkload { spec: Box::new(urgent.clone()), expect_revision: None }).await?;
+    all_placed(core, "hackney/rendering", 1).await?;
     let portal = all_placed(core, "camden/portal", 3).await?;
     for (instance, sequence) in portal.iter().zip(1..) {
         report(core, *instance, InstanceState::Running, sequence).await?;
