@@ -13,7 +13,7 @@ use supercloud_proto::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
     device::{DeviceRequest, Share},
     host::{HostState, Inventory},
-    id::{InstanceId, UnixMillis},
+    id::{HostId, InstanceId, UnixMillis},
     name::{HostName, PortName},
     spec::{Driver, WorkloadSpec},
 };
@@ -44,7 +44,7 @@ const NEW_HOST: &str = "new-host";
 /// A change that would make an instance fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suggestion {
-    /// `resize` or `relax` the spec, `raise-quota`, `open-host`, `free-host` or `add-host`.
+    /// `resize` or `relax` the spec, `raise-quota`, `open-host`, `free-host`, `forget-volumes` or `add-host`.
     pub kind: &'static str,
     /// In words.
     pub change: String,
@@ -60,12 +60,13 @@ pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Sugge
     }
     let mut ledger = Ledger::new(state);
     let together = gang::waiting_with(state, instance, now);
-    let mut missing_hosts = 1;
+    let (mut missing_hosts, mut first) = (1, None);
     if instance.spec().place.all_or_none {
         let gang = Gang::give(&mut ledger, &mut Siblings::default(), &instance.record, &together);
         missing_hosts = gang.waiting - gang.fitting;
+        first = gang.first_without(state, &together);
     }
-    let request = Request::of(instance);
+    let request = Request::of(first.map_or(instance, AsRef::as_ref));
     let found: Vec<(Slot, Vec<Misfit>)> = ledger
         .slots()
         .map(|slot| (slot, ledger.candidate_for(slot, &request).misfits(&request).collect::<Vec<_>>()))
@@ -77,7 +78,8 @@ pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Sugge
         ideas.extend(sought.kept());
         ideas.extend(sought.resized());
         ideas.extend(sought.widened());
-        ideas.extend(sought.opened().into_iter().chain(sought.freed()).chain(sought.added()));
+        ideas.extend(sought.opened().into_iter().chain(sought.freed()).chain(sought.forgotten()));
+        ideas.extend(sought.added());
         ideas.extend(sought.tolerated().into_iter().chain(sought.relaxed()));
     }
     ideas.into_iter().take(MAX_TRIALS).filter(|idea| sought.works(idea)).map(|idea| idea.told).collect()
@@ -97,6 +99,7 @@ enum Estate {
     Free(Vec<Arc<Instance>>),
     Add(Arc<Inventory>),
     Allow(BoroughChange),
+    Forget(Vec<HostName>),
 }
 
 /// What is looked for.
@@ -128,6 +131,11 @@ impl Sought<'_> {
             Estate::Allow(change) => {
                 let (name, change) = (self.request.key.borough.clone(), change.clone());
                 drop(trial.apply(Command::SetBorough { name, change }));
+            }
+            Estate::Forget(hosts) => {
+                for host in hosts.iter().cloned() {
+                    drop(trial.apply(Command::ForgetVolumes { key: self.request.key.clone(), host }));
+                }
             }
         }
         let own = &self.instance.record;
@@ -412,6 +420,29 @@ impl Sought<'_> {
         Some(self.of_estate("open-host", format!("open {name} to new work"), *slot, Estate::Open(name)))
     }
 
+    /// Starting without the volumes that live on hosts that do not take it, or those that are placed only with it.
+    fn forgotten(&self) -> Option<Idea> {
+        let is_refused = |id: &InstanceId, host: HostId| {
+            let request = Request { instance: Some(*id), ..self.request };
+            let slot = self.ledger.slot(host);
+            slot.is_none_or(|slot| self.ledger.candidate_for(slot, &request).fits(&request).is_err())
+        };
+        let homes = self.together.iter().filter_map(|id| {
+            let home = self.state.home_of(*id).filter(|host| is_refused(id, *host))?;
+            self.state.host_name(home).cloned()
+        });
+        let hosts: Vec<HostName> = homes.collect();
+        let host = hosts.first()?.clone();
+        let names: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
+        let change = format!(
+            "forget the volumes of {} on {}, to start without what is in them",
+            self.request.key,
+            names.join(" and ")
+        );
+        let told = Suggestion { kind: "forget-volumes", change, host: Some(host) };
+        Some(Idea { told, spec: None, estate: Estate::Forget(hosts) })
+    }
+
     /// Freeing what is missing on the nearest host that has it at all.
     fn freed(&self) -> Option<Idea> {
         let has = |slot: Slot| {
@@ -452,6 +483,10 @@ impl Sought<'_> {
             let nothing = HostUse::none(candidate.used.policy);
             let mut host = candidate.host.clone();
             (host.state, host.schedulable) = (HostState::Ready, true);
+            if self.request.spec.has_volumes() {
+                // It is the new one's home that is asked for.
+                host.id = HostId(u32::MAX);
+            }
             let empty = Candidate { host: &host, used: &nothing, ..candidate };
             verdict_of(&host.inventory).0 == HostState::Ready && empty.fits(&self.request).is_ok()
         };

@@ -187,6 +187,7 @@ impl Step<'_> {
             instance.changed = time;
         });
         self.order_changed(placement.host);
+        self.move_in(placement.instance);
         true
     }
 
