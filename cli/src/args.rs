@@ -396,7 +396,7 @@ pub enum HostCommand {
 pub enum VolumeCommand {
     /// List the hosts where workloads' volumes live
     List,
-    /// Give up the volumes of a workload on a host: its next instance starts elsewhere, with empty ones. Nothing is removed from the host's disk
+    /// Give up the volumes of a workload on a host: its next instance may start elsewhere, with empty ones. Nothing is removed from the host's disk
     Forget {
         /// WORKLOAD or BOROUGH/WORKLOAD
         workload: String,

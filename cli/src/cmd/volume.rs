@@ -43,6 +43,6 @@ async fn forget(session: &Session, text: &str, host: &str) -> Result<(), Failure
         .call(request, async |channel, request| VolumeServiceClient::new(channel).forget(request).await)
         .await?;
     output::line(&format!(
-        "volumes of {name} on {host} forgotten: its next instance starts elsewhere, with empty ones; what is in them stays on the disk of {host} until it is removed there"
+        "volumes of {name} on {host} forgotten: its next instance may start elsewhere, with empty ones; what is in them stays on the disk of {host} until it is removed there"
     ))
 }

@@ -1,4 +1,4 @@
-//! What would make an instance fit that fits nowhere: small changes of its spec or of the estate, each tried on a copy of the state by what a pass does to
+//! What would make an instance fit that fits nowhere: small changes of its spec or of the estate (`estate`), each tried on a copy of the state by what a pass does to
 //! give one instance a host. What was not seen to work is not told.
 //!
 //! What its borough's quota keeps is told what would let it in: a larger quota, or asking for less.
@@ -12,8 +12,8 @@ use std::{cmp::Reverse, sync::Arc};
 use supercloud_proto::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
     device::{DeviceRequest, Share},
-    host::{HostState, Inventory},
-    id::{HostId, InstanceId, UnixMillis},
+    host::Inventory,
+    id::{InstanceId, UnixMillis},
     name::{HostName, PortName},
     spec::{Driver, WorkloadSpec},
 };
@@ -27,12 +27,13 @@ use crate::{
         trial::Trial,
     },
     state::{
-        BoroughChange, Command, Host, HostUse, Instance, RevisionRecord, State,
-        apply::hosts::verdict_of,
-        fits::{Amount, Candidate, Misfit, Reason, Request},
+        BoroughChange, Command, Host, Instance, RevisionRecord, State,
+        fits::{Amount, Misfit, Reason, Request},
         gang,
     },
 };
+
+mod estate;
 
 /// Most changes that are tried: each is a look at all hosts.
 const MAX_TRIALS: usize = 16;
@@ -408,102 +409,6 @@ impl Sought<'_> {
         let host = Some(self.host(slot).name.clone());
         Idea { told: Suggestion { kind, change, host }, spec: None, estate }
     }
-
-    /// Opening a host against which nothing else speaks.
-    fn opened(&self) -> Option<Idea> {
-        let only_closed = |(_, misfits): &&(Slot, Vec<Misfit>)| {
-            let mut reasons = misfits.iter().flat_map(|misfit| &misfit.reasons);
-            reasons.all(|reason| *reason == Reason::Closed)
-        };
-        let (slot, _) = self.found.iter().find(only_closed)?;
-        let name = self.host(*slot).name.clone();
-        Some(self.of_estate("open-host", format!("open {name} to new work"), *slot, Estate::Open(name)))
-    }
-
-    /// Starting without the volumes that live on hosts that do not take it, or those that are placed only with it.
-    fn forgotten(&self) -> Option<Idea> {
-        let is_refused = |id: &InstanceId, host: HostId| {
-            let request = Request { instance: Some(*id), ..self.request };
-            let slot = self.ledger.slot(host);
-            slot.is_none_or(|slot| self.ledger.candidate_for(slot, &request).fits(&request).is_err())
-        };
-        let homes = self.together.iter().filter_map(|id| {
-            let home = self.state.home_of(*id).filter(|host| is_refused(id, *host))?;
-            self.state.host_name(home).cloned()
-        });
-        let hosts: Vec<HostName> = homes.collect();
-        let host = hosts.first()?.clone();
-        let names: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
-        let change = format!(
-            "forget the volumes of {} on {}, to start without what is in them",
-            self.request.key,
-            names.join(" and ")
-        );
-        let told = Suggestion { kind: "forget-volumes", change, host: Some(host) };
-        Some(Idea { told, spec: None, estate: Estate::Forget(hosts) })
-    }
-
-    /// Freeing what is missing on the nearest host that has it at all.
-    fn freed(&self) -> Option<Idea> {
-        let has = |slot: Slot| {
-            let candidate = self.ledger.candidate(slot);
-            candidate.takes(&self.request).within(candidate.allocatable)
-        };
-        let (slot, missing) = self.nearest_short(has)?;
-        let words = format!("free {} on {}", freed_text(missing), self.host(slot).name);
-        Some(self.of_estate("free-host", words, slot, Estate::Free(self.least_urgent(slot)?)))
-    }
-
-    /// As few as are needed of the instances on a host, the least urgent and of these the youngest first.
-    fn least_urgent(&self, slot: Slot) -> Option<Vec<Arc<Instance>>> {
-        let candidate = self.ledger.candidate(slot);
-        let mut there: Vec<&Arc<Instance>> = self
-            .state
-            .instances_on(candidate.host.id)
-            .filter(|instance| instance.takes().is_some())
-            .collect();
-        there.sort_unstable_by_key(|instance| (instance.spec().priority, Reverse(instance.id)));
-        let mut used: HostUse = candidate.used.clone();
-        let mut gone = Vec::new();
-        for instance in there {
-            let fits = Candidate { used: &used, ..candidate }.fits(&self.request).is_ok();
-            if fits {
-                break;
-            }
-            used.take_back(instance, instance.takes()?);
-            gone.push(instance.clone());
-        }
-        Some(gone)
-    }
-
-    /// Adding another host of a sort that there is, the smallest that would do; for a gang the largest, which does for most of it.
-    fn added(&self) -> Option<Idea> {
-        let would_do = |slot: &Slot| {
-            let candidate = self.ledger.candidate(*slot);
-            let nothing = HostUse::none(candidate.used.policy);
-            let mut host = candidate.host.clone();
-            (host.state, host.schedulable) = (HostState::Ready, true);
-            if self.request.spec.has_volumes() {
-                // It is the new one's home that is asked for.
-                host.id = HostId(u32::MAX);
-            }
-            let empty = Candidate { host: &host, used: &nothing, ..candidate };
-            verdict_of(&host.inventory).0 == HostState::Ready && empty.fits(&self.request).is_ok()
-        };
-        let size = |slot: &Slot| {
-            let of = self.ledger.candidate(*slot);
-            (of.host.inventory.devices.len(), of.allocatable.cpu, of.allocatable.memory, *slot)
-        };
-        let would_do = self.ledger.slots().filter(would_do);
-        let slot = match self.together.len() {
-            1 => would_do.min_by_key(size),
-            _ => would_do.max_by_key(size),
-        }?;
-        let Candidate { host, allocatable, .. } = self.ledger.candidate(slot);
-        let words =
-            format!("add a host like {}, of {} cpu and {}", host.name, allocatable.cpu, allocatable.memory);
-        Some(self.of_estate("add-host", words, slot, Estate::Add(host.inventory.clone())))
-    }
 }
 
 fn add_host(trial: &mut Trial, inventory: &Inventory) {
@@ -530,10 +435,4 @@ fn amounts_text(less: Amounts, missing: Amounts) -> String {
         (missing.disk.0 > 0).then(|| format!("{} disk", less.disk.exact())),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" and ")
-}
-
-/// What has to be freed. Memory is rounded up.
-fn freed_text(missing: Amounts) -> String {
-    let memory = Bytes(missing.memory.0.div_ceil(MEMORY_STEP) * MEMORY_STEP);
-    amounts_text(Amounts { memory, ..missing }, missing)
 }

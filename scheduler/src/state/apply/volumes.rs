@@ -15,15 +15,12 @@ use crate::state::{
 };
 
 impl Step<'_> {
-    /// Makes the host of an instance that was just placed the home of its slot, if it mounts volumes.
+    /// Makes the host of an instance that mounts volumes and was just placed the home of its slot.
     pub(super) fn move_in(&mut self, id: InstanceId) {
         if !self.state.has_homes() {
             return;
         }
-        let Some(instance) = self.state.instances.get(&id).filter(|instance| instance.spec().has_volumes())
-        else {
-            return;
-        };
+        let Some(instance) = self.state.instances.get(&id) else { return };
         let Some(host) = instance.host() else { return };
         let home = Home { slot: instance.slot, host, since: self.time };
         let homes = self.state.homes.entry(instance.workload().clone()).or_default();
