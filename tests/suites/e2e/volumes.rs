@@ -4,7 +4,7 @@ use supercloud_tests::{
     Outcome, World,
     cli::{Cli, items, text},
     docker, hold,
-    wait::{LATER, until},
+    wait::{LATER, SOON, until},
     world::Shape,
     wrong,
 };
@@ -38,6 +38,14 @@ fn home(cli: &Cli) -> Outcome<String> {
     }
 }
 
+/// Waits until these lines are in the volume: a container that has just started has not written yet.
+fn written(cli: &Cli, lines: &str) -> Outcome {
+    until("its lines are written", SOON, || {
+        let found = cli.run(&["exec", LEDGER, "cat", "/data/lines"])?;
+        if found.stdout == lines { Ok(()) } else { wrong(found.to_string()) }
+    })
+}
+
 #[test]
 fn a_new_revision_finds_on_the_same_host_what_the_old_one_wrote() -> Outcome {
     World::with(Shape { nodes: 1, hosts: 2 }, |world| {
@@ -48,11 +56,12 @@ fn a_new_revision_finds_on_the_same_host_what_the_old_one_wrote() -> Outcome {
         // The cluster's level goes up by itself within a second or two.
         let home = until("its volumes live somewhere", LATER, || home(cli))?;
         hold(home == *first, || format!("at home on {home}"))?;
+        written(cli, "old\n")?;
 
         cli.apply_and_wait(&ledger("new", second))?;
         let after = cli.running(LEDGER)?;
         hold(text(&after, "host") == first, || format!("expected on {first}: {after}"))?;
-        assert_eq!(cli.ok(&["exec", LEDGER, "cat", "/data/lines"])?, "old\nnew\n");
+        written(cli, "old\nnew\n")?;
 
         let refused = cli.run(&["volume", "forget", LEDGER, first])?.with_code(1)?;
         assert!(refused.stderr.contains(text(&after, "id")), "{refused}");
