@@ -2,7 +2,7 @@
 
 use std::{env, error::Error, path::PathBuf};
 
-const FILES: [&str; 11] = [
+const FILES: [&str; 12] = [
     "supercloud/v1/agent.proto",
     "supercloud/v1/borough.proto",
     "supercloud/v1/error.proto",
@@ -12,6 +12,7 @@ const FILES: [&str; 11] = [
     "supercloud/v1/peer.proto",
     "supercloud/v1/scheduler.proto",
     "supercloud/v1/spec.proto",
+    "supercloud/v1/volume.proto",
     "supercloud/v1/workload.proto",
     "supercloud/log/v1/log.proto",
 ];

@@ -100,6 +100,9 @@ pub enum Command {
     /// Sites
     #[command(subcommand)]
     Site(SiteCommand),
+    /// Volumes, and the hosts where they live
+    #[command(subcommand)]
+    Volume(VolumeCommand),
     /// Scheduler nodes
     #[command(subcommand)]
     Scheduler(SchedulerCommand),
@@ -385,6 +388,20 @@ pub enum HostCommand {
     Remove {
         /// Its name
         name: String,
+    },
+}
+
+/// Volumes.
+#[derive(Debug, Subcommand)]
+pub enum VolumeCommand {
+    /// List the hosts where workloads' volumes live
+    List,
+    /// Give up the volumes of a workload on a host: its next instance may start elsewhere, with empty ones. Nothing is removed from the host's disk
+    Forget {
+        /// WORKLOAD or BOROUGH/WORKLOAD
+        workload: String,
+        /// The host where they live
+        host: String,
     },
 }
 

@@ -24,6 +24,7 @@ mod snapshot;
 mod status;
 mod target;
 mod token;
+mod volume;
 mod workload;
 
 /// Does what the command line says.
@@ -49,6 +50,7 @@ pub async fn run(cli: Cli) -> Result<(), Failure> {
         Command::Instance(command) => instance::run(&open()?, format, command).await,
         Command::Host(command) => host::run(&open()?, format, command).await,
         Command::Site(command) => site::run(&open()?, format, command).await,
+        Command::Volume(command) => volume::run(&open()?, format, command).await,
         Command::Scheduler(command) => scheduler::run(&cli.global, format, command).await,
         Command::Token(command) => token::run(&open()?, format, command).await,
         Command::Event(command) => event::run(&open()?, format, command).await,

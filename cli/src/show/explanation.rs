@@ -4,7 +4,7 @@ use serde_json::{Value, json};
 use supercloud_proto::{spec::near_text, v1};
 
 use super::object;
-use crate::output::Shown;
+use crate::{output::Shown, time::moment};
 
 /// Hosts that are shown with their scores.
 const SCORES: usize = 3;
@@ -42,6 +42,7 @@ pub fn value(explanation: &v1::PlacementExplanation) -> Value {
         ("hosts", json!(explanation.hosts)),
         ("fitting", json!(explanation.fitting)),
         ("filters", Value::Array(filters.collect())),
+        ("home", explanation.home.as_ref().map_or(Value::Null, home)),
         ("gang_waiting", json!(explanation.gang_waiting)),
         ("gang_fitting", json!(explanation.gang_fitting)),
         ("nearest", explanation.nearest.as_ref().map_or(Value::Null, nearest)),
@@ -65,6 +66,14 @@ fn excess(excess: &v1::QuotaExcess) -> Value {
         "needed": excess.needed,
         "reason": excess.reason,
     })
+}
+
+fn home(home: &v1::HomeExplanation) -> Value {
+    object([
+        ("host", json!(home.host)),
+        ("since", json!(moment(home.since_ms))),
+        ("because", json!(home.because)),
+    ])
 }
 
 fn nearest(miss: &v1::NearMiss) -> Value {

@@ -12,6 +12,7 @@ pub mod node;
 pub mod plan;
 pub mod saved;
 pub mod site;
+pub mod volume;
 pub mod workload;
 
 /// An object without what is empty: absent reads better than `""`.

@@ -125,6 +125,14 @@ impl WorkloadSpec {
         })
     }
 
+    /// Whether any of its containers mounts a volume.
+    #[inline]
+    pub fn has_volumes(&self) -> bool {
+        self.tasks
+            .iter()
+            .any(|task| matches!(&task.driver, Driver::Container(container) if !container.mounts.is_empty()))
+    }
+
     /// All ports, in the order of tasks and, within one, of names.
     pub fn ports(&self) -> impl Iterator<Item = (&TaskName, &Port)> {
         self.tasks.iter().flat_map(|task| {

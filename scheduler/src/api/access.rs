@@ -50,6 +50,8 @@ pub const TABLE: &[(&str, Who)] = &[
     ("/supercloud.v1.HostService/SetSite", Operators),
     ("/supercloud.v1.HostService/SetSchedulable", Operators),
     ("/supercloud.v1.HostService/Remove", Operators),
+    ("/supercloud.v1.VolumeService/List", People),
+    ("/supercloud.v1.VolumeService/Forget", People),
     ("/supercloud.v1.BoroughService/Create", Operators),
     ("/supercloud.v1.BoroughService/Set", Operators),
     ("/supercloud.v1.BoroughService/List", People),

@@ -116,9 +116,9 @@ fn explained(
     }
     let mut pending: Vec<Arc<Instance>> =
         state.instances_of(&key).filter(|instance| instance.is_pending()).cloned().collect();
-    // Instances of one revision want the same.
+    // Instances of one revision want the same, but for those that mount volumes, each of which goes where its own live.
     pending.sort_by_key(|instance| (instance.revision(), instance.not_before(), instance.id));
-    pending.dedup_by_key(|instance| instance.revision());
+    pending.dedup_by(|one, other| one.revision() == other.revision() && !one.spec().has_volumes());
     if pending.is_empty() {
         pending = state.instances_of(&key).filter(|instance| instance.placed.is_some()).cloned().collect();
     }

@@ -22,6 +22,7 @@ mod nodes;
 pub mod refusals;
 mod saving;
 mod show;
+mod volumes;
 mod workloads;
 
 use std::{future::Future, sync::Arc, time::Duration};

@@ -261,7 +261,12 @@ pub(super) fn explanation(explanation: explain::Explanation) -> v1::PlacementExp
         changes: explanation.changes.into_iter().map(suggestion).collect(),
         gang_waiting: explanation.gang.map_or(0, |gang| gang.waiting),
         gang_fitting: explanation.gang.map_or(0, |gang| gang.fitting),
+        home: explanation.home.map(home),
     }
+}
+
+fn home(told: explain::HomeTold) -> v1::HomeExplanation {
+    v1::HomeExplanation { host: told.host.into(), since_ms: told.since, because: told.because }
 }
 
 fn excess(excess: &Excess) -> v1::QuotaExcess {

@@ -61,8 +61,21 @@ pub struct Explanation {
     pub summary: String,
     /// What would make it fit, where that was looked for ([`changes`]).
     pub changes: Vec<Suggestion>,
+    /// Where its volumes live: it goes there and nowhere else.
+    pub home: Option<HomeTold>,
     /// The gang of which it waits; where not all of it would find hosts, all else that is told is of the first one that finds none.
     pub gang: Option<Gang>,
+}
+
+/// The host on which the volumes of an instance live.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct HomeTold {
+    /// Its name.
+    pub host: HostName,
+    /// Since when they live there.
+    pub since: UnixMillis,
+    /// What keeps the instance from it, in words; nothing: it fits there, or is there.
+    pub because: Vec<String>,
 }
 
 /// What one filter ruled out.
@@ -148,10 +161,11 @@ pub fn instance(state: &State, instance: &Instance, now: UnixMillis) -> Explanat
     ledger.learn(&instance.spec().place.spread);
     let mut siblings = Siblings::of(&ledger, instance.workload(), Some(instance.id));
     let is_of_gang = instance.is_pending() && instance.spec().place.all_or_none;
-    let gang = is_of_gang.then(|| {
-        Gang::give(&mut ledger, &mut siblings, &instance.record, &waiting_with(state, instance, now))
-    });
-    let mut survey = Survey::of(&ledger, Request::of(instance), siblings, instance.host());
+    let gang_of = is_of_gang.then(|| waiting_with(state, instance, now));
+    let gang = gang_of.as_ref().map(|ids| Gang::give(&mut ledger, &mut siblings, &instance.record, ids));
+    let first = gang_of.zip(gang).and_then(|(ids, gang)| gang.first_without(state, &ids));
+    let request = Request::of(first.map_or(instance, AsRef::as_ref));
+    let mut survey = Survey::of(&ledger, request, siblings, instance.host());
     survey.gang = gang;
     let together = gang.map_or(1, |gang| gang.waiting as usize);
     survey.excesses =
@@ -165,6 +179,11 @@ pub fn instance(state: &State, instance: &Instance, now: UnixMillis) -> Explanat
 
 /// Where an instance of this spec would go, or why it would go nowhere.
 pub fn spec(state: &State, spec: &WorkloadSpec) -> Explanation {
+    spec_of(state, spec, None)
+}
+
+/// The same of an instance of this spec that waits.
+pub(super) fn spec_of(state: &State, spec: &WorkloadSpec, waiting: Option<InstanceId>) -> Explanation {
     let mut ledger = Ledger::new(state);
     ledger.learn(&spec.place.spread);
     let key = spec.key();
@@ -173,7 +192,8 @@ pub fn spec(state: &State, spec: &WorkloadSpec) -> Explanation {
         let (record, ids) = gang_to_come(state, spec);
         Gang::give(&mut ledger, &mut siblings, &record, &ids)
     });
-    let mut survey = Survey::of(&ledger, Request::new(&key, spec), siblings, None);
+    let request = Request { instance: waiting, ..Request::new(&key, spec) };
+    let mut survey = Survey::of(&ledger, request, siblings, None);
     let together = gang.map_or(1, |gang| gang.waiting);
     survey.excesses = state.excesses(&key.borough, survey.request.demand.times(together.into()));
     survey.gang = gang;
@@ -208,6 +228,8 @@ struct Survey<'l> {
     siblings: Siblings,
     /// The slot the instance is in.
     home: Option<Slot>,
+    /// The slot of the host on which its volumes live, with what speaks against that.
+    bound: Option<(Slot, Vec<Misfit>)>,
     /// Fitting hosts, best first.
     fitting: Vec<(Standing, Slot)>,
     tally: Tally,
@@ -226,7 +248,10 @@ impl<'l> Survey<'l> {
         siblings.watch(ledger, &request.spec.place.spread);
         let excesses = Vec::new();
         let gang = None;
-        let mut survey = Self { ledger, request, siblings, home, fitting, tally, nearest, excesses, gang };
+        let bound = request.instance.and_then(|id| ledger.state().home_of(id));
+        let bound = bound.and_then(|host| ledger.slot(host)).map(|slot| (slot, Vec::new()));
+        let mut survey =
+            Self { ledger, request, siblings, home, bound, fitting, tally, nearest, excesses, gang };
         for slot in ledger.slots() {
             let mut candidate = ledger.candidate_for(slot, &request);
             // Of a gang some may be there of which the state does not know.
@@ -236,12 +261,31 @@ impl<'l> Survey<'l> {
                 None => survey.fitting.push((survey.standing(slot), slot)),
                 Some(first) => {
                     survey.tally.count(first);
-                    survey.nearest.offer(slot, misfits);
+                    survey.offer(slot, misfits);
                 }
             }
         }
         survey.fitting.sort_unstable();
         survey
+    }
+
+    /// Takes down what speaks against a host. What must go home comes closest there, however far that is.
+    fn offer(&mut self, slot: Slot, misfits: Vec<Misfit>) {
+        match &mut self.bound {
+            Some((bound, _)) if *bound != slot => return,
+            Some((_, because)) => because.clone_from(&misfits),
+            None => {}
+        }
+        self.nearest.offer(slot, misfits);
+    }
+
+    fn told_home(&self) -> Option<HomeTold> {
+        let ((slot, misfits), id) = (self.bound.as_ref()?, self.request.instance?);
+        let state = self.ledger.state();
+        let homes = state.homes_of(self.request.key)?;
+        let since = homes.of(state.instance(id)?.slot)?.since;
+        let because = misfits.iter().map(ToString::to_string).collect();
+        Some(HomeTold { host: self.name(*slot).clone(), since, because })
     }
 
     fn standing(&self, slot: Slot) -> Standing {
@@ -307,6 +351,7 @@ impl<'l> Survey<'l> {
             quota: self.excesses.clone(),
             summary: String::new(),
             changes: Vec::new(),
+            home: self.told_home(),
             gang: self.gang,
         }
     }

@@ -25,7 +25,7 @@ use super::{
     spread::{Domain, Domains, Share, Whereabouts, labels},
 };
 use crate::state::{
-    Host, HostUse, Instance, Placement, State,
+    Host, HostUse, Instance, Placement, RevisionRecord, State,
     fits::{Candidate, Known, Request},
 };
 
@@ -376,6 +376,15 @@ impl Ledger {
     pub(super) fn may_keep(&self, borough: &BoroughName) -> bool {
         let claimed = self.claimed.get(borough).map_or(0, BTreeSet::len) as u32;
         self.state.kept_hosts(borough) + claimed < self.state.allowance_of(borough).private_hosts
+    }
+
+    /// The slot to which an instance of a revision goes and to no other, since its volumes live there.
+    #[inline]
+    pub(super) fn home(&self, record: &RevisionRecord, id: InstanceId) -> Option<Slot> {
+        if !record.spec.has_volumes() {
+            return None;
+        }
+        self.slot(self.state.home_of(id)?)
     }
 
     /// Whether a borough began to keep a host to itself in this pass.

@@ -133,6 +133,7 @@ impl Engine {
             *self = Self::new(state);
         }
         let waiting = state.pending_since(self.ledger.state());
+        let moved_out = state.moved_out_since(self.ledger.state());
         self.queue.catch_up(state, &waiting, &mut self.boroughs);
         self.queue.ripen(state, now, &mut self.boroughs);
         let caught_up = self.ledger.catch_up(state);
@@ -140,7 +141,7 @@ impl Engine {
             self.shapes = Shapes::default();
         }
         let shift = self.boroughs.catch_up(state, self.ledger.whole(), self.ledger.largest());
-        self.queue.wake(&self.ledger, &caught_up, &self.boroughs, &shift);
+        self.queue.wake(&self.ledger, &caught_up, &self.boroughs, &shift, &moved_out);
         self.queue.admit(&self.boroughs, &shift.roomier);
     }
 

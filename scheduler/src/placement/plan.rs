@@ -174,9 +174,18 @@ impl Trial {
 
     /// What would make the first instance of a workload fit that waits for no time.
     fn changes(&self, key: &WorkloadKey) -> Vec<explain::Suggestion> {
-        let mut waiting =
-            self.state.instances_of(key).filter(|one| one.is_pending() && one.not_before() <= self.now);
-        waiting.next().map_or_else(Vec::new, |instance| explain::changes(&self.state, instance, self.now))
+        let waiting = self.first_waiting(key);
+        waiting.map_or_else(Vec::new, |instance| explain::changes(&self.state, instance, self.now))
+    }
+
+    /// Why instances of a spec find no host. Where volumes keep each of them at a host of its own, the first one is told of.
+    fn because(&self, spec: &WorkloadSpec) -> explain::Explanation {
+        let bound = spec.has_volumes().then(|| self.first_waiting(&spec.key())).flatten();
+        explain::spec_of(&self.state, spec, bound.map(|instance| instance.id))
+    }
+
+    fn first_waiting(&self, key: &WorkloadKey) -> Option<&Arc<Instance>> {
+        self.state.instances_of(key).find(|one| one.is_pending() && one.not_before() <= self.now)
     }
 
     /// What has become of one workload. A spec that comes twice is told twice, as it stands in the end.
@@ -219,7 +228,7 @@ impl Trial {
             displaces: Vec::new(),
             waiting,
             unplaced,
-            unplaced_because: (unplaced > 0).then(|| explain::spec(&self.state, &current.spec)),
+            unplaced_because: (unplaced > 0).then(|| self.because(&current.spec)),
             workload,
         })
     }

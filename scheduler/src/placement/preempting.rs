@@ -2,7 +2,7 @@
 //! `state::preempt`.
 //!
 //! The *cost* of a choice is, before anything else, whether anything has to make way that is not spare; then the highest priority among that, or else among
-//! all; then how many instances do so beyond what their workloads may miss at a time (`update.max_unavailable`); then how many do at all; then the sum of
+//! all; then how many mount volumes, since these can come back to no other host; then how many instances do so beyond what their workloads may miss at a time (`update.max_unavailable`); then how many do at all; then the sum of
 //! their priorities. On each host the cheapest choice is found by trying all, where not more than [`FEW`] come into question; among more, one, two, or as many
 //! as it takes, largest first, and then without those that are not needed after all. Those who keep an instance from the host whatever room there is (one of two
 //! boroughs is to be alone there) are in every choice. So never more make way than are needed. (Compare the order of kube-scheduler's preemption, and Borg, EuroSys
@@ -54,9 +54,18 @@ const MANY: usize = 200;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
 pub(super) struct Cost {
     highest: Option<Hold>,
-    beyond: u32,
+    harm: Harm,
     count: u32,
     sum: u64,
+}
+
+/// What those who go lose beyond their place.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
+struct Harm {
+    /// How many can come back to no other host, since their volumes live there.
+    homes: u32,
+    /// How many go beyond what their workloads may miss at a time.
+    beyond: u32,
 }
 
 /// What becomes of an instance that fits nowhere.
@@ -110,7 +119,7 @@ impl Preempting {
         };
         let before = instance.awaited_host();
         let has_claim = has_claim(&request, boroughs);
-        let sought = Sought { ledger, boroughs, request: &request, has_claim };
+        let sought = Sought { ledger, boroughs, record, request: &request, has_claim };
         let mut hosts = sought.hosts();
         let all = hosts.len();
         hosts.retain(|Reverse(host)| !self.promised.contains(&host.slot));
@@ -187,7 +196,7 @@ fn at_least(candidate: &Candidate<'_>, request: &Request<'_>, has_claim: bool) -
         needed.within(free)
     })?;
     // Whoever holds its room most firmly among those that go is one of them.
-    let of_one = Cost { highest: Some(*highest), beyond: 0, count: 1, sum: highest.1.into() };
+    let of_one = Cost { highest: Some(*highest), harm: Harm::default(), count: 1, sum: highest.1.into() };
     Some(if is_coming { Cost::default() } else { of_one })
 }
 
@@ -195,6 +204,7 @@ fn at_least(candidate: &Candidate<'_>, request: &Request<'_>, has_claim: bool) -
 struct Sought<'s> {
     ledger: &'s Ledger,
     boroughs: &'s Boroughs,
+    record: &'s RevisionRecord,
     request: &'s Request<'s>,
     has_claim: bool,
 }
@@ -204,12 +214,16 @@ impl Sought<'_> {
     fn hosts(&self) -> BinaryHeap<Reverse<Looked>> {
         let least = |slot: Slot| {
             let candidate = self.ledger.candidate_for(slot, self.request);
+            if !candidate.may_be_home(self.request) {
+                return None;
+            }
             let cost = at_least(&candidate, self.request, self.has_claim)?;
             let may_be = self.ledger.is_taken(slot) && candidate.suits(self.request);
             let cost = cost.max(self.of_strangers(&candidate).filter(|_| may_be)?);
             Some(Reverse(Looked { cost, slot, victims: Vec::new() }))
         };
-        self.ledger.slots().filter_map(least).collect()
+        let home = self.request.instance.and_then(|id| self.ledger.home(self.record, id));
+        home.map_or(self.ledger.slots(), |home| home..home + 1).filter_map(least).collect()
     }
 
     /// What it costs at least that nobody of other boroughs is on a host, where that has to be so; `None`: it cannot.
@@ -256,7 +270,7 @@ impl Sought<'_> {
 
     /// The cheapest choice on a host.
     fn look(&self, slot: Slot, spare: &mut HashMap<WorkloadKey, u32>) -> Option<Looked> {
-        let Self { ledger, boroughs, request, has_claim } = *self;
+        let Self { ledger, boroughs, request, has_claim, .. } = *self;
         let candidate = ledger.candidate_for(slot, request);
         let later = expected(&candidate, request, |id| ledger.is_doomed(id));
         if will_fit(&candidate, request, &later) {
@@ -348,13 +362,13 @@ impl OneHost<'_> {
         }
         let none = (!self.must.is_empty()).then(Vec::new);
         let one = self.cheapest_of(none.into_iter().chain(pool.iter().map(|victim| vec![*victim])));
-        let beyond = one.as_ref().map_or(u32::MAX, |one| self.cost(one).beyond);
-        if beyond == 0 {
+        let harm = one.as_ref().map(|one| self.cost(one).harm);
+        if harm == Some(Harm::default()) {
             return one;
         }
         // More than one cost less only where each of them does.
-        let less: Vec<_> =
-            pool.iter().copied().filter(|victim| self.cost(&[victim]).beyond < beyond).collect();
+        let is_less = |victim: &&&Arc<Instance>| harm.is_none_or(|harm| self.cost(&[victim]).harm < harm);
+        let less: Vec<_> = pool.iter().copied().filter(|victim| is_less(&victim)).collect();
         let pairs = less[..less.len().min(MANY)].iter().enumerate();
         let pairs = pairs.flat_map(|(place, one)| less[..place].iter().map(|other| vec![*other, *one]));
         self.cheapest_of(one.into_iter().chain(pairs).chain([self.as_many_as_needed(&less)]))
@@ -397,8 +411,8 @@ impl OneHost<'_> {
             let with =
                 |victim: &&'v Arc<Instance>| -> Vec<_> { chosen.iter().copied().chain([*victim]).collect() };
             left.retain(|victim| self.are_spare(&with(victim)));
-            let beyond = self.cost(&chosen).beyond;
-            let within = left.iter().position(|victim| self.cost(&with(victim)).beyond == beyond);
+            let harm = self.cost(&chosen).harm;
+            let within = left.iter().position(|victim| self.cost(&with(victim)).harm == harm);
             if !left.is_empty() {
                 let next = left.remove(within.unwrap_or(0));
                 chosen.push(next);
@@ -444,9 +458,14 @@ impl OneHost<'_> {
             }
         }
         let spare = |key: &WorkloadKey| self.spare.get(key).copied().unwrap_or(0);
+        let has_homes = self.candidate.state.has_homes();
         Cost {
             highest: self.all(chosen).map(|victim| hold(victim.spec())).max(),
-            beyond: of_workload.iter().map(|(key, count)| count.saturating_sub(spare(key))).sum(),
+            harm: Harm {
+                homes: self.all(chosen).filter(|victim| has_homes && victim.spec().has_volumes()).count()
+                    as u32,
+                beyond: of_workload.iter().map(|(key, count)| count.saturating_sub(spare(key))).sum(),
+            },
             count: self.all(chosen).count() as u32,
             sum: self.all(chosen).map(|victim| u64::from(victim.spec().priority)).sum(),
         }

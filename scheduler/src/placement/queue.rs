@@ -1,4 +1,4 @@
-//! What waits for a host, kept from pass to pass. Instances of a revision stand in one line. The most urgent are served first, among them boroughs in
+//! What waits for a host, kept from pass to pass. Instances of a revision stand in one line, but those that mount volumes, each in its own. The most urgent are served first, among them boroughs in
 //! turn (see `fair`), and of a borough the oldest.
 //!
 //! A line whose turn found no host is *stuck*: nobody looks at it, however long it is, until something was given back on a host that it
@@ -22,6 +22,7 @@ use supercloud_proto::{
     amount::Amounts,
     id::{InstanceId, Revision, UnixMillis},
     name::WorkloadKey,
+    spec::WorkloadSpec,
 };
 
 use super::fair::{Boroughs, Number};
@@ -49,9 +50,9 @@ pub(super) type Line = usize;
 #[derive(Default)]
 pub(super) struct Queue {
     lines: Slab<Waiters>,
-    /// By where a revision's record stands in memory, and by whether others make way: a line holds on to the record, so that no other one can come to
-    /// stand there.
-    numbers: HashMap<(usize, bool), Line>,
+    /// By where a revision's record stands in memory, by whether others make way, and by the slot of what mounts volumes: a line holds on to the record, so
+    /// that no other one can come to stand there.
+    numbers: HashMap<(usize, bool, Option<u32>), Line>,
     /// Lines of gangs. A scale gives a revision another record, and those that it adds another one than those that wait with them.
     gangs: HashMap<(WorkloadKey, Revision), Line>,
     /// The first of each run, with the last one and the line.
@@ -123,10 +124,12 @@ impl Queue {
     }
 
     fn add<'a>(&mut self, instances: impl Iterator<Item = &'a Arc<Instance>>, boroughs: &mut Boroughs) {
-        let records = instances
-            .map(|instance| (instance.id, (ByPlace(&instance.record), instance.awaited_host().is_some())));
-        for (first, last, (record, are_awaited)) in runs(records) {
-            let line = self.line(record.0, are_awaited, boroughs);
+        let records = instances.map(|instance| {
+            let beside = (ByPlace(&instance.record), instance.awaited_host().is_some(), own_slot(instance));
+            (instance.id, beside)
+        });
+        for (first, last, (record, are_awaited, slot)) in runs(records) {
+            let line = self.line(record.0, are_awaited, slot, boroughs);
             self.runs.insert(first, (last, line));
             self.open_gang(line);
             let waiters = &mut self.lines[line];
@@ -144,12 +147,19 @@ impl Queue {
     }
 
     /// The line of a revision, made where it is not there.
-    fn line(&mut self, record: &Arc<RevisionRecord>, are_awaited: bool, boroughs: &mut Boroughs) -> Line {
+    fn line(
+        &mut self,
+        record: &Arc<RevisionRecord>,
+        are_awaited: bool,
+        slot: Option<u32>,
+        boroughs: &mut Boroughs,
+    ) -> Line {
         let Self { lines, awaiting, .. } = self;
         let new_line = || {
             let line = lines.insert(Waiters {
                 record: record.clone(),
                 are_awaited,
+                slot,
                 borough: boroughs.number(&record.key.borough),
                 is_guaranteed: false,
                 demand: demand(&record.spec),
@@ -166,7 +176,7 @@ impl Queue {
         if record.spec.place.all_or_none {
             return *self.gangs.entry((record.key.clone(), record.revision)).or_insert_with(new_line);
         }
-        *self.numbers.entry((Arc::as_ptr(record).addr(), are_awaited)).or_insert_with(new_line)
+        *self.numbers.entry((Arc::as_ptr(record).addr(), are_awaited, slot)).or_insert_with(new_line)
     }
 
     /// Takes out all from one to another; what is between them and not here is not missed.
@@ -218,7 +228,8 @@ impl Queue {
         if waiters.is_gang() {
             self.gangs.remove(&(waiters.record.key.clone(), waiters.record.revision));
         } else {
-            self.numbers.remove(&(Arc::as_ptr(&waiters.record).addr(), waiters.are_awaited));
+            let record = Arc::as_ptr(&waiters.record).addr();
+            self.numbers.remove(&(record, waiters.are_awaited, waiters.slot));
         }
         for key in awaited(&waiters.record) {
             take_out(&mut self.awaiting, &key, line);
@@ -263,10 +274,11 @@ impl Queue {
     }
 
     /// Says that so many of the gang in the line found no hosts. Where what one is given can leave fewer hosts to the others than another choice would,
-    /// it is looked at again in the next pass: it may fit then without anything given back.
+    /// it is looked at again in the next pass: it may fit then without anything given back. So is one that mounts volumes: where one fits is no other's home.
     pub(super) fn stick_gang(&mut self, line: Line, missing: usize) -> Option<Unplaced> {
         let waiters = &self.lines[line];
-        if waiters.record.spec.place.private || !waiters.record.spec.resources.devices.is_empty() {
+        let WorkloadSpec { place, resources, .. } = &*waiters.record.spec;
+        if place.private || !resources.devices.is_empty() || waiters.record.spec.has_volumes() {
             return waiters.first().map(|first| self.leave(line, first));
         }
         let first = waiters.first()?;
@@ -390,6 +402,13 @@ fn runs<T: PartialEq>(
         }
         Some((first, last, beside))
     })
+}
+
+/// The slot of an instance that mounts volumes, and is not placed only with others: where it may go is its own.
+#[inline]
+fn own_slot(instance: &Instance) -> Option<u32> {
+    let spec = instance.spec();
+    (spec.has_volumes() && !spec.place.all_or_none).then_some(instance.slot)
 }
 
 /// The workloads that the instances of a revision must be together with.

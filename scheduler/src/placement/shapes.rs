@@ -2,7 +2,7 @@
 //! hosts, whatever workload they belong to. It is made once and repaired by what changed, over many passes.
 //!
 //! What depends on the workload does not part shapes: where its instances are is counted once a pass (`spread`) and laid over the list while it is
-//! that workload's turn, and likewise where those are whom it must be apart from, where room is kept, and which hosts other boroughs keep to themselves. As long as a workload has no instance that the next one could meet, it shares the list of those that are not
+//! that workload's turn, and likewise where those are whom it must be apart from, where room is kept, where volumes of the workload live, and which hosts other boroughs keep to themselves. An instance whose own volumes live somewhere looks at no list, but at that host. As long as a workload has no instance that the next one could meet, it shares the list of those that are not
 //! spread, which is one and not one for each rack.
 //!
 //! What is private is of a shape that no other borough has: of hosts with nobody else on them. While its borough may keep no more hosts to itself, it is of another
@@ -17,7 +17,7 @@ use supercloud_proto::{
     amount::{Amounts, Mbits},
     condition::Condition,
     device::DeviceRequest,
-    id::InstanceId,
+    id::{HostId, InstanceId},
     name::{BoroughName, SiteName, WorkloadKey},
     spec::{Class, DriverKind, Prefer, Protocol, Spread, SpreadOver, WorkloadSpec},
     taint::Toleration,
@@ -113,7 +113,7 @@ struct Turn {
     shape: usize,
     /// Which of the siblings are its, where that matters.
     family: Option<usize>,
-    /// Slots in which somebody is whom it must be apart from.
+    /// Slots in which somebody is whom it must be apart from, or volumes of its workload live.
     unwanted: HashSet<Slot>,
     /// Slots that it was given.
     given: Vec<Slot>,
@@ -139,9 +139,12 @@ impl Shapes {
         let turn = turn.as_mut()?;
         let nobody = Siblings::default();
         let own = turn.family.map_or(&nobody, |family| &siblings[family]);
-        let around = Around { siblings: own, unwanted: &turn.unwanted, kept };
+        let around = Around { siblings: own, unwanted: &turn.unwanted, kept, home: ledger.home(record, id) };
         let (placement, slot) = live[turn.shape].place(ledger, record, id, around)?;
         turn.given.push(slot);
+        if record.spec.has_volumes() && ledger.state().has_homes() {
+            turn.unwanted.insert(slot);
+        }
         if let Some(family) = turn.family {
             let own = &mut siblings[family];
             let is_first = own.is_empty();
@@ -216,7 +219,10 @@ impl Shapes {
         let (may_keep, prefer) = (may_keep(ledger, record), place.prefer.clone());
         let wants = Wants { needs, spread: over.cloned().collect(), prefer, may_keep };
         let shape = self.shape(ledger, wants, record);
-        let unwanted = self.given.unwanted(ledger, record);
+        let mut unwanted = self.given.unwanted(ledger, record);
+        if record.spec.has_volumes() {
+            unwanted.extend(self.given.homes(ledger, &record.key));
+        }
         self.turn =
             Some(Turn { record: record.clone(), shape, family, unwanted, given: Vec::new(), may_keep });
     }
@@ -301,6 +307,19 @@ impl Given {
         self.to.get(key).into_iter().flatten().copied()
     }
 
+    /// Slots in which volumes of a workload live or are in use: another of its instances does not come to live there.
+    fn homes(&mut self, ledger: &Ledger, key: &WorkloadKey) -> Vec<Slot> {
+        let state = ledger.state();
+        if !state.has_homes() {
+            return Vec::new();
+        }
+        let homes = state.homes_of(key).into_iter().flat_map(|homes| homes.iter().map(|home| home.host));
+        let uses = |one: &&Arc<Instance>| !one.state.is_over() && one.spec().has_volumes();
+        let used = state.instances_of(key).filter(uses).filter_map(|instance| instance.host());
+        let hosts: Vec<HostId> = homes.chain(used).collect();
+        hosts.into_iter().filter_map(|host| ledger.slot(host)).chain(self.to(key)).collect()
+    }
+
     /// Slots in which somebody is whom the instances of a revision must be apart from, whichever of the two says so.
     fn unwanted(&mut self, ledger: &Ledger, record: &RevisionRecord) -> HashSet<Slot> {
         let state = ledger.state();
@@ -322,10 +341,12 @@ impl Given {
 struct Around<'s> {
     /// Others of its workload.
     siblings: &'s Siblings,
-    /// Where somebody is whom it must be apart from.
+    /// Where somebody is whom it must be apart from, or volumes of its workload live.
     unwanted: &'s HashSet<Slot>,
     /// Where room is kept for it.
     kept: Option<Slot>,
+    /// The one to which it may go, since its own volumes live there.
+    home: Option<Slot>,
 }
 
 /// The hosts with room for one shape, best first.
@@ -432,7 +453,7 @@ impl Shape {
         around: Around<'_>,
     ) -> Option<(Placement, Slot)> {
         let request = Request { instance: Some(id), ..self.request(record) };
-        let Around { siblings, unwanted, kept } = around;
+        let Around { siblings, unwanted, kept, home } = around;
         let apart = Apart::asked_by(&record.spec.place);
         let (priority, borough) = (record.spec.priority, &record.key.borough);
         let (kept_for, private) = (ledger.kept(), ledger.private());
@@ -441,7 +462,10 @@ impl Shape {
         let is_free = |slot: &Slot| {
             ledger.is_taken(*slot) && ledger.candidate_for(*slot, &request).fits(&request).is_ok()
         };
-        let slot = kept.filter(is_free).or_else(|| self.top(ledger, &request, look))?;
+        let slot = match home {
+            Some(home) => Some(home).filter(is_free),
+            None => kept.filter(is_free).or_else(|| self.top(ledger, &request, look)),
+        }?;
         let candidate = ledger.candidate(slot);
         let host = candidate.host.id;
         // The filters let the host pass, so there are ports and devices; were they ever to disagree, the instance would be pending, not misplaced.

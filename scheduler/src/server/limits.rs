@@ -6,7 +6,7 @@ use supercloud_proto::v1::{
     agent_service_server::AgentServiceServer, borough_service_server::BoroughServiceServer,
     event_service_server::EventServiceServer, host_service_server::HostServiceServer,
     instance_service_server::InstanceServiceServer, scheduler_service_server::SchedulerServiceServer,
-    workload_service_server::WorkloadServiceServer,
+    volume_service_server::VolumeServiceServer, workload_service_server::WorkloadServiceServer,
 };
 use tonic::{service::Routes, transport::Server};
 
@@ -107,6 +107,7 @@ pub(super) fn api_services(api: &Api) -> Routes {
         WorkloadServiceServer,
         InstanceServiceServer,
         HostServiceServer,
+        VolumeServiceServer,
         BoroughServiceServer,
         EventServiceServer,
         SchedulerServiceServer,

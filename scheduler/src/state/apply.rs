@@ -1,7 +1,7 @@
 //! The one way the state changes: an entry goes in, an outcome and what changed come out. Pure and total: applying asks no clock, rolls no
 //! dice, tells nobody and cannot fail; it can only reject, and then nothing has changed.
 //!
-//! [`Step`] is the working place of one entry. The rules stand by subject: `boroughs`, `workloads`, `instances`, `reports`, `hosts`, `tokens`.
+//! [`Step`] is the working place of one entry. The rules stand by subject: `boroughs`, `workloads`, `instances`, `reports`, `hosts`, `volumes`, `tokens`.
 
 use std::sync::Arc;
 
@@ -10,7 +10,7 @@ use supercloud_proto::id::{HostId, InstanceId, LogIndex, UnixMillis};
 use super::{
     State, codec,
     command::{Command, Done, Entry, Outcome, Rejection},
-    level::Level,
+    level::{FIFTH, Level},
     model::{Event, EventKind, Instance, Subject},
     requests::{Remembered, Requests},
 };
@@ -23,6 +23,7 @@ mod reports;
 mod sites;
 pub mod telling;
 mod tokens;
+mod volumes;
 mod workloads;
 
 /// What applying an entry brought.
@@ -110,6 +111,7 @@ impl Step<'_> {
             Command::JudgeHosts(verdicts) => Ok(self.judge_hosts(verdicts)),
             Command::SetSchedulable { name, schedulable } => self.set_schedulable(name, *schedulable),
             Command::RemoveHost { name } => self.remove_host(name),
+            Command::ForgetVolumes { key, host } => self.forget_volumes(key, host),
             Command::Place(placements) | Command::PlaceMany(placements) => Ok(self.place(placements)),
             Command::Preempt(preemptions) => Ok(self.preempt(preemptions)),
             Command::Replace { instances, reason } => Ok(self.replace(instances, reason)),
@@ -135,7 +137,10 @@ impl Step<'_> {
 
     fn raise_level(&mut self, level: Level) -> Done {
         if level > self.state.level() {
-            self.state.level = level;
+            let before = std::mem::replace(&mut self.state.level, level);
+            if before < FIFTH && level >= FIFTH {
+                self.find_homes();
+            }
             let text = format!("the cluster's feature level is {level}");
             self.event(EventKind::LevelRaised, Subject::default(), text);
         }

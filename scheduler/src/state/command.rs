@@ -102,6 +102,13 @@ pub enum Command {
         /// Which.
         name: HostName,
     },
+    /// The volumes of a workload no longer keep it on a host.
+    ForgetVolumes {
+        /// Whose.
+        key: WorkloadKey,
+        /// Where they live.
+        host: HostName,
+    },
     /// Placements of a pass, each checked again when applied.
     Place(Vec<Placement>),
     /// One step of a rollout: these stop, each with a successor of the present revision.
@@ -182,6 +189,7 @@ impl Command {
             Self::PlaceMany(placements) => needs_of_placements(placements).max(level::SECOND),
             Self::CompareStates | Self::ReportMany(_) => level::SECOND,
             Self::Preempt(_) | Self::SetBorough { .. } | Self::SetSite { .. } => level::FOURTH,
+            Self::ForgetVolumes { .. } => level::FIFTH,
             // It is what says so: whoever proposes it has asked every member.
             Self::RaiseLevel { level } => *level,
         }

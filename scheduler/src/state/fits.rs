@@ -32,6 +32,7 @@ use super::{
 mod devices;
 mod ports;
 mod reason;
+mod volumes;
 
 pub use devices::DeviceChoice;
 pub use ports::choose_ports;
@@ -149,12 +150,13 @@ pub struct Filter {
 }
 
 /// The rule: every filter must let pass. What is cheap and rules out much comes first, and what a tenant can change himself comes last.
-pub const FILTERS: [Filter; 13] = [
+pub const FILTERS: [Filter; 14] = [
     Filter { name: "host-state", check: host_state, is_of_record: true },
     Filter { name: "driver", check: driver, is_of_record: true },
     Filter { name: "site", check: site, is_of_record: true },
     Filter { name: "taints", check: taints, is_of_record: true },
     Filter { name: "require", check: require, is_of_record: true },
+    Filter { name: "volume", check: volumes::volume, is_of_record: false },
     Filter { name: "reserved", check: reserved, is_of_record: false },
     Filter { name: "resources", check: resources, is_of_record: false },
     Filter { name: "devices", check: devices::devices, is_of_record: false },

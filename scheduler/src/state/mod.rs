@@ -34,6 +34,7 @@ pub mod site;
 pub mod sorted;
 #[cfg(test)]
 pub mod tests;
+pub mod volumes;
 
 pub use command::{
     Change, Command, Done, Entry, HostReports, HostVerdict, Outcome, Placement, Preemption, Rejection,
@@ -46,6 +47,7 @@ pub use model::{
 };
 pub use quota::{Allowance, BoroughChange, Excess, Quota};
 pub use site::{Packing, SiteChange, SitePolicy};
+pub use volumes::{Home, Homes};
 
 use level::Level;
 use requests::Requests;
@@ -63,6 +65,8 @@ pub struct State {
     sites: OrdMap<SiteName, SitePolicy>,
     workloads: OrdMap<WorkloadKey, Arc<Workload>>,
     instances: OrdMap<InstanceId, Arc<Instance>>,
+    /// Where the volumes live of those workloads that have or had any.
+    homes: OrdMap<WorkloadKey, Arc<Homes>>,
     hosts: OrdMap<HostId, Arc<Host>>,
     /// Log index of the last change of each host's orders. Apart from the hosts' records, which seldom change: this does with every placement.
     orders: OrdMap<HostId, LogIndex>,
@@ -289,13 +293,14 @@ impl State {
         self.derived.device_demands()
     }
 
-    /// Only what [`State::hosts_changed_since`] and [`State::pending_since`] compare, and the sites: for whoever compares a later state with it and should not
+    /// Only what [`State::hosts_changed_since`], [`State::pending_since`] and [`State::moved_out_since`] compare, and the sites: for whoever compares a later state with it and should not
     /// hold on to the rest.
     pub fn only_compared(&self) -> Self {
         Self {
             applied: self.applied,
             level: self.level,
             sites: self.sites.clone(),
+            homes: self.homes.clone(),
             hosts: self.hosts.clone(),
             derived: self.derived.only_compared(),
             ..Self::default()

@@ -224,6 +224,8 @@ pub enum EventKind {
     HostSchedulable,
     /// A host was forgotten.
     HostRemoved,
+    /// The volumes of a workload no longer keep it on a host.
+    VolumesForgotten,
     /// The policy of a site was changed.
     SiteChanged,
     /// A join token was made.
@@ -256,6 +258,7 @@ impl EventKind {
             Self::HostState => "host-state",
             Self::HostSchedulable => "host-schedulable",
             Self::HostRemoved => "host-removed",
+            Self::VolumesForgotten => "volumes-forgotten",
             Self::SiteChanged => "site-changed",
             Self::TokenCreated => "token-created",
             Self::TokenUsed => "token-used",

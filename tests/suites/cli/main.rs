@@ -66,3 +66,8 @@ fn sites() -> Outcome {
 fn usage() -> Outcome {
     World::with(NO_HOST, |world| transcript::play(world, "usage.txt"))
 }
+
+#[test]
+fn volumes() -> Outcome {
+    World::with(SMALL, |world| transcript::play(world, "volumes.txt"))
+}

@@ -18,3 +18,4 @@ mod scale;
 mod scheduler_killed;
 mod stopping;
 mod talk;
+mod volumes;

@@ -1,4 +1,4 @@
-//! What would make an instance fit that fits nowhere: small changes of its spec or of the estate, each tried on a copy of the state by what a pass does to
+//! What would make an instance fit that fits nowhere: small changes of its spec or of the estate (`estate`), each tried on a copy of the state by what a pass does to
 //! give one instance a host. What was not seen to work is not told.
 //!
 //! What its borough's quota keeps is told what would let it in: a larger quota, or asking for less.
@@ -12,7 +12,7 @@ use std::{cmp::Reverse, sync::Arc};
 use supercloud_proto::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
     device::{DeviceRequest, Share},
-    host::{HostState, Inventory},
+    host::Inventory,
     id::{InstanceId, UnixMillis},
     name::{HostName, PortName},
     spec::{Driver, WorkloadSpec},
@@ -27,12 +27,13 @@ use crate::{
         trial::Trial,
     },
     state::{
-        BoroughChange, Command, Host, HostUse, Instance, RevisionRecord, State,
-        apply::hosts::verdict_of,
-        fits::{Amount, Candidate, Misfit, Reason, Request},
+        BoroughChange, Command, Host, Instance, RevisionRecord, State,
+        fits::{Amount, Misfit, Reason, Request},
         gang,
     },
 };
+
+mod estate;
 
 /// Most changes that are tried: each is a look at all hosts.
 const MAX_TRIALS: usize = 16;
@@ -44,7 +45,7 @@ const NEW_HOST: &str = "new-host";
 /// A change that would make an instance fit.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Suggestion {
-    /// `resize` or `relax` the spec, `raise-quota`, `open-host`, `free-host` or `add-host`.
+    /// `resize` or `relax` the spec, `raise-quota`, `open-host`, `free-host`, `forget-volumes` or `add-host`.
     pub kind: &'static str,
     /// In words.
     pub change: String,
@@ -60,12 +61,13 @@ pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Sugge
     }
     let mut ledger = Ledger::new(state);
     let together = gang::waiting_with(state, instance, now);
-    let mut missing_hosts = 1;
+    let (mut missing_hosts, mut first) = (1, None);
     if instance.spec().place.all_or_none {
         let gang = Gang::give(&mut ledger, &mut Siblings::default(), &instance.record, &together);
         missing_hosts = gang.waiting - gang.fitting;
+        first = gang.first_without(state, &together);
     }
-    let request = Request::of(instance);
+    let request = Request::of(first.map_or(instance, AsRef::as_ref));
     let found: Vec<(Slot, Vec<Misfit>)> = ledger
         .slots()
         .map(|slot| (slot, ledger.candidate_for(slot, &request).misfits(&request).collect::<Vec<_>>()))
@@ -77,7 +79,8 @@ pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Sugge
         ideas.extend(sought.kept());
         ideas.extend(sought.resized());
         ideas.extend(sought.widened());
-        ideas.extend(sought.opened().into_iter().chain(sought.freed()).chain(sought.added()));
+        ideas.extend(sought.opened().into_iter().chain(sought.freed()).chain(sought.forgotten()));
+        ideas.extend(sought.added());
         ideas.extend(sought.tolerated().into_iter().chain(sought.relaxed()));
     }
     ideas.into_iter().take(MAX_TRIALS).filter(|idea| sought.works(idea)).map(|idea| idea.told).collect()
@@ -97,6 +100,7 @@ enum Estate {
     Free(Vec<Arc<Instance>>),
     Add(Arc<Inventory>),
     Allow(BoroughChange),
+    Forget(Vec<HostName>),
 }
 
 /// What is looked for.
@@ -128,6 +132,11 @@ impl Sought<'_> {
             Estate::Allow(change) => {
                 let (name, change) = (self.request.key.borough.clone(), change.clone());
                 drop(trial.apply(Command::SetBorough { name, change }));
+            }
+            Estate::Forget(hosts) => {
+                for host in hosts.iter().cloned() {
+                    drop(trial.apply(Command::ForgetVolumes { key: self.request.key.clone(), host }));
+                }
             }
         }
         let own = &self.instance.record;
@@ -400,75 +409,6 @@ impl Sought<'_> {
         let host = Some(self.host(slot).name.clone());
         Idea { told: Suggestion { kind, change, host }, spec: None, estate }
     }
-
-    /// Opening a host against which nothing else speaks.
-    fn opened(&self) -> Option<Idea> {
-        let only_closed = |(_, misfits): &&(Slot, Vec<Misfit>)| {
-            let mut reasons = misfits.iter().flat_map(|misfit| &misfit.reasons);
-            reasons.all(|reason| *reason == Reason::Closed)
-        };
-        let (slot, _) = self.found.iter().find(only_closed)?;
-        let name = self.host(*slot).name.clone();
-        Some(self.of_estate("open-host", format!("open {name} to new work"), *slot, Estate::Open(name)))
-    }
-
-    /// Freeing what is missing on the nearest host that has it at all.
-    fn freed(&self) -> Option<Idea> {
-        let has = |slot: Slot| {
-            let candidate = self.ledger.candidate(slot);
-            candidate.takes(&self.request).within(candidate.allocatable)
-        };
-        let (slot, missing) = self.nearest_short(has)?;
-        let words = format!("free {} on {}", freed_text(missing), self.host(slot).name);
-        Some(self.of_estate("free-host", words, slot, Estate::Free(self.least_urgent(slot)?)))
-    }
-
-    /// As few as are needed of the instances on a host, the least urgent and of these the youngest first.
-    fn least_urgent(&self, slot: Slot) -> Option<Vec<Arc<Instance>>> {
-        let candidate = self.ledger.candidate(slot);
-        let mut there: Vec<&Arc<Instance>> = self
-            .state
-            .instances_on(candidate.host.id)
-            .filter(|instance| instance.takes().is_some())
-            .collect();
-        there.sort_unstable_by_key(|instance| (instance.spec().priority, Reverse(instance.id)));
-        let mut used: HostUse = candidate.used.clone();
-        let mut gone = Vec::new();
-        for instance in there {
-            let fits = Candidate { used: &used, ..candidate }.fits(&self.request).is_ok();
-            if fits {
-                break;
-            }
-            used.take_back(instance, instance.takes()?);
-            gone.push(instance.clone());
-        }
-        Some(gone)
-    }
-
-    /// Adding another host of a sort that there is, the smallest that would do; for a gang the largest, which does for most of it.
-    fn added(&self) -> Option<Idea> {
-        let would_do = |slot: &Slot| {
-            let candidate = self.ledger.candidate(*slot);
-            let nothing = HostUse::none(candidate.used.policy);
-            let mut host = candidate.host.clone();
-            (host.state, host.schedulable) = (HostState::Ready, true);
-            let empty = Candidate { host: &host, used: &nothing, ..candidate };
-            verdict_of(&host.inventory).0 == HostState::Ready && empty.fits(&self.request).is_ok()
-        };
-        let size = |slot: &Slot| {
-            let of = self.ledger.candidate(*slot);
-            (of.host.inventory.devices.len(), of.allocatable.cpu, of.allocatable.memory, *slot)
-        };
-        let would_do = self.ledger.slots().filter(would_do);
-        let slot = match self.together.len() {
-            1 => would_do.min_by_key(size),
-            _ => would_do.max_by_key(size),
-        }?;
-        let Candidate { host, allocatable, .. } = self.ledger.candidate(slot);
-        let words =
-            format!("add a host like {}, of {} cpu and {}", host.name, allocatable.cpu, allocatable.memory);
-        Some(self.of_estate("add-host", words, slot, Estate::Add(host.inventory.clone())))
-    }
 }
 
 fn add_host(trial: &mut Trial, inventory: &Inventory) {
@@ -495,10 +435,4 @@ fn amounts_text(less: Amounts, missing: Amounts) -> String {
         (missing.disk.0 > 0).then(|| format!("{} disk", less.disk.exact())),
     ];
     parts.into_iter().flatten().collect::<Vec<_>>().join(" and ")
-}
-
-/// What has to be freed. Memory is rounded up.
-fn freed_text(missing: Amounts) -> String {
-    let memory = Bytes(missing.memory.0.div_ceil(MEMORY_STEP) * MEMORY_STEP);
-    amounts_text(Amounts { memory, ..missing }, missing)
 }

@@ -7,7 +7,7 @@ use supercloud_proto::id::InstanceId;
 
 use crate::{
     placement::{ledger::Ledger, shapes::Shapes, spread::Siblings},
-    state::RevisionRecord,
+    state::{Instance, RevisionRecord, State},
 };
 
 /// How many of a gang would find hosts.
@@ -38,5 +38,10 @@ impl Gang {
             slots.into_iter().for_each(|slot| siblings.add(ledger, slot));
         }
         Self { waiting: ids.len() as u32, fitting: placed.len() as u32 }
+    }
+
+    /// The first of these that found no host. What mounts volumes goes elsewhere than the others.
+    pub(super) fn first_without<'s>(self, state: &'s State, ids: &[InstanceId]) -> Option<&'s Arc<Instance>> {
+        state.instance(*ids.get(self.fitting as usize)?)
     }
 }

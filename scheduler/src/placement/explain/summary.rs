@@ -7,7 +7,11 @@ use supercloud_proto::{
 use super::{Gang, Survey};
 use crate::{
     placement::ledger::Slot,
-    state::{Instance, fits::FILTERS, gang, quota},
+    state::{
+        Instance,
+        fits::{FILTERS, Misfit},
+        gang, quota,
+    },
 };
 
 /// Of an instance.
@@ -99,6 +103,10 @@ fn of_hosts(survey: &Survey<'_>, who: &str) -> String {
         _ => who.to_owned(),
     };
     let Some(best) = survey.chosen() else {
+        if let Some((slot, misfits)) = &survey.bound {
+            let (home, because) = (survey.name(*slot), words(misfits));
+            return format!("{who} waits for {home}, where its volumes live: {because}");
+        }
         return format!("{who} fits none of {}: {}{}", count(all), fallen(survey), nearest(survey));
     };
     let runner_up = survey.others().next().map_or(String::new(), |slot| {
@@ -120,8 +128,11 @@ fn fallen(survey: &Survey<'_>) -> String {
 
 fn nearest(survey: &Survey<'_>) -> String {
     let Some((slot, misfits)) = survey.nearest.get() else { return String::new() };
-    let reasons: Vec<String> = misfits.iter().map(ToString::to_string).collect();
-    format!("; nearest is {}: {}", survey.name(slot), reasons.join("; "))
+    format!("; nearest is {}: {}", survey.name(slot), words(misfits))
+}
+
+fn words(misfits: &[Misfit]) -> String {
+    misfits.iter().map(ToString::to_string).collect::<Vec<_>>().join("; ")
 }
 
 fn hosts(count: usize) -> &'static str {

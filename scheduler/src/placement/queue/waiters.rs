@@ -2,7 +2,7 @@
 
 use std::{
     cmp::Reverse,
-    collections::BTreeMap,
+    collections::{BTreeMap, BTreeSet},
     ops::Bound::{Excluded, Unbounded},
     sync::Arc,
 };
@@ -24,6 +24,8 @@ pub(super) struct Waiters {
     pub(super) record: Arc<RevisionRecord>,
     /// Others make way for them: they are looked at in every pass.
     pub(super) are_awaited: bool,
+    /// The slot of the only one, where it mounts volumes: its home is its own.
+    pub(super) slot: Option<u32>,
     pub(super) borough: Number,
     /// Whether something was guaranteed to the borough when they became stuck.
     pub(super) is_guaranteed: bool,
@@ -109,11 +111,13 @@ pub(super) struct StuckBy {
     /// Nobody makes way for gangs.
     pub(super) is_gang: bool,
     apart: Option<(WorkloadKey, bool, Vec<WorkloadName>)>,
+    /// Whose volumes it mounts, if it mounts any.
+    volumes: Option<(WorkloadKey, Option<u32>)>,
 }
 
 impl StuckBy {
     pub(super) fn of(waiters: &Waiters) -> Self {
-        let Waiters { record, borough, is_guaranteed, .. } = waiters;
+        let Waiters { record, borough, is_guaranteed, slot, .. } = waiters;
         let (key, place) = (&record.key, &record.spec.place);
         let is_apart = place.distinct_hosts || !place.apart.is_empty();
         let needs = Needs::of(&Request::new(key, &record.spec));
@@ -124,7 +128,15 @@ impl StuckBy {
             guaranteed: is_guaranteed.then_some(*borough),
             is_gang: place.all_or_none,
             apart: is_apart.then(|| (key.clone(), place.distinct_hosts, place.apart.clone())),
+            volumes: record.spec.has_volumes().then(|| (key.clone(), *slot)),
         }
+    }
+}
+
+impl StuckBy {
+    /// Whether it mounts volumes of one of these workloads.
+    pub(super) fn is_of_any(&self, workloads: &BTreeSet<WorkloadKey>) -> bool {
+        self.volumes.as_ref().is_some_and(|(key, _)| workloads.contains(key))
     }
 }
 

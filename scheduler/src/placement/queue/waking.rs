@@ -1,9 +1,10 @@
 //! When what is stuck or kept is looked at again: where something was given back on a host that it would fit then, others may make way that could not before,
-//! or its borough's quota has room.
+//! its workload has no home any more where it had one, or its borough's quota has room.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use slab::Slab;
+use supercloud_proto::name::WorkloadKey;
 
 use super::{
     Line, Place, Queue, take_out,
@@ -31,6 +32,7 @@ impl Queue {
         caught_up: &CaughtUp,
         boroughs: &Boroughs,
         shift: &Shift,
+        moved_out: &BTreeSet<WorkloadKey>,
     ) {
         let Self { lines, open, stuck, .. } = self;
         stuck.retain(|by, stuck| {
@@ -45,9 +47,10 @@ impl Queue {
                 }
                 !may_claim
             });
-            let example = stuck.first().map(|line| &*lines[*line].record);
+            let example = stuck.first().map(|line| &lines[*line]);
             let is_stuck = !shift.more_is_spare
-                && example.is_some_and(|record| !may_fit(ledger, record, caught_up, boroughs));
+                && !by.is_of_any(moved_out)
+                && example.is_some_and(|waiters| !may_fit(ledger, waiters, caught_up, boroughs));
             if !is_stuck {
                 for line in stuck.iter() {
                     lines[*line].reopen(*line, open);
@@ -132,11 +135,15 @@ fn known_to_all(record: &RevisionRecord) -> Known {
     Known { sibling: is_no_matter, unwanted: is_no_matter, reserved, anothers, may_keep: None }
 }
 
-/// Whether an instance of this revision, or of one that is stuck by the same, fits where something was given back, or would with others making way. That others
+/// Whether an instance of a line, or of one that is stuck by the same, fits where something was given back, or would with others making way. That others
 /// must be apart from it counts only where it says so of them too, and that room is kept there, or the host to another borough, not at all: so this holds for all that are stuck with it.
-fn may_fit(ledger: &Ledger, record: &RevisionRecord, caught_up: &CaughtUp, boroughs: &Boroughs) -> bool {
-    let CaughtUp::Improved(slots) = caught_up else { return true };
-    let request = Request::new(&record.key, &record.spec);
+fn may_fit(ledger: &Ledger, waiters: &Waiters, caught_up: &CaughtUp, boroughs: &Boroughs) -> bool {
+    let (CaughtUp::Improved(slots), Some(first)) = (caught_up, waiters.first()) else { return true };
+    let record = &*waiters.record;
+    let home = ledger.home(record, first);
+    // Of those that mount volumes each waits by itself, and which one it is says where it may go.
+    let instance = waiters.slot.map(|_| first);
+    let request = Request { instance, ..Request::new(&record.key, &record.spec) };
     let has_claim = has_claim(&request, boroughs);
     let fits = |candidate: Candidate<'_>| {
         let Known { may_keep, .. } = candidate.known;
@@ -145,5 +152,6 @@ fn may_fit(ledger: &Ledger, record: &RevisionRecord, caught_up: &CaughtUp, borou
         fits || may_have_room(&candidate, &request, has_claim)
             && has_room_emptied(&candidate, &request, has_claim)
     };
-    slots.iter().any(|slot: &Slot| ledger.is_taken(*slot) && fits(ledger.candidate_for(*slot, &request)))
+    let mut slots = slots.iter().filter(|slot: &&Slot| home.is_none_or(|home| home == **slot));
+    slots.any(|slot| ledger.is_taken(*slot) && fits(ledger.candidate_for(*slot, &request)))
 }

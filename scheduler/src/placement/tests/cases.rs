@@ -6,12 +6,13 @@
 //!     host NAME [site= rack= cpu= memory= disk= network= reserved=MEMORY network-reserved= arch= kernel= ports=FIRST-LAST drivers=docker,libvirt
 //!         device=NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE] label.X= taint.X=]
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
-//!     workload BOROUGH/NAME [count= cpu= memory= disk= network= priority= class= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct gang private spread=OVER[:VALUE=SHARE],OVER vm image= port=NAME:PORT[@HOST][/udp]
+//!     workload BOROUGH/NAME [count= cpu= memory= disk= network= priority= class= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct gang private mounts spread=OVER[:VALUE=SHARE],OVER vm image= port=NAME:PORT[@HOST][/udp]
 //!         device=KIND[:count=][:share=][:models=A|B][:require=CONDITION]]
 //!     borough NAME [quota-cpu= quota-memory= quota-disk= (none: lifted) guarantee-cpu= guarantee-memory= guarantee-disk= weight= max-priority= private-hosts=]
 //!     site NAME [standard=PERCENT spare=PERCENT packing=pack|spread cost=]
 //!     scale BOROUGH/NAME COUNT      report BOROUGH/NAME SLOT STATE [REASON]      time SECONDS (moves the clock on)
 //!     level (raises the feature level to the highest)      gone BOROUGH/NAME SLOT (those of it that are to stop are gone)
+//!     replace BOROUGH/NAME (those of older revisions stop)      purge BOROUGH/NAME      remove HOST      forget BOROUGH/NAME HOST (its volumes there)      volumes
 //!     pass [PLACEMENTS]      explain BOROUGH/NAME SLOT      explain-spec ...as workload...      plan ...as workload... [; ...]      hosts
 
 use std::{env, fs, path::Path, str::FromStr};
@@ -25,7 +26,7 @@ use supercloud_proto::{
     spec::{Class, Driver, DriverKind, Port, Prefer, Protocol, Spread, WorkloadSpec},
 };
 
-use super::estate::{Estate, inventory, spec, vm};
+use super::estate::{Estate, inventory, mount, spec, vm};
 use crate::placement::{
     Explanation, explain,
     pass::{MAX_PLACEMENTS, Why},
@@ -112,6 +113,14 @@ fn run(estate: &mut Estate, line: &str) -> String {
             let gone: Vec<_> = estate.state.instances_of(&key).filter(stopping).cloned().collect();
             gone.iter().for_each(|instance| estate.report(instance, InstanceState::Stopped, ""));
         }
+        ("purge", [key]) => estate.purge(&key_of(key)),
+        ("remove", [host]) => estate.remove(host),
+        ("replace", [key]) => estate.replace(&key_of(key)),
+        ("forget", [key, host]) => {
+            let refused = estate.forget(&key_of(key), host).result.err();
+            return refused.map_or_else(String::new, |refused| format!("refused: {refused}\n"));
+        }
+        ("volumes", []) => return volumes(estate),
         ("time", [seconds]) => estate.now += seconds.parse::<u64>().unwrap() * 1000,
         ("pass", limit) => {
             return passed(estate, limit.first().map_or(MAX_PLACEMENTS, |text| text.parse().unwrap()));
@@ -258,6 +267,17 @@ fn hosts(estate: &Estate) -> String {
         format!("{name}: {count} instances, cpu {cpu}, memory {memory}{network}{ports}{devices}\n")
     };
     estate.state.hosts().values().map(line).collect()
+}
+
+fn volumes(estate: &Estate) -> String {
+    let mut out = String::new();
+    for (key, homes) in estate.state.homes() {
+        for home in homes.iter() {
+            let host = estate.state.host_name(home.host).unwrap();
+            out += &format!("{key} slot {} lives on {host}\n", home.slot);
+        }
+    }
+    out
 }
 
 fn ports(ports: &[u16]) -> String {
@@ -413,12 +433,13 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
             "private" => wanted.place.private = true,
             "spread" => wanted.place.spread = value.split(',').map(spread_of).collect(),
             "vm" => vm(&mut wanted),
-            "image" | "port" => {
+            "image" | "port" | "mounts" => {
                 let Driver::Container(container) = &mut wanted.tasks[0].driver else {
                     panic!("a VM has no {word}")
                 };
                 match word {
                     "image" => container.image = value.to_owned(),
+                    "mounts" => container.mounts.push(mount()),
                     _ => container.ports.push(port_of(value)),
                 }
             }

@@ -2,7 +2,11 @@
 
 use proptest::prelude::*;
 use supercloud_proto::{
-    amount::MilliCpu, host::HostState, id::HostId, instance::InstanceState, name::HostName,
+    amount::MilliCpu,
+    host::HostState,
+    id::HostId,
+    instance::InstanceState,
+    name::{HostName, WorkloadKey},
     spec::WorkloadSpec,
 };
 
@@ -35,6 +39,9 @@ enum Event {
     Wait(u64),
     Stop(u8, bool),
     Site(u8, RandomSite),
+    /// One step of a rollout for all of it.
+    Replace(u8),
+    Forget(u8, u8),
 }
 
 fn event() -> impl Strategy<Value = Event> {
@@ -50,9 +57,16 @@ fn event() -> impl Strategy<Value = Event> {
         1 => Just(Event::RaiseLevel),
         2 => (1u64..20).prop_map(Event::Wait),
         1 => (number(), any::<bool>()).prop_map(|(number, purge)| Event::Stop(number, purge)),
+        2 => number().prop_map(Event::Replace),
+        1 => (number(), number()).prop_map(|(workload, host)| Event::Forget(workload, host)),
         1 => (0u8..2, random_site()).prop_map(|(number, site)| Event::Site(number, site)),
         2 => (0u8..3, random_allowance()).prop_map(|(borough, allowance)| Event::Allow(borough, allowance)),
     ]
+}
+
+/// The workload of a number, as far as it is the first borough's.
+fn key_of(number: u8) -> WorkloadKey {
+    wanted(&format!("w{number}"), &RandomWorkload::default()).key()
 }
 
 fn happen(estate: &mut Estate, event: &Event) {
@@ -71,17 +85,18 @@ fn happen(estate: &mut Estate, event: &Event) {
         Event::Remove(number) => drop(estate.apply(Command::RemoveHost { name: host(*number) })),
         Event::Workload(number, random) => hand_in(estate, &format!("w{number}"), random),
         Event::Scale(number, count) => {
-            let key = wanted(&format!("w{number}"), &RandomWorkload::default()).key();
-            drop(estate.apply(Command::ScaleWorkload { key, count: *count }));
+            drop(estate.apply(Command::ScaleWorkload { key: key_of(*number), count: *count }));
         }
         Event::Report(which, state) => report(estate, usize::from(*which), *state),
         Event::Allow(borough, allowance) => allow(estate, *borough, allowance),
         Event::Site(number, site) => set_site(estate, *number, site),
         Event::RaiseLevel => estate.raise_level(),
+        Event::Replace(number) => estate.replace(&key_of(*number)),
+        // Where nothing lives there, or is in use, it is rejected.
+        Event::Forget(workload, of) => drop(estate.forget(&key_of(*workload), host(*of).as_str())),
         Event::Wait(seconds) => estate.now += seconds * 1000,
         Event::Stop(number, purge) => {
-            let key = wanted(&format!("w{number}"), &RandomWorkload::default()).key();
-            drop(estate.apply(Command::StopWorkload { key, purge: *purge }));
+            drop(estate.apply(Command::StopWorkload { key: key_of(*number), purge: *purge }));
         }
         Event::Judge(..) | Event::Close(..) => {}
     }

@@ -7,8 +7,8 @@ use supercloud_proto::{
     instance::{InstanceReport, InstanceState},
     name::{BoroughName, HostName, SiteName, TaskName, WorkloadKey, WorkloadName},
     spec::{
-        Class, Container, Driver, DriverKind, Place, Resources, Restart, Task, Update, Vm, WorkloadKind,
-        WorkloadSpec,
+        Class, Container, Driver, DriverKind, Mount, Place, Resources, Restart, Task, Update, Vm,
+        WorkloadKind, WorkloadSpec,
     },
 };
 
@@ -83,6 +83,27 @@ impl Estate {
 
     pub(super) fn scale(&mut self, key: &WorkloadKey, count: u32) {
         self.must(Command::ScaleWorkload { key: key.clone(), count });
+    }
+
+    /// Lets all of a workload that is of an older revision stop, as a rollout does with as many as may be missing.
+    pub(super) fn replace(&mut self, key: &WorkloadKey) {
+        let instances = self.state.instances_of(key).map(|instance| instance.id).collect();
+        self.must(Command::Replace { instances, reason: "rollout".to_owned() });
+    }
+
+    /// Stops a workload, to be forgotten.
+    pub(super) fn purge(&mut self, key: &WorkloadKey) {
+        self.must(Command::StopWorkload { key: key.clone(), purge: true });
+    }
+
+    /// Removes a lost host.
+    pub(super) fn remove(&mut self, name: &str) {
+        self.must(Command::RemoveHost { name: HostName::new(name).unwrap() });
+    }
+
+    /// Forgets the volumes of a workload on a host.
+    pub(super) fn forget(&mut self, key: &WorkloadKey, host: &str) -> Outcome {
+        self.apply(Command::ForgetVolumes { key: key.clone(), host: HostName::new(host).unwrap() })
     }
 
     /// The wanted or else the latest instance of a slot.
@@ -173,6 +194,11 @@ pub(super) fn spec(key: &str) -> WorkloadSpec {
         schedule: None,
         class: Class::default(),
     }
+}
+
+/// A volume in a container.
+pub(super) fn mount() -> Mount {
+    Mount { volume: "data".parse().unwrap(), path: "/data".to_owned(), read_only: false }
 }
 
 /// Makes a VM of a spec.

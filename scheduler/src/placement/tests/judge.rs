@@ -49,6 +49,8 @@ struct Load {
     workloads: Vec<(String, Vec<String>)>,
     /// Of each instance, its borough, and whether it is private.
     tenants: Vec<(String, bool)>,
+    /// Of each instance that mounts volumes, its workload with the borough, and its slot.
+    mounting: Vec<(String, u32)>,
 }
 
 fn load(state: &State, host: &Host) -> Load {
@@ -79,6 +81,9 @@ impl Load {
         self.memory += memory;
         self.network += instance.spec().resources.network.0;
         self.tenants.push((instance.workload().borough.to_string(), instance.spec().place.private));
+        if mounts(instance.spec()) {
+            self.mounting.push((instance.workload().to_string(), instance.slot));
+        }
         if instance.desired != Desired::Stop {
             let apart = named(instance, &instance.spec().place.apart);
             self.workloads.push((instance.workload().to_string(), apart));
@@ -214,7 +219,9 @@ pub(super) fn gang_of(state: &State, instance: &Instance) -> usize {
 pub(super) fn would_all_go(state: &State, instance: &Instance) -> Option<bool> {
     let all = gang_of(state, instance);
     let going = state.hosts().values().map(|host| how_many_would_go(state, host, instance, all));
-    let is_simple = instance.spec().resources.devices.is_empty() && !instance.spec().place.private;
+    let has_home = mounts(instance.spec()) && state.homes().contains_key(instance.workload());
+    let is_simple =
+        instance.spec().resources.devices.is_empty() && !instance.spec().place.private && !has_home;
     (is_simple || all == 1).then(|| going.sum::<usize>() >= all)
 }
 
@@ -242,6 +249,7 @@ fn would_go_beside(load: &Load, state: &State, host: &Host, instance: &Instance)
         })
         && neighbours_agree(load, instance)
         && is_private_enough(state, host, instance, load)
+        && finds_its_volumes(state, host, instance, load)
         && !is_kept_for_others(state, host, instance)
 }
 
@@ -252,6 +260,31 @@ fn is_kept_for_others(state: &State, host: &Host, instance: &Instance) -> bool {
         awaited.is_some_and(|awaited| awaited.rank >= instance.spec().priority)
     };
     instance.awaited_host() != Some(host.id) && state.pending().any(|other| awaited(&other))
+}
+
+/// Whether a container of a spec mounts a volume.
+fn mounts(spec: &WorkloadSpec) -> bool {
+    matches!(&spec.tasks[0].driver, Driver::Container(container) if !container.mounts.is_empty())
+}
+
+/// Whether the volumes that an instance mounts live on a host, or live nowhere and no others of its workload do there, and nobody has them in use.
+fn finds_its_volumes(state: &State, host: &Host, instance: &Instance, load: &Load) -> bool {
+    if !mounts(instance.spec()) || state.level() < 5 {
+        return true;
+    }
+    let own = instance.workload().to_string();
+    let homes: Vec<(u32, u32)> = match state.homes().get(instance.workload()) {
+        Some(homes) => homes.iter().map(|home| (home.slot, home.host.0)).collect(),
+        None => Vec::new(),
+    };
+    let mut users = load.mounting.iter().filter(|(of, _)| *of == own).map(|(_, slot)| *slot);
+    match homes.iter().find(|(slot, _)| *slot == instance.slot) {
+        Some((_, home)) => {
+            *home == host.id.0
+                && users.all(|slot| slot != instance.slot && homes.contains(&(slot, host.id.0)))
+        }
+        None => homes.iter().all(|(_, home)| *home != host.id.0) && users.next().is_none(),
+    }
 }
 
 /// Whether no other borough has the host to itself, and what is private would be alone there with its borough, which keeps no more hosts than it may.
@@ -428,17 +461,18 @@ pub(super) fn rank(
     (crowds, Reverse(worth(mix_of, state, host, instance)), host.id.0)
 }
 
-/// Whether any of them is not spare, the highest priority among those that are not, or else among all, how many beyond what their workloads may miss, how many,
-/// and the sum of their priorities.
-pub(super) type Forced = (bool, u32, u32, u32, u32);
+/// Whether any of them is not spare, the highest priority among those that are not, or else among all, how many mount volumes, how many beyond what their
+/// workloads may miss, how many, and the sum of their priorities.
+pub(super) type Forced = (bool, u32, u32, u32, u32, u32);
 
 /// What it costs that these make way.
 pub(super) fn cost_by_force<'i>(state: &State, victims: impl Iterator<Item = &'i Instance>) -> Forced {
-    let (mut of_spare, mut of_others, mut count, mut sum) = (0, None, 0, 0);
+    let (mut of_spare, mut of_others, mut count, mut sum, mut mounting) = (0, None, 0, 0, 0);
     let mut of: BTreeMap<String, (u32, u32)> = BTreeMap::new();
     for victim in victims {
         let priority = victim.spec().priority;
         (count, sum) = (count + 1, sum + priority);
+        mounting += u32::from(state.level() >= 5 && mounts(victim.spec()));
         match victim.spec().class {
             Class::Spare => of_spare = of_spare.max(priority),
             Class::Guaranteed | Class::Standard => of_others = of_others.max(Some(priority)),
@@ -450,7 +484,7 @@ pub(super) fn cost_by_force<'i>(state: &State, victims: impl Iterator<Item = &'i
         *gone += 1;
     }
     let beyond = of.values().map(|(gone, may_miss)| gone.saturating_sub(*may_miss)).sum();
-    (of_others.is_some(), of_others.unwrap_or(of_spare), beyond, count, sum)
+    (of_others.is_some(), of_others.unwrap_or(of_spare), mounting, beyond, count, sum)
 }
 
 /// The least that it costs to make room on a host, by a look at every choice.

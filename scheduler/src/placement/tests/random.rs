@@ -13,7 +13,7 @@ use supercloud_proto::{
 
 use super::{
     allowances::{self, RandomAllowance, random_allowance},
-    estate::{Estate, inventory, spec, vm},
+    estate::{Estate, inventory, mount, spec, vm},
 };
 use crate::state::{Packing, SiteChange};
 
@@ -74,9 +74,23 @@ pub(super) struct RandomWorkload {
     together: Option<u8>,
     gang: bool,
     private: bool,
+    /// Whether it mounts a volume, unless it is a VM.
+    mounts: bool,
+}
+
+impl RandomHost {
+    /// The same, ready and open.
+    pub(super) fn well(self) -> Self {
+        Self { state: 2, open: true, ..self }
+    }
 }
 
 impl RandomWorkload {
+    /// The same with a volume.
+    pub(super) fn mounting(self) -> Self {
+        Self { mounts: true, vm: false, ..self }
+    }
+
     /// The same, of no gang.
     pub(super) fn loose(self) -> Self {
         Self { gang: false, ..self }
@@ -112,10 +126,10 @@ prop_compose! {
         borough in 0u8..3,
         (tolerate, gang) in (prop::option::weighted(0.5, prop::option::of(0u8..2)), prop::bool::weighted(0.25)),
         (apart, together) in (prop::option::weighted(0.3, 0u8..6), prop::option::weighted(0.2, 0u8..6)),
-        (class, private) in (0..CLASSES.len(), prop::bool::weighted(0.3)),
+        (class, private, mounts) in (0..CLASSES.len(), prop::bool::weighted(0.3), prop::bool::weighted(0.3)),
         gpus in prop::option::weighted(0.4, (1u32..3, prop::sample::select(vec![300, 500, 700, 1_000]), prop::option::of(0u8..2))),
     ) -> RandomWorkload {
-        RandomWorkload { borough, count, priority, cpu, mib, network, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, zones, shares, gpus, tolerate, class, apart, together, private, gang }
+        RandomWorkload { borough, count, priority, cpu, mib, network, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, zones, shares, gpus, tolerate, class, apart, together, private, gang, mounts }
     }
 }
 
@@ -249,6 +263,9 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
     if let Driver::Container(container) = &mut wanted.tasks[0].driver {
         container.ports.extend((1..=random.dynamic).map(|number| port(number, None)));
         container.ports.extend(random.fixed.map(|host| port(99, Some(host))));
+        if random.mounts {
+            container.mounts.push(mount());
+        }
     }
     if random.vm {
         vm(&mut wanted);

@@ -185,6 +185,7 @@ impl Step<'_> {
         for id in awaiting {
             self.change(id, |instance| instance.set_awaited(None));
         }
+        self.leave_homes_on(host.id);
         self.state.derived.remove_host(&host);
         self.state.hosts.remove(&host.id);
         self.state.orders.remove(&host.id);

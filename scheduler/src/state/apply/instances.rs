@@ -172,6 +172,7 @@ impl Step<'_> {
         if !may_have_a_host || fits(self.state, host, &request).is_err() {
             return false;
         }
+        let mounts = request.spec.has_volumes();
         let devices = placement.devices.clone().into_boxed_slice();
         let placed = Placed { host: host.id, ports: placement.ports.clone(), taken: request.demand };
         let note = Note::new(EventKind::InstancePlaced, instance, Some(host.name.clone()), Text::Placed);
@@ -187,6 +188,9 @@ impl Step<'_> {
             instance.changed = time;
         });
         self.order_changed(placement.host);
+        if mounts {
+            self.move_in(placement.instance);
+        }
         true
     }
 

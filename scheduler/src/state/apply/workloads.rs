@@ -212,6 +212,7 @@ impl Step<'_> {
         let purging = self.state.workloads.get(key).is_some_and(|workload| workload.purging);
         if purging && self.state.instances_of(key).next().is_none() {
             self.state.workloads.remove(key);
+            self.state.homes.remove(key);
             self.workload_event(EventKind::WorkloadPurged, key, "forgotten");
         }
     }

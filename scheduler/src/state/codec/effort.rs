@@ -13,8 +13,8 @@ const MANY_BYTES: usize = 16 << 10;
 /// So are instances that come and go with a count.
 const MANY_INSTANCES: u32 = 1_000;
 
-/// Numbers in `log.proto` of the commands that change all that is on some host.
-const ABOUT_HOSTS: [u64; 4] = [15, 16, 18, 30];
+/// Numbers in `log.proto` of the commands that change all that is on some host, or look at all that there is.
+const ABOUT_HOSTS: [u64; 5] = [15, 16, 18, 24, 30];
 /// And of those that change a count.
 const ABOUT_COUNTS: [u64; 3] = [12, 13, 14];
 /// Lowest number of a command.
@@ -100,6 +100,7 @@ mod tests {
     fn what_is_about_hosts_is_long_and_the_rest_as_long_as_it_is_large() {
         let state = State::default();
         assert!(is_long(&state, &entry(Command::JudgeHosts(Vec::new()))));
+        assert!(is_long(&state, &entry(Command::RaiseLevel { level: 5 })));
         let change = SiteChange::default();
         assert!(is_long(&state, &entry(Command::SetSite { name: "slough".parse().unwrap(), change })));
         assert!(is_long(&state, &entry(Command::RemoveHost { name: HostName::new("h1").unwrap() })));

@@ -103,6 +103,11 @@ fn command(command: &Command) -> Stored {
             Stored::SetSchedulable(stored::SetSchedulable { name: name.into(), schedulable: *schedulable })
         }
         Command::RemoveHost { name } => Stored::RemoveHost(stored::RemoveHost { name: name.into() }),
+        Command::ForgetVolumes { key, host } => Stored::ForgetVolumes(stored::ForgetVolumes {
+            borough: (&key.borough).into(),
+            workload: (&key.workload).into(),
+            host: host.into(),
+        }),
         Command::Place(placements) => {
             Stored::Place(stored::Place { placements: placements.iter().map(placement).collect() })
         }
@@ -284,6 +289,9 @@ fn parse(command: Stored) -> Result<Command, Problems> {
             Command::SetSchedulable { name: parsed("name", &m.name)?, schedulable: m.schedulable }
         }
         Stored::RemoveHost(m) => Command::RemoveHost { name: parsed("name", &m.name)? },
+        Stored::ForgetVolumes(m) => {
+            Command::ForgetVolumes { key: key(&m.borough, &m.workload)?, host: parsed("host", &m.host)? }
+        }
         Stored::Place(m) => {
             Command::Place(m.placements.into_iter().map(parse_placement).collect::<Result<_, _>>()?)
         }

@@ -1,5 +1,5 @@
 //! The state's edge to what is stored and sent: entries and outcomes as bytes, records as messages, snapshots as streams of records.
-//! Generated types appear here and in `api`, nowhere else in the scheduler. Files: `entry`, `outcome`, `records`, `boroughs`, `sites` (messages) · `wire`, `instances` (straight
+//! Generated types appear here and in `api`, nowhere else in the scheduler. Files: `entry`, `outcome`, `records`, `boroughs`, `sites`, `volumes` (messages) · `wire`, `instances` (straight
 //! to bytes) · `effort` (what applying an entry costs) · `snapshot`.
 
 use prost::Message;
@@ -13,6 +13,7 @@ mod outcome;
 mod records;
 mod sites;
 mod snapshot;
+mod volumes;
 mod wire;
 
 pub use boroughs::{borough_message, parse_change as parse_borough_change, quota_message};

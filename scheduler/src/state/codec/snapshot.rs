@@ -16,7 +16,7 @@ use supercloud_proto::{
 use super::{
     boroughs,
     entry::wrong,
-    instances, outcome, records, sites,
+    instances, outcome, records, sites, volumes,
     wire::{Reading, Value, varint},
 };
 use crate::state::{
@@ -102,6 +102,9 @@ impl State {
         for host in self.hosts.values() {
             let orders_index = self.orders.get(&host.id).copied().unwrap_or_default();
             writer.record(Record::Host(records::host_record(host, orders_index)))?;
+        }
+        for (key, homes) in &self.homes {
+            writer.record(Record::Homes(volumes::homes_record(key, homes)))?;
         }
         for instance in self.instances.values() {
             writer.instance(self, instance)?;
@@ -190,6 +193,10 @@ impl State {
                 self.orders.insert(id, orders_index);
                 self.hosts.insert(id, Arc::new(host));
                 self.follow_policy(id);
+            }
+            Record::Homes(message) => {
+                let (key, homes) = volumes::parse_homes(message)?;
+                self.homes.insert(key, Arc::new(homes));
             }
             Record::Token(message) => {
                 let token = records::parse_token(message)?;

@@ -8,7 +8,8 @@ use supercloud_proto::{
     condition::Condition,
     device::DeviceRequest,
     host::HostState,
-    name::{DeviceName, SiteName, WorkloadKey},
+    id::InstanceId,
+    name::{DeviceName, HostName, SiteName, WorkloadKey},
     spec::{DriverKind, Protocol},
 };
 
@@ -71,6 +72,12 @@ pub enum Reason {
         /// What the attribute is there.
         found: Found,
     },
+    /// The volumes of its slot live on another host, this one.
+    VolumesElsewhere(HostName),
+    /// Volumes of other slots of the workload live there.
+    HomeOfOthers(WorkloadKey),
+    /// Another instance of the workload uses its volumes there.
+    VolumesInUse(InstanceId),
     /// Room there is kept for others that are as urgent.
     Reserved,
     /// Too little of an amount is free.
@@ -188,6 +195,9 @@ impl Reason {
             Self::DevicesThere { there, .. } => *there = 0,
             Self::Closed
             | Self::Reserved
+            | Self::VolumesElsewhere(_)
+            | Self::HomeOfOthers(_)
+            | Self::VolumesInUse(_)
             | Self::NoDriver(_)
             | Self::Tainted(_)
             | Self::NoDevice(_)
@@ -295,6 +305,9 @@ impl fmt::Display for Reason {
                 write!(f, "needs site {}", wanted.join(" or "))?;
                 found.as_ref().map_or(Ok(()), |found| write!(f, ", is in {found}"))
             }
+            Self::VolumesElsewhere(home) => write!(f, "is not {home}, where its volumes live"),
+            Self::HomeOfOthers(key) => write!(f, "has volumes of another instance of {key}"),
+            Self::VolumesInUse(by) => write!(f, "has its volumes in use by {by}"),
             Self::Reserved => f.write_str("keeps room for work that others make way for"),
             Self::Tainted(taint) => write!(f, "is kept for what tolerates {taint}"),
             Self::Condition { condition, found } => match found {

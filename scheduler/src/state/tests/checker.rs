@@ -4,10 +4,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use supercloud_proto::{
     instance::{Desired, InstanceState},
-    spec::Class,
+    spec::{Class, Driver, Task},
 };
 
-use crate::state::{Derived, Host, State};
+use crate::state::{Derived, Host, Instance, State};
 
 /// Panics with a reason where the state is not as it must be.
 pub(super) fn check(state: &State) {
@@ -18,6 +18,7 @@ pub(super) fn check(state: &State) {
     every_slot_once(state);
     what_is_derived_follows(state);
     nothing_dangles(state);
+    volumes_are_where_they_are_used(state);
 }
 
 /// What the instances on a host that are not over count as there: processor, memory, disk and network.
@@ -110,6 +111,42 @@ fn what_is_derived_follows(state: &State) {
         fresh.add(instance);
     }
     assert_eq!(fresh, state.derived, "what is derived");
+}
+
+/// Whether a container of an instance mounts a volume.
+fn mounts(instance: &Instance) -> bool {
+    let of =
+        |task: &Task| matches!(&task.driver, Driver::Container(container) if !container.mounts.is_empty());
+    instance.spec().tasks.iter().any(of)
+}
+
+/// Each slot has one home, of a workload and on a host that are there; and what is wanted, and mounts volumes, is at home.
+fn volumes_are_where_they_are_used(state: &State) {
+    assert!(state.level() >= 5 || state.homes().is_empty(), "homes before all members know them");
+    for (key, homes) in state.homes() {
+        assert!(state.workload(key).is_some(), "homes of {key}");
+        let slots: BTreeSet<u32> = homes.iter().map(|home| home.slot).collect();
+        assert_eq!((slots.len(), slots.is_empty()), (homes.iter().count(), false), "a home a slot of {key}");
+        assert!(homes.iter().all(|home| state.host(home.host).is_some()), "the hosts of {key}");
+    }
+    let over = [InstanceState::Stopped, InstanceState::Completed, InstanceState::Failed];
+    let live = state.instances().values().filter(|one| one.desired == Desired::Run && mounts(one));
+    for instance in live.filter(|one| state.level() >= 5 && !over.contains(&one.state)) {
+        let Some(host) = instance.host() else { continue };
+        let homes = state.homes().get(instance.workload());
+        let home = homes.and_then(|homes| homes.iter().find(|home| home.slot == instance.slot));
+        assert_eq!(home.map(|home| home.host), Some(host), "the home of {}", instance.id);
+    }
+}
+
+/// No volumes are used by two at a time: true wherever all members knew of homes from the beginning.
+pub(super) fn volumes_are_used_once(state: &State) {
+    let over = [InstanceState::Stopped, InstanceState::Completed, InstanceState::Failed];
+    let mut users = BTreeSet::new();
+    for instance in state.instances().values().filter(|one| mounts(one) && !over.contains(&one.state)) {
+        let Some(host) = instance.host() else { continue };
+        assert!(users.insert((instance.workload(), host)), "{} uses what another one does", instance.id);
+    }
 }
 
 /// Every record that another speaks of is there.

@@ -5,4 +5,5 @@ mod cases;
 mod checker;
 mod properties;
 mod sites;
+mod volumes;
 pub mod world;

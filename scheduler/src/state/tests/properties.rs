@@ -10,8 +10,8 @@ use supercloud_proto::{
 };
 
 use super::{
-    checker::{bears, check, check_quotas},
-    world::{World, inventory, key, service, web},
+    checker::{bears, check, check_quotas, volumes_are_used_once},
+    world::{World, inventory, key, mounting, service, web},
 };
 use crate::state::{
     BoroughChange, Command, Entry, HostVerdict, Packing, SiteChange, State,
@@ -35,11 +35,13 @@ enum Step {
     Allow { cpu: Option<u64>, weight: u32, priority: u32 },
     Site { host: u8, percents: (u32, u32), cost: u32 },
     Wait { millis: u64 },
+    Forget { workload: u8, host: u8 },
+    Raise,
 }
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0..3u8, 0..5u32, 0..9u8).prop_map(|(workload, count, variant)| Step::Apply { workload, count, variant }),
+        3 => (0..3u8, 0..5u32, 0..12u8).prop_map(|(workload, count, variant)| Step::Apply { workload, count, variant }),
         1 => (0..3u8, 0..6u32).prop_map(|(workload, count)| Step::Scale { workload, count }),
         1 => (0..3u8, any::<bool>()).prop_map(|(workload, purge)| Step::Stop { workload, purge }),
         2 => (0..3u8).prop_map(|host| Step::Register { host }),
@@ -55,6 +57,8 @@ fn step() -> impl Strategy<Value = Step> {
         1 => (0..3u8, (100..300u32, 100..1_100u32), 0..2u32)
             .prop_map(|(host, percents, cost)| Step::Site { host, percents, cost }),
         1 => (0..100_000u64).prop_map(|millis| Step::Wait { millis }),
+        1 => (0..3u8, 0..3u8).prop_map(|(workload, host)| Step::Forget { workload, host }),
+        1 => Just(Step::Raise),
     ]
 }
 
@@ -74,6 +78,7 @@ fn apply(world: &mut World, workload: u8, count: u32, variant: u8) {
         0 => service(&name, count),
         1 => web(&name, count, None),
         2 => web(&name, count, Some(80)),
+        9..12 => mounting(&name, count),
         _ => service(&name, count),
     };
     if variant == 3 {
@@ -171,6 +176,13 @@ fn play(world: &mut World, step: &Step) {
             world.apply(Command::SetSite { name, change });
         }
         Step::Wait { millis } => world.now += millis,
+        Step::Forget { workload, host } => {
+            let (key, host) = (key(&format!("w{workload}")), format!("h{host}").parse().unwrap());
+            world.apply(Command::ForgetVolumes { key, host });
+        }
+        Step::Raise => {
+            world.apply(Command::RaiseLevel { level: KNOWN });
+        }
     }
 }
 
@@ -178,12 +190,18 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(256))]
 
     #[test]
-    fn every_history_keeps_the_state_sound(steps in proptest::collection::vec(step(), 1..60)) {
+    fn every_history_keeps_the_state_sound(steps in proptest::collection::vec(step(), 1..60), is_new: bool) {
         let mut world = World::with_hosts(&["h0", "h1"]);
-        let mut twin = World::with_hosts(&["h0", "h1"]);
+        if is_new {
+            play(&mut world, &Step::Raise);
+        }
+        let mut twin = world.clone();
         for step in &steps {
             play(&mut world, step);
             check(&world.state);
+            if is_new {
+                volumes_are_used_once(&world.state);
+            }
             play(&mut twin, step);
         }
         prop_assert_eq!(world.state.hash(), twin.state.hash(), "the same log gives the same state");

@@ -9,7 +9,7 @@ use supercloud_proto::{
     instance::{Desired, InstanceReport, InstanceState, TaskStatus},
     name::WorkloadKey,
     spec::{
-        Class, Container, Driver, DriverKind, Place, Port, Protocol, Resources, Restart, Task, Update,
+        Class, Container, Driver, DriverKind, Mount, Place, Port, Protocol, Resources, Restart, Task, Update,
         WorkloadKind, WorkloadSpec,
     },
 };
@@ -64,6 +64,16 @@ pub fn service(name: &str, count: u32) -> WorkloadSpec {
         schedule: None,
         class: Class::default(),
     }
+}
+
+/// The same with a volume.
+pub fn mounting(name: &str, count: u32) -> WorkloadSpec {
+    let mut spec = service(name, count);
+    if let Driver::Container(container) = &mut spec.tasks[0].driver {
+        let volume = "data".parse().unwrap();
+        container.mounts = vec![Mount { volume, path: "/data".to_owned(), read_only: false }];
+    }
+    spec
 }
 
 /// The same with one published port.
