@@ -211,6 +211,7 @@ fn host_settings(config: &Config) -> HostSettings {
         ports: config.ports,
         data_dir: config.data_dir.clone(),
         devices: config.devices.clone(),
+        shared_cpus: config.shared_cpus.clone(),
     }
 }
 
@@ -310,6 +311,7 @@ async fn run_with(
         drivers,
         opened,
         clock,
+        cpus: machine.cpus(),
         boot_id: machine.boot_id,
         probe,
         session: from_session,

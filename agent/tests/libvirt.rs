@@ -94,10 +94,11 @@ impl Bench {
             exclusive: false,
             devices: Vec::new(),
             class: Class::default(),
+            cores: None,
         };
         let owner = self.owner.clone();
         let mark = Mark { owner, instance: INSTANCE, workload, revision: 2, task, order_index: 0x30 };
-        Ok(TaskRun { mark, order: Arc::new(order), task: 0 })
+        Ok(TaskRun { mark, order: Arc::new(order), task: 0, pin: None })
     }
 
     fn name(&self) -> String {
@@ -309,6 +310,7 @@ async fn what_is_not_ours_is_left_alone() -> Fallible {
         mark: run.mark.clone(),
         runtime_id: foreign.uuid_string()?,
         phase: Phase::Running { since: None },
+        cpus: None,
     };
     driver.remove(&seen).await?;
     assert_eq!(bench.domain()?.uuid_string()?, foreign.uuid_string()?);

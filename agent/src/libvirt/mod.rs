@@ -21,6 +21,7 @@ mod guests;
 mod images;
 mod mark;
 mod phase;
+mod pins;
 mod raw;
 mod seed;
 mod settings;
@@ -58,8 +59,8 @@ use self::{
 };
 pub use self::{acceleration::Acceleration, settings::LibvirtSettings};
 use crate::driver::{
-    ACT_DEADLINE, ASK_DEADLINE, Driver, DriverError, ExecIo, Hint, LogOptions, Owner, PREPARE_DEADLINE, Seen,
-    TaskRun,
+    ACT_DEADLINE, ASK_DEADLINE, Driver, DriverError, ExecIo, Hint, LogOptions, Owner, PREPARE_DEADLINE, Pin,
+    Seen, TaskRun,
 };
 
 /// Threads for calls that ask: one may wait on a domain that is busy while the other answers.
@@ -148,6 +149,8 @@ impl LibvirtDriver {
             disks: folder.disks(vm, sources),
             network: self.network.as_deref(),
             console_log: folder.console_log(),
+            pin: run.pin.as_ref(),
+            node: run.order.cores.as_ref().and_then(|cores| cores.node),
         };
         domain.xml().map_err(|error| DriverError::Refused(error.to_string()))
     }
@@ -253,6 +256,12 @@ impl Driver for LibvirtDriver {
             tokio::time::sleep(LOOK_EVERY.min(grace - waited)).await;
         }
         Ok(())
+    }
+
+    async fn pin(&self, seen: &Seen, pin: &Pin) -> Result<(), DriverError> {
+        self.own(&seen.mark.owner)?;
+        let (instance, pin) = (seen.mark.instance, pin.clone());
+        self.on(&self.acting, "moving a guest to its processors", move |g, c| g.pin(c, instance, &pin)).await
     }
 
     async fn remove(&self, seen: &Seen) -> Result<(), DriverError> {

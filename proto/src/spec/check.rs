@@ -14,6 +14,7 @@ use super::{
 use crate::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
     condition::{Attribute, is_value},
+    cores::Numa,
     device::{self, DeviceRequest, SHARE_EXPECTED},
     id::Millis,
     name::WorkloadName,
@@ -252,6 +253,12 @@ impl Checker {
             let expected = format!("at most {MAX_NETWORK}");
             self.expect(false, "network", expected, resources.network.to_string());
         }
+        let is_whole = resources.cpu.0.is_multiple_of(1000);
+        let expected = "whole cores, since dedicated is set";
+        self.expect(!resources.dedicated || is_whole, "cpu", expected, resources.cpu.to_string());
+        let is_bound = resources.numa == Numa::One;
+        let expected = "any, or dedicated set beside it: only cores of its own can be of one node";
+        self.expect(resources.dedicated || !is_bound, "numa", expected, resources.numa.as_str());
         let expected = format!("at least {}, the sum of the disks", least.disk.exact());
         self.expect(least.disk <= resources.disk, "disk", expected, resources.disk.exact());
     }

@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt};
 use crate::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
     condition::Condition,
+    cores::Numa,
     device::DeviceRequest,
     id::Millis,
     name::{BoroughName, PortName, SiteName, TaskName, VolumeName, WorkloadKey, WorkloadName},
@@ -92,6 +93,11 @@ pub struct WorkloadSpec {
 }
 
 impl WorkloadSpec {
+    /// The class by which its processor time counts on a host: what has cores of its own takes them whole, whatever its class.
+    pub fn counting_class(&self) -> Class {
+        if self.resources.dedicated { Class::Guaranteed } else { self.class }
+    }
+
     /// Borough and workload.
     pub fn key(&self) -> WorkloadKey {
         WorkloadKey { borough: self.borough.clone(), workload: self.workload.clone() }
@@ -397,6 +403,10 @@ pub struct Resources {
     pub devices: Vec<DeviceRequest>,
     /// Network bandwidth.
     pub network: Mbits,
+    /// Whether it has whole physical cores of its own.
+    pub dedicated: bool,
+    /// Where these are, and its memory.
+    pub numa: Numa,
 }
 
 impl Resources {

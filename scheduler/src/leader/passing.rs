@@ -196,6 +196,7 @@ mod tests {
             host: HostId(1),
             ports: Ports::default(),
             devices: vec!["a-device-with-a-name-that-is-rather-long-0123456789".parse().unwrap(); devices],
+            cores: None,
         }
     }
 

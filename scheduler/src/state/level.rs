@@ -36,7 +36,9 @@ pub const FIFTH: Level = 5;
 
 /// The level at which every member knows all that a host is.
 pub fn of_inventory(inventory: &Inventory) -> Level {
-    if inventory.network.0 > 0 || inventory.network_reserved.0 > 0 {
+    if !inventory.nodes.is_empty() {
+        FIFTH
+    } else if inventory.network.0 > 0 || inventory.network_reserved.0 > 0 {
         FOURTH
     } else if !inventory.devices.is_empty() || !inventory.taints.is_empty() {
         THIRD
@@ -48,6 +50,9 @@ pub fn of_inventory(inventory: &Inventory) -> Level {
 /// An inventory with no more than all members of a cluster at this level know.
 pub fn inventory_at(level: Level, inventory: &Inventory) -> Inventory {
     let mut known = inventory.clone();
+    if level < FIFTH {
+        known.nodes.clear();
+    }
     if level < FOURTH {
         (known.network, known.network_reserved) = (Mbits(0), Mbits(0));
     }

@@ -48,6 +48,8 @@ pub(super) fn service(workload: &str, count: u32, memory: u64, exclusive: bool) 
             pids: None,
             devices: Vec::new(),
             network: Mbits(0),
+            dedicated: false,
+            numa: Default::default(),
         },
         place: Place::default(),
         health: None,
@@ -81,5 +83,6 @@ pub(super) fn inventory(site: &str, boot: &str, healthy: bool) -> Inventory {
         boot_id: boot.to_owned(),
         devices: Default::default(),
         taints: Default::default(),
+        nodes: Vec::new(),
     }
 }

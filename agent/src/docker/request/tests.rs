@@ -72,6 +72,8 @@ fn run(tasks: Vec<(&str, Driver)>, task: usize) -> TaskRun {
             pids: None,
             devices: Vec::new(),
             network: Default::default(),
+            dedicated: false,
+            numa: Default::default(),
         },
         ports: vec![port("web", 80, 20_000, Protocol::Tcp), port("dns", 53, 20_001, Protocol::Udp)],
         restart: Restart::default(),
@@ -79,8 +81,9 @@ fn run(tasks: Vec<(&str, Driver)>, task: usize) -> TaskRun {
         exclusive: false,
         devices: Vec::new(),
         class: Class::default(),
+        cores: None,
     };
-    TaskRun { mark, order: Arc::new(order), task }
+    TaskRun { mark, order: Arc::new(order), task, pin: None }
 }
 
 fn web() -> Container {

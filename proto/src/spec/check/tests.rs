@@ -76,9 +76,31 @@ fn amounts_are_judged() {
             ("RESOURCES", "network: 100", "resources.network"),
             ("RESOURCES", "network: 100MB", "resources.network"),
             ("RESOURCES", "network: 10001Gbps", "resources.network"),
+            ("RESOURCES", "numa: one", "resources.numa"),
+            ("RESOURCES", "numa: two", "resources.numa"),
             ("RESOURCES", "pids: 4194305", "resources.pids"),
         ],
     );
+}
+
+#[test]
+fn cores_of_ones_own_are_judged() {
+    let ask = |words: &str| {
+        let plain = CONTAINER.replace("TOP", "").replace(", CONTAINER", "");
+        parse(&plain.replace("cpu: 1, ", "").replace("RESOURCES", words)).map(drop)
+    };
+    for sound in ["dedicated: true", "dedicated: true, numa: one", "dedicated: false, numa: any"] {
+        assert_eq!(ask(&format!("cpu: 2, {sound}")), Ok(()));
+    }
+    let refused = |words: &str| ask(words).unwrap_err().to_string();
+    let part = refused("cpu: 1500m, dedicated: true");
+    assert!(
+        part.contains("resources.cpu: expected whole cores, since dedicated is set, found 1500m"),
+        "{part}"
+    );
+    let unowned = refused("cpu: 1, numa: one");
+    let expected = "resources.numa: expected any, or dedicated set beside it";
+    assert!(unowned.contains(expected), "{unowned}");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     amount::{Bytes, Mbits, MilliCpu},
     condition::{Attribute, Condition, Test},
+    cores::Numa,
     device::{self, DeviceRequest, Share},
     name::InvalidName,
     spec::{
@@ -88,6 +89,8 @@ fn resources(node: &Node<'_>) -> Option<Resources> {
         pids: object.maybe("pids", |node| node.whole(1, shape::MANY)),
         devices: object.or("devices", Vec::new(), |list| list.each(unread_device, device)),
         network: object.or("network", Mbits(0), Node::bandwidth),
+        dedicated: object.or("dedicated", false, Node::flag),
+        numa: object.or("numa", Numa::default(), |node| node.word(shape::NUMA, &Numa::ALL)),
     })
 }
 

@@ -11,6 +11,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use supercloud_proto::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
+    cores::Numa,
     device::{DeviceRequest, Share},
     host::{HostState, Inventory},
     id::{InstanceId, UnixMillis},
@@ -31,6 +32,7 @@ use crate::{
         apply::hosts::verdict_of,
         fits::{Amount, Candidate, Misfit, Reason, Request},
         gang,
+        model::cpus_needed,
     },
 };
 
@@ -77,6 +79,7 @@ pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Sugge
         ideas.extend(sought.kept());
         ideas.extend(sought.resized());
         ideas.extend(sought.widened());
+        ideas.extend(sought.cored());
         ideas.extend(sought.opened().into_iter().chain(sought.freed()).chain(sought.added()));
         ideas.extend(sought.tolerated().into_iter().chain(sought.relaxed()));
     }
@@ -173,6 +176,54 @@ impl Sought<'_> {
         less.into_iter().chain(freed).collect()
     }
 
+    /// Hosts against which nothing speaks but that too few cores are free, with how many are: of one node, where that is asked for.
+    fn few_cores(&self) -> impl Iterator<Item = (Slot, u64)> {
+        let is_few = |(_, misfits): &&(Slot, Vec<Misfit>)| {
+            let mut reasons = misfits.iter().flat_map(|misfit| &misfit.reasons);
+            let of_cores = |misfit: &Misfit| misfit.filter == "cores" || misfit.filter == "numa";
+            misfits.iter().any(of_cores)
+                && reasons.all(|reason| match reason {
+                    Reason::FewCores { .. } | Reason::FewCoresOfNode { .. } => true,
+                    Reason::Short { what, .. } => *what == Amount::Cpu,
+                    _ => false,
+                })
+        };
+        let free = |slot| {
+            let candidate = self.ledger.candidate(slot);
+            let of_nodes = candidate.host.inventory.nodes.iter().map(|node| candidate.free_cpus_of(node));
+            let cores = match self.request.spec.resources.numa {
+                Numa::One => of_nodes.max().unwrap_or(0),
+                Numa::Any => of_nodes.sum(),
+            };
+            cores.min(candidate.free().cpu.0 / 1_000)
+        };
+        self.found.iter().filter(is_few).map(move |(slot, _)| (*slot, free(*slot)))
+    }
+
+    /// Asking for as many cores as are free on any of these, or freeing those that are missing on one that has them at all.
+    fn cored(&self) -> Vec<Idea> {
+        let most =
+            |hosts: Vec<(Slot, u64)>| hosts.into_iter().max_by_key(|(slot, free)| (*free, Reverse(*slot)));
+        let fewer = most(self.few_cores().collect()).filter(|(_, free)| *free > 0).map(|(slot, free)| {
+            let mut spec = self.instance.spec().clone();
+            spec.resources.cpu = MilliCpu(free * 1_000);
+            self.of_spec("resize", format!("ask for {} cpu", spec.resources.cpu), spec, Some(slot))
+        });
+        let has = |(slot, _): &(Slot, u64)| {
+            let candidate = self.ledger.candidate(*slot);
+            let nothing = HostUse::none(candidate.used.policy);
+            Candidate { used: &nothing, ..candidate }.fits(&self.request).is_ok()
+        };
+        let freed = most(self.few_cores().filter(has).collect()).and_then(|(slot, free)| {
+            let missing = cpus_needed(self.request.spec).saturating_sub(free);
+            let of_node = if self.request.spec.resources.numa == Numa::One { " of one node" } else { "" };
+            let cores = if missing == 1 { "core" } else { "cores" };
+            let words = format!("free {missing} {cores}{of_node} on {}", self.host(slot).name);
+            Some(self.of_estate("free-host", words, slot, Estate::Free(self.least_urgent(slot)?)))
+        });
+        fewer.into_iter().chain(freed).collect()
+    }
+
     /// Hosts against which only amounts speak, with what is missing there.
     fn short(&self) -> impl Iterator<Item = (Slot, Amounts)> {
         let is_short = |(_, misfits): &&(Slot, Vec<Misfit>)| {
@@ -191,7 +242,7 @@ impl Sought<'_> {
     /// What of what is asked for is more than would fit on a host.
     fn too_much(&self, slot: Slot) -> Amounts {
         let candidate = self.ledger.candidate(slot);
-        let bearable = candidate.used.policy.bears(self.request.spec.class, candidate.free());
+        let bearable = candidate.used.policy.bears(self.request.spec.counting_class(), candidate.free());
         self.request.demand.saturating_sub(bearable)
     }
 
@@ -267,7 +318,10 @@ impl Sought<'_> {
     fn less(&self, missing: Amounts) -> Option<Amounts> {
         let asked = self.instance.spec().resources.amounts();
         let less = Amounts {
-            cpu: MilliCpu(asked.cpu.0.saturating_sub(missing.cpu.0)),
+            cpu: MilliCpu(match self.instance.spec().resources.dedicated {
+                true => asked.cpu.0.saturating_sub(missing.cpu.0) / 1_000 * 1_000,
+                false => asked.cpu.0.saturating_sub(missing.cpu.0),
+            }),
             memory: Bytes(match missing.memory.0 {
                 0 => asked.memory.0,
                 missing => asked.memory.0.saturating_sub(missing) / MEMORY_STEP * MEMORY_STEP,
@@ -340,6 +394,14 @@ impl Sought<'_> {
         }
         if asked.place.distinct_hosts {
             leave_out("place.distinct_hosts".to_owned(), &|spec| spec.place.distinct_hosts = false);
+        }
+        if asked.resources.numa != Numa::Any {
+            leave_out("resources.numa".to_owned(), &|spec| spec.resources.numa = Numa::Any);
+        }
+        if asked.resources.dedicated {
+            leave_out("resources.dedicated".to_owned(), &|spec| {
+                (spec.resources.dedicated, spec.resources.numa) = (false, Numa::Any);
+            });
         }
         if asked.resources.network.0 > 0 {
             leave_out("resources.network".to_owned(), &|spec| spec.resources.network.0 = 0);
