@@ -108,6 +108,7 @@ pub fn host_message(host: &Host) -> v1::Host {
         instances: 0,
         registered_ms: host.registered,
         device_use: Vec::new(),
+        own_cpus: Vec::new(),
     }
 }
 
