@@ -35,6 +35,8 @@ pub const MAX_COUNT: u32 = 100_000;
 pub const MAX_GANG: u32 = 1_000;
 /// See [`MAX_GANG`].
 pub const MAX_GANG_DEVICES: u32 = 8_000;
+/// Most cores of their own that all instances of a gang have together: likewise.
+pub const MAX_GANG_CORES: u32 = 100_000;
 /// Most tasks of one workload.
 pub const MAX_TASKS: usize = 16;
 /// Highest priority.
@@ -109,7 +111,13 @@ impl WorkloadSpec {
             return MAX_COUNT;
         }
         let each = self.resources.devices.iter().fold(0, |sum: u32, of| sum.saturating_add(of.count));
-        MAX_GANG.min(MAX_GANG_DEVICES / each.max(1))
+        MAX_GANG.min(MAX_GANG_DEVICES / each.max(1)).min(self.most_by_cores())
+    }
+
+    /// Most instances of a gang of which each has so many cores of its own.
+    fn most_by_cores(&self) -> u32 {
+        let each = if self.resources.dedicated { self.resources.cpu.0.div_ceil(1_000) } else { 0 };
+        u64::from(MAX_GANG_CORES).checked_div(each).map_or(MAX_GANG, |most| most.min(MAX_GANG.into()) as u32)
     }
 
     /// What its count may be, in words.
@@ -118,6 +126,9 @@ impl WorkloadSpec {
         match (self.place.all_or_none, most) {
             (false, _) => format!("0 to {most}"),
             (true, MAX_GANG) => format!("0 to {most}, since place.all_or_none is set"),
+            (true, most) if most == self.most_by_cores() => format!(
+                "0 to {most}, {MAX_GANG_CORES} cores of their own in all, since place.all_or_none is set"
+            ),
             (true, _) => {
                 format!("0 to {most}, {MAX_GANG_DEVICES} devices in all, since place.all_or_none is set")
             }

@@ -98,6 +98,10 @@ fn cores_of_ones_own_are_judged() {
         part.contains("resources.cpu: expected whole cores, since dedicated is set, found 1500m"),
         "{part}"
     );
+    let gang = ask("cpu: 1000, dedicated: true }\nplace: { all_or_none: true }\ncount: 101\n# {")
+        .unwrap_err()
+        .to_string();
+    assert!(gang.contains("count: expected 0 to 100, 100000 cores of their own in all"), "{gang}");
     let unowned = refused("cpu: 1, numa: one");
     let expected = "resources.numa: expected any, or dedicated set beside it";
     assert!(unowned.contains(expected), "{unowned}");
