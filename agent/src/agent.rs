@@ -184,6 +184,7 @@ fn drivers(config: &Config, owner: &Owner) -> Drivers {
             data_dir: config.data_dir.clone(),
             image_dirs: config.libvirt.image_dirs.clone(),
             network: config.libvirt.network.clone(),
+            devices: config.devices.clone(),
         };
         drivers.insert(DriverKind::Libvirt, Arc::new(LibvirtDriver::start(settings, owner.clone())));
     }

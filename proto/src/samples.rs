@@ -7,7 +7,7 @@ use crate::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
     condition::Condition,
     cores::{Cores, Cpu, Numa, NumaNode},
-    device::{Device, DeviceRequest, GivenDevice, Share},
+    device::{Device, DeviceRequest, GivenDevice, PciAddress, Share},
     host::{DriverInfo, Inventory, PortRange},
     id::InstanceId,
     instance::{Desired, InstanceReport, InstanceState, PortBinding, TaskStatus},
@@ -123,14 +123,25 @@ fn share() -> impl Strategy<Value = Share> {
 
 fn device_request() -> impl Strategy<Value = DeviceRequest> {
     (label(), 1..=64u32, share(), vec(some_text(), 0..3), vec(condition(), 0..3)).prop_map(
-        |(kind, count, share, models, require)| DeviceRequest { kind, count, share, models, require },
+        |(kind, count, share, models, require)| DeviceRequest {
+            kind,
+            count,
+            share,
+            models,
+            require,
+            to_vm: false,
+        },
     )
 }
 
 fn device() -> impl Strategy<Value = Device> {
     let labels = prop::collection::btree_map("[a-z]{1,4}", text(), 0..3);
-    (label(), "[A-Z][a-z0-9]{0,6}", labels, any::<bool>(), "[a-z/]{0,12}")
-        .prop_map(|(kind, model, labels, shared, fault)| Device { kind, model, labels, shared, fault })
+    let pci = option::of((any::<u16>(), any::<u8>(), 0..32u8, 0..8u8));
+    let pci = pci
+        .prop_map(|pci| pci.map(|(domain, bus, slot, function)| PciAddress { domain, bus, slot, function }));
+    (label(), "[A-Z][a-z0-9]{0,6}", labels, any::<bool>(), "[a-z/]{0,12}", pci).prop_map(
+        |(kind, model, labels, shared, fault, pci)| Device { kind, model, labels, shared, fault, pci },
+    )
 }
 
 fn given_device() -> impl Strategy<Value = GivenDevice> {
@@ -267,22 +278,25 @@ pub(crate) fn workload_spec() -> impl Strategy<Value = WorkloadSpec> {
     let head = (label(), label(), kind(), any::<u32>(), any::<u32>());
     let tail = (restart(), update(), 1..u64::MAX, any::<Option<bool>>(), option::of(some_text()), class());
     (head, vec(task(), 0..3), resources(), place(), option::of(health()), tail).prop_map(
-        |((workload, borough, kind, count, priority), tasks, resources, place, health, tail)| WorkloadSpec {
-            workload,
-            borough,
-            kind,
-            count,
-            priority,
-            tasks,
-            resources,
-            place,
-            health,
-            restart: tail.0,
-            update: tail.1,
-            stop_grace: tail.2,
-            exclusive: tail.3,
-            schedule: tail.4,
-            class: tail.5,
+        |((workload, borough, kind, count, priority), tasks, resources, place, health, tail)| {
+            WorkloadSpec {
+                workload,
+                borough,
+                kind,
+                count,
+                priority,
+                tasks,
+                resources,
+                place,
+                health,
+                restart: tail.0,
+                update: tail.1,
+                stop_grace: tail.2,
+                exclusive: tail.3,
+                schedule: tail.4,
+                class: tail.5,
+            }
+            .with_devices_told()
         },
     )
 }

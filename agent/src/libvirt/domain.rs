@@ -11,6 +11,7 @@ use std::path::{Path, PathBuf};
 use supercloud_proto::{
     amount::{Bytes, MilliCpu},
     cores::cpu_list,
+    device::PciAddress,
     id::InstanceId,
     spec::ImageFormat,
 };
@@ -108,6 +109,8 @@ pub(super) struct Domain<'a> {
     pub(super) console_log: PathBuf,
     /// On which processors it may run; `None`: on any.
     pub(super) pin: Option<&'a Pin>,
+    /// Devices of the host that the guest gets, by their addresses on its bus.
+    pub(super) hostdevs: Vec<PciAddress>,
     /// The NUMA node that its memory is to be of.
     pub(super) node: Option<u16>,
 }
@@ -239,11 +242,28 @@ impl Domain<'_> {
         Ok(Element::new("devices")
             .children(disks)
             .children(network)
+            .children(self.hostdevs.iter().map(hostdev))
             .child(Element::new("controller").with("type", "usb").with("model", "none"))
             .child(Element::new("serial").with("type", "pty").child(log))
             .child(random)
             .child(Element::new("memballoon").with("model", "none")))
     }
+}
+
+/// A device of the host that libvirt takes from the host's driver before the guest begins, and gives back after it has ended.
+fn hostdev(address: &PciAddress) -> Element {
+    let PciAddress { domain, bus, slot, function } = address;
+    let address = Element::new("address")
+        .with("domain", format!("{domain:#06x}"))
+        .with("bus", format!("{bus:#04x}"))
+        .with("slot", format!("{slot:#04x}"))
+        .with("function", format!("{function:#x}"));
+    Element::new("hostdev")
+        .with("mode", "subsystem")
+        .with("type", "pci")
+        .with("managed", "yes")
+        .child(Element::new("driver").with("name", "vfio"))
+        .child(Element::new("source").child(address))
 }
 
 /// The processors of one virtual processor: of cores of its own, one for each in turn, so that the guest's are as steady as the machine's.
@@ -311,6 +331,7 @@ mod tests {
             network: None,
             console_log: "/vms/i-1-a/console.log".into(),
             pin: None,
+            hostdevs: Vec::new(),
             node: None,
         }
     }
@@ -359,6 +380,16 @@ mod tests {
         let xml = Domain { pin: Some(&rest), ..domain(&mark) }.xml().unwrap();
         assert!(xml.contains("</global_quota><vcpupin vcpu=\"0\" cpuset=\"2-3,6-7\"></vcpupin>"), "{xml}");
         assert!(!xml.contains("numatune"));
+    }
+
+    #[test]
+    fn devices_of_the_host_are_taken_over_by_their_addresses() {
+        let mark = mark("0123456789abcdef", 1);
+        let hostdevs = vec!["0000:0a:1f.7".parse().unwrap()];
+        let xml = Domain { hostdevs, ..domain(&mark) }.xml().unwrap();
+        let expected = "<hostdev mode=\"subsystem\" type=\"pci\" managed=\"yes\"><driver name=\"vfio\"></driver><source>\
+                        <address domain=\"0x0000\" bus=\"0x0a\" slot=\"0x1f\" function=\"0x7\"></address></source></hostdev>";
+        assert!(xml.contains(expected), "{xml}");
     }
 
     #[test]

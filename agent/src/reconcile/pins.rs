@@ -9,7 +9,7 @@ use std::collections::BTreeSet;
 
 use supercloud_proto::{instance::Desired, order::Order, spec::DriverKind};
 
-use super::{Action, Input, Object, Plan, Sight, history::Outcome};
+use super::{Action, Doing, Input, Object, Plan, Sight, history::Outcome};
 use crate::driver::{Phase, Pin, Seen};
 
 /// The processors of the host as they are to be used now.
@@ -89,7 +89,7 @@ fn holds(input: &Input<'_>, order: &Order, objects: &[(DriverKind, &Seen)]) -> b
     !is_over
         || objects.iter().any(|(_, seen)| runs(seen))
         || order.tasks.iter().any(|task| is_hidden(task.driver.kind()))
-        || input.in_flight.contains_key(&order.instance)
+        || matches!(input.in_flight.get(&order.instance), Some(Doing::Preparing | Doing::Starting))
 }
 
 fn runs(seen: &Seen) -> bool {

@@ -302,3 +302,16 @@ fn a_completed_batch_holds_no_cores() {
     assert_eq!(world.settle(), ["pin i-2-0 to 0-7"]);
     assert_eq!(world.state(1), InstanceState::Completed);
 }
+
+#[test]
+fn cores_are_free_while_what_had_them_is_cleared_away() {
+    let mut own = service(1);
+    own.cores = Some(Cores { cpus: [2, 3].into(), node: None });
+    let mut world = World::new(vec![own, service(2)]);
+    world.settle();
+    world.order_stop(1);
+    assert_eq!(world.step(), ["stop i-1-0 grace 10000"]);
+    world.in_flight.insert(instance(1), Doing::Removing);
+    assert_eq!(world.step(), ["pin i-2-0 to 0-7"], "nobody is told one thing and then another");
+    assert_eq!(world.step(), [""; 0]);
+}

@@ -184,6 +184,7 @@ fn device(host: &v1::Host, device: &v1::Device) -> Value {
         ("labels", json!(device.labels)),
         ("shared", json!(device.shared)),
         ("fault", json!(device.fault)),
+        ("pci", json!(device.pci_address)),
         ("given", json!(given(host, device).to_string())),
     ])
 }

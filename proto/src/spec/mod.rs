@@ -105,6 +105,19 @@ impl WorkloadSpec {
         WorkloadKey { borough: self.borough.clone(), workload: self.workload.clone() }
     }
 
+    /// Whether a task of it is a VM.
+    pub fn is_vm(&self) -> bool {
+        self.tasks.iter().any(|task| matches!(task.driver, Driver::Vm(_)))
+    }
+
+    /// The same, whose requests for devices say whether they are for a VM.
+    #[must_use]
+    pub fn with_devices_told(mut self) -> Self {
+        let is_vm = self.is_vm();
+        self.resources.devices.iter_mut().for_each(|request| request.to_vm = is_vm);
+        self
+    }
+
     /// Most instances that it may have.
     pub fn most_instances(&self) -> u32 {
         if !self.place.all_or_none {

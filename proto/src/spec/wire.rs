@@ -109,7 +109,7 @@ impl TryFrom<v1::WorkloadSpec> for WorkloadSpec {
                 class: class?,
             })
         };
-        let whole = whole();
+        let whole = whole().map(WorkloadSpec::with_devices_told);
         faults.finish(whole)
     }
 }

@@ -248,6 +248,7 @@ mod tests {
             labels: BTreeMap::new(),
             shared: false,
             fault: String::new(),
+            pci: None,
         };
         whole.devices.insert("gpu0".parse().unwrap(), device);
         assert_eq!(as_known(level::SECOND, plain.clone()), (plain.clone(), None));

@@ -196,7 +196,8 @@ fn needs_of_class(class: Class) -> Level {
 
 /// The level at which every member knows all that is asked for.
 fn needs_of_resources(resources: &Resources) -> Level {
-    if resources.dedicated || resources.numa != Numa::Any {
+    let has_vm_devices = resources.devices.iter().any(|request| request.to_vm);
+    if resources.dedicated || resources.numa != Numa::Any || has_vm_devices {
         level::FIFTH
     } else if resources.network.0 > 0 {
         level::FOURTH
@@ -419,18 +420,19 @@ mod tests {
             labels: BTreeMap::new(),
             shared: false,
             fault: String::new(),
+            pci: None,
         };
         let device = register(&|of| drop(of.devices.insert("gpu0".parse().unwrap(), gpu.clone())));
         let tolerate = apply(&|spec| spec.place.tolerate.push("gpu".parse().unwrap()));
-        let request = apply(&|spec| {
-            spec.resources.devices.push(DeviceRequest {
-                kind: "gpu".parse().unwrap(),
-                count: 1,
-                share: Share::WHOLE,
-                models: Vec::new(),
-                require: Vec::new(),
-            });
-        });
+        let asked = DeviceRequest {
+            kind: "gpu".parse().unwrap(),
+            count: 1,
+            share: Share::WHOLE,
+            models: Vec::new(),
+            require: Vec::new(),
+            to_vm: false,
+        };
+        let request = apply(&|spec| spec.resources.devices.push(asked.clone()));
         assert_eq!([taint, device, tolerate, request], [level::THIRD; 4]);
         let apart = apply(&|spec| spec.place.apart.push("db".parse().unwrap()));
         let together = apply(&|spec| spec.place.together.push("db".parse().unwrap()));
@@ -455,6 +457,13 @@ mod tests {
             Command::PlaceMany(vec![placement]).needs(),
         ];
         assert_eq!(cores, [level::FIFTH; 5]);
+        let passed = Device { pci: "0000:01:00.0".parse().ok(), ..gpu.clone() };
+        let to_vm = DeviceRequest { to_vm: true, ..asked.clone() };
+        let vm_devices = [
+            register(&|of| drop(of.devices.insert("gpu0".parse().unwrap(), passed.clone()))),
+            apply(&|spec| spec.resources.devices.push(to_vm.clone())),
+        ];
+        assert_eq!(vm_devices, [level::FIFTH; 2]);
         let spread = |spread: Spread| apply(&|spec| spec.place.spread = vec![spread.clone()]);
         let shares = Spread { over: SpreadOver::Site, shares: BTreeMap::from([("slough".to_owned(), 1)]) };
         let new = [SpreadOver::Label("zone".to_owned()).into(), shares].map(spread);

@@ -24,6 +24,7 @@ fn settings() -> DockerSettings {
         shared: true,
         nodes: vec![node.into()],
         env: [("VISIBLE_GPUS".to_owned(), node.to_owned())].into(),
+        pci: None,
     };
     let devices = [("gpu0", device("gpu", "/dev/gpu0")), ("gpu1", device("gpu", "/dev/gpu1"))];
     let devices = devices.map(|(name, device)| (name.parse().unwrap(), device)).into();

@@ -131,10 +131,14 @@ fn devices_are_judged() {
             ("RESOURCES", &many, "resources.devices"),
         ],
     );
-    let of_vm = VM.replace("VM", "boot: { kernel: /k }").replace("disk: 1GiB", "devices: [ { kind: gpu } ]");
-    let problems = parse(&of_vm).unwrap_err().0;
-    assert_eq!(problems[0].path, "resources.devices");
-    assert!(problems[0].expected.contains("not supported by this version yet"), "{problems:?}");
+    let of_vm = |devices: &str| {
+        let text = VM.replace("VM", "boot: { kernel: /k }");
+        parse(&text.replace("disk: 1GiB", &format!("devices: [ {devices} ]")))
+    };
+    assert!(of_vm("{ kind: gpu, count: 2 }").unwrap()[0].resources.devices[0].to_vm);
+    let problems = of_vm("{ kind: gpu, share: 0.5 }").unwrap_err().0;
+    assert_eq!(problems[0].path, "resources.devices[0].share");
+    assert_eq!(problems[0].expected, "1: a VM has its devices whole");
 }
 
 #[test]

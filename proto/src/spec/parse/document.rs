@@ -50,7 +50,7 @@ pub(super) fn read(root: &Node<'_>) -> Option<(WorkloadSpec, TaskStyle)> {
         schedule: top.maybe("schedule", Node::text),
         class: top.or("class", Class::default(), |node| node.word(shape::CLASSES, &Class::ALL)),
     };
-    Some((spec, style))
+    Some((spec.with_devices_told(), style))
 }
 
 /// A name in the place of one that could not be read, and unlike any that people give.
@@ -102,11 +102,19 @@ fn device(node: &Node<'_>) -> Option<DeviceRequest> {
         share: object.or("share", Share::WHOLE, Node::share),
         models: object.or("models", Vec::new(), |list| list.sound(Node::text)),
         require: object.or("require", Vec::new(), |list| list.each(unread_device_condition, Node::parsed)),
+        to_vm: false,
     })
 }
 
 fn unread_device() -> DeviceRequest {
-    DeviceRequest { kind: stand_in(), count: 1, share: Share::WHOLE, models: Vec::new(), require: Vec::new() }
+    DeviceRequest {
+        kind: stand_in(),
+        count: 1,
+        share: Share::WHOLE,
+        models: Vec::new(),
+        require: Vec::new(),
+        to_vm: false,
+    }
 }
 
 fn unread_device_condition() -> Condition {

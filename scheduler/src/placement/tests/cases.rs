@@ -4,7 +4,7 @@
 //! Commands, with `word=value` in any order and `"` around what holds spaces:
 //!
 //!     host NAME [site= rack= cpu= memory= disk= network= reserved=MEMORY network-reserved= arch= kernel= ports=FIRST-LAST drivers=docker,libvirt
-//!         device=NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE] label.X= taint.X=
+//!         device=NAME:KIND:MODEL[:shared][:pci][:fault=WORDS][:LABEL=VALUE] label.X= taint.X=
 //!         node=NUMBER:MEMORY:CORE/CORE... (a core is its processors with + between, and k behind where it is kept)]
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
 //!     workload BOROUGH/NAME [count= cpu= memory= disk= network= priority= class= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT dedicated numa=one distinct gang private spread=OVER[:VALUE=SHARE],OVER vm image= port=NAME:PORT[@HOST][/udp]
@@ -435,7 +435,7 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
             _ => panic!("no such setting: {word}"),
         }
     }
-    wanted
+    wanted.with_devices_told()
 }
 
 /// `OVER[:VALUE=SHARE...]`.
@@ -466,7 +466,7 @@ fn node_of(text: &str) -> NumaNode {
     }
 }
 
-/// `NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE]`.
+/// `NAME:KIND:MODEL[:shared][:pci][:fault=WORDS][:LABEL=VALUE]`.
 fn device_of(text: &str) -> (DeviceName, Device) {
     let parts: Vec<&str> = text.split(':').collect();
     let [name, kind, model, rest @ ..] = parts.as_slice() else { panic!("no device: {text}") };
@@ -476,9 +476,11 @@ fn device_of(text: &str) -> (DeviceName, Device) {
         labels: Default::default(),
         shared: false,
         fault: String::new(),
+        pci: None,
     };
     for part in rest {
         match part.split_once('=') {
+            None if *part == "pci" => device.pci = "0000:01:00.0".parse().ok(),
             None => device.shared = *part == "shared",
             Some(("fault", why)) => device.fault = why.to_owned(),
             Some((label, value)) => drop(device.labels.insert(label.to_owned(), value.to_owned())),
@@ -491,8 +493,14 @@ fn device_of(text: &str) -> (DeviceName, Device) {
 fn device_request_of(text: &str) -> DeviceRequest {
     let mut parts = text.split(':');
     let kind = parts.next().unwrap().parse().unwrap();
-    let mut request =
-        DeviceRequest { kind, count: 1, share: Share::WHOLE, models: Vec::new(), require: Vec::new() };
+    let mut request = DeviceRequest {
+        kind,
+        count: 1,
+        share: Share::WHOLE,
+        models: Vec::new(),
+        require: Vec::new(),
+        to_vm: false,
+    };
     for part in parts {
         let (word, value) = part.split_once('=').unwrap();
         match word {

@@ -122,6 +122,7 @@ fn load_gpus(load: &mut Load, host: &Host, instance: &Instance) {
 fn gpu_suits(asked: &DeviceRequest, device: &Device) -> bool {
     asked.models.first().is_none_or(|model| *model == device.model)
         && (asked.share.0 == 1_000 || device.shared)
+        && (device.pci.is_some() || !asked.to_vm)
         && device.fault.is_empty()
 }
 
@@ -308,7 +309,7 @@ pub(super) fn left(state: &State, host: &Host) -> Left {
     let well = inventory.devices.iter().filter(|(_, device)| device.fault.is_empty());
     let free = |name: &str| 1_000 - load.gpus.get(name).copied().unwrap_or(0);
     let mut gpus: Vec<_> = well.map(|(name, device)| (device.clone(), free(name.as_str()))).collect();
-    gpus.sort_by_key(|(device, free)| (device.model.clone(), device.shared, *free));
+    gpus.sort_by_key(|(device, free)| (device.model.clone(), device.shared, device.pci.is_some(), *free));
     let memory = inventory.capacity.memory.0.saturating_sub(inventory.reserved.memory.0) - load.memory;
     Left { gpus, cpu: inventory.capacity.cpu.0 - load.cpu, memory, site: site_of(state, host) }
 }

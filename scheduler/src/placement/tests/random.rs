@@ -31,8 +31,8 @@ pub(super) struct RandomHost {
     vms: bool,
     state: u8,
     open: bool,
-    /// Of each GPU its model, whether it is shared, and whether it can be used.
-    gpus: Vec<(u8, bool, bool)>,
+    /// Of each GPU its model, whether it is shared, whether it can be used, and whether a VM can get it.
+    gpus: Vec<(u8, bool, bool, bool)>,
     taint: Option<u8>,
     zone: Option<u8>,
     /// In hundreds of megabits a second, and what of it is kept back.
@@ -97,7 +97,7 @@ prop_compose! {
     pub(super) fn random_host()(
         cores in 0u64..5, gib in 0u64..5, site in 0u8..2, rack in 0u8..3, tier in 0u8..2, ports in 1u16..6,
         vms in any::<bool>(), state in 0u8..8, open in prop::bool::weighted(0.9),
-        gpus in prop::collection::vec((0u8..2, any::<bool>(), prop::bool::weighted(0.9)), 0..4),
+        gpus in prop::collection::vec((0u8..2, any::<bool>(), prop::bool::weighted(0.9), any::<bool>()), 0..4),
         taint in prop::option::weighted(0.2, 0u8..2), zone in prop::option::weighted(0.8, 0u8..3),
         network in (0u64..6, 0u64..2), topology in prop::option::weighted(0.8, (1u16..3, 1u16..3, 0u16..2)),
     ) -> RandomHost {
@@ -185,13 +185,14 @@ pub(super) fn add_host(estate: &mut Estate, name: &str, random: &RandomHost) {
     found.labels.insert("tier".to_owned(), random.tier.to_string());
     found.labels.extend(random.zone.map(|zone| ("zone".to_owned(), zone.to_string())));
     found.ports = PortRange { first: 20_000, last: 20_000 + random.ports - 1 };
-    for (number, (model, shared, well)) in random.gpus.iter().enumerate() {
+    for (number, (model, shared, well, is_passed)) in random.gpus.iter().enumerate() {
         let device = Device {
             kind: "gpu".parse().unwrap(),
             model: format!("m{model}"),
             labels: BTreeMap::new(),
             shared: *shared,
             fault: if *well { String::new() } else { "broken".to_owned() },
+            pci: format!("0000:0{number}:00.0").parse().ok().filter(|_| *is_passed),
         };
         found.devices.insert(format!("gpu{number}").parse().unwrap(), device);
     }
@@ -254,6 +255,7 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
         share: Share(share),
         models: model.into_iter().map(|model| format!("m{model}")).collect(),
         require: Vec::new(),
+        to_vm: random.vm,
     }));
     wanted.place.tolerate.extend(random.tolerate.map(|value| match value {
         Some(value) => format!("team={value}").parse().unwrap(),

@@ -88,6 +88,8 @@ pub enum Reason {
     NoDevice(DeviceRequest),
     /// It has such devices, and gives them away whole or not at all.
     DeviceWhole(DeviceRequest),
+    /// It has such devices, and no VM can get them: they have no PCI address.
+    DeviceUnaddressed(DeviceRequest),
     /// It has fewer such devices than are asked for, whatever is free of them.
     DevicesThere {
         /// What is asked for.
@@ -227,6 +229,7 @@ impl Reason {
             | Self::Tainted(_)
             | Self::NoDevice(_)
             | Self::DeviceWhole(_)
+            | Self::DeviceUnaddressed(_)
             | Self::DeviceTaken(_)
             | Self::DevicesUnasked
             | Self::CoresUntold
@@ -361,6 +364,9 @@ impl fmt::Display for Reason {
             Self::NoDevice(request) => write!(f, "devices: needs {request}, has none"),
             Self::DeviceWhole(request) => {
                 write!(f, "devices: needs {request}, gives them away only whole")
+            }
+            Self::DeviceUnaddressed(request) => {
+                write!(f, "devices: needs {request}, has none with a PCI address")
             }
             Self::DevicesThere { request, there } => write!(f, "devices: needs {request}, has {there}"),
             Self::DeviceFaulty { request, because } => {
