@@ -206,7 +206,7 @@ impl Guests {
         let domain = self.find(connection, instance)?.ok_or(DriverError::Missing)?;
         let moved = || -> Result<(), Error> {
             let live = sys::VIR_DOMAIN_AFFECT_LIVE;
-            let vcpus = u32::try_from(domain.vcpus_flags(live)?).unwrap_or(0);
+            let vcpus = domain.vcpus_flags(live)?;
             for vcpu in 0..vcpus {
                 domain.pin_vcpu_flags(vcpu, &pins::map(vcpu_cpus(pin, vcpu.into())), live)?;
             }
