@@ -268,9 +268,17 @@ impl Core {
 
     /// Proposes a command if this node leads; for the loops that run while it does.
     pub(crate) async fn propose_here(&self, command: Command) -> Result<Outcome, ProposeError> {
-        levels::admit(self, &command).await?;
+        self.admit(&command).await?;
         let entry = Entry { time: now(), by: SCHEDULER.to_owned(), request_id: String::new(), command };
         Ok(self.inner.log.propose(entry.encode()).await?.outcome)
+    }
+
+    /// Whether every member knows a command, so that it may be proposed; asked also for one that is only tried.
+    ///
+    /// # Errors
+    /// [`ProposeError::LevelTooLow`].
+    pub(crate) async fn admit(&self, command: &Command) -> Result<(), ProposeError> {
+        Ok(levels::admit(self, command).await?)
     }
 
     /// This node's latest state; may be behind. Costs nothing and needs no leader.

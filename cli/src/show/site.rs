@@ -12,7 +12,7 @@ use crate::output::{Headings, Shown, facts};
 /// Headings of the list. Of each amount what is given away, by the site's policy, and what there is.
 pub const HEADINGS: Headings = Headings {
     usual: &["site", "hosts", "ready", "instances", "cpu", "memory", "disk", "policy"],
-    wide: &[],
+    wide: &["network"],
 };
 
 /// One site.
@@ -38,6 +38,7 @@ pub fn shown(site: &v1::Site) -> Shown {
             format!("{}/{}", used.memory, all.memory),
             format!("{}/{}", used.disk, all.disk),
             unusual(&site.policy.unwrap_or_default()),
+            format!("{}/{}", network(site.used), network(site.allocatable)),
         ],
     }
 }

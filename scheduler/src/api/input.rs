@@ -68,7 +68,7 @@ pub(super) fn page<T, M: Message>(
     items: impl Iterator<Item = T>,
     size: usize,
     key: impl Fn(&T) -> String,
-    show: impl Fn(&T) -> M,
+    mut show: impl FnMut(&T) -> M,
 ) -> Page<M> {
     let mut page = Page { items: Vec::new(), next: String::new() };
     let (mut bytes, mut last) = (0, None);

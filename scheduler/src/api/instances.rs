@@ -76,7 +76,8 @@ impl Wanted {
                 && host.is_none_or(|host| instance.host() == Some(host))
                 && caller.sees(&instance.workload().borough)
         });
-        Ok(input::page(shown, self.size, |found| found.id.to_string(), |found| show::instance(state, found)))
+        let mut told = show::Instances::of(state);
+        Ok(input::page(shown, self.size, |found| found.id.to_string(), |found| told.tell(found)))
     }
 }
 

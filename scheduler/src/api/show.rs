@@ -4,8 +4,9 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use supercloud_proto::{
     amount::{Amounts, Mbits, host_amounts},
+    id::{Revision, UnixMillis},
     instance::{Desired, InstanceState},
-    name::{BoroughName, SiteName},
+    name::{BoroughName, SiteName, WorkloadKey},
     spec::diff,
     v1,
 };
@@ -49,25 +50,52 @@ fn place_of<'c>(counts: &'c mut v1::WorkloadCounts, instance: &Instance) -> &'c 
     }
 }
 
-/// An instance. One that waits says so where its borough's quota keeps it.
+/// Tells of instances of one state. How many are given hosts only together is counted once for each gang.
+pub(super) struct Instances<'s> {
+    state: &'s State,
+    now: UnixMillis,
+    gangs: BTreeMap<(&'s WorkloadKey, Revision), usize>,
+}
+
+impl<'s> Instances<'s> {
+    /// Of this state.
+    pub(super) fn of(state: &'s State) -> Self {
+        Self { state, now: unix_now(), gangs: BTreeMap::new() }
+    }
+
+    /// An instance. One that waits says so where its borough's quota keeps it.
+    pub(super) fn tell(&mut self, instance: &'s Instance) -> v1::Instance {
+        let message = self.state.instance_message(instance);
+        if !instance.is_pending() {
+            return message;
+        }
+        let borough = &instance.workload().borough;
+        match self.state.excesses_with(instance, self.together(instance)) {
+            excesses if excesses.is_empty() => message,
+            excesses => v1::Instance { state_reason: quota::words(borough, &excesses), ..message },
+        }
+    }
+
+    fn together(&mut self, instance: &'s Instance) -> usize {
+        let count = || gang::waiting_with(self.state, instance, self.now).len();
+        if instance.not_before() > self.now {
+            return count();
+        }
+        *self.gangs.entry((instance.workload(), instance.revision())).or_insert_with(count)
+    }
+}
+
+/// An instance, by itself.
 pub(super) fn instance(state: &State, instance: &Instance) -> v1::Instance {
-    let message = state.instance_message(instance);
-    if !instance.is_pending() {
-        return message;
-    }
-    let borough = &instance.workload().borough;
-    let together = gang::waiting_with(state, instance, unix_now()).len();
-    match state.excesses_with(instance, together) {
-        excesses if excesses.is_empty() => message,
-        excesses => v1::Instance { state_reason: quota::words(borough, &excesses), ..message },
-    }
+    Instances::of(state).tell(instance)
 }
 
 /// The instances of a workload by slot and id, the first of them where they would not fit one message.
 pub(super) fn instances_of(state: &State, workload: &Workload, most_bytes: usize) -> Vec<v1::Instance> {
     let mut instances: Vec<&Arc<Instance>> = state.instances_of(&workload.key).collect();
     instances.sort_unstable_by_key(|instance| (instance.slot, instance.id));
-    within(instances.into_iter().map(|of| instance(state, of)), most_bytes)
+    let mut told = Instances::of(state);
+    within(instances.into_iter().map(|instance| told.tell(instance)), most_bytes)
 }
 
 /// Messages up to a number of bytes.

@@ -114,6 +114,11 @@ impl WorkloadService for Api {
         for spec in &specs {
             caller.must_see(&spec.borough, format!("borough {}", spec.borough))?;
         }
+        // What an apply would be refused for is not planned.
+        for spec in &specs {
+            let command = Command::ApplyWorkload { spec: Box::new(spec.clone()), expect_revision: None };
+            self.core.admit(&command).await.map_err(|error| refusals::propose(&error))?;
+        }
         let state = self.state(request.stale).await?;
         let (index, now) = (state.applied(), clock::unix_now());
         let plan = self.heavy(move || placement::plan(&state, &specs, now)).await?.map_err(refused)?;

@@ -150,6 +150,9 @@ pub(crate) async fn admit(core: &Core, command: &Command) -> Result<(), LevelToo
 /// Who holds the level down.
 fn holding(core: &Core, needs: Level) -> String {
     let known = core.levels().known();
+    if known.is_empty() {
+        return "`scheduler list -o wide` says which node holds it down".to_owned();
+    }
     let members = core.status().members.clone();
     let behind = members.members.keys().filter_map(|id| match known.get(id) {
         None => Some(format!("node {id} did not say what it knows")),

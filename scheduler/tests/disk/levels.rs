@@ -5,7 +5,10 @@ use std::{net::SocketAddr, path::Path};
 
 use supercloud_proto::{
     pki::Trust,
-    v1::{ListNodesRequest, scheduler_service_client::SchedulerServiceClient},
+    v1::{
+        ListNodesRequest, PlanRequest, scheduler_service_client::SchedulerServiceClient,
+        workload_service_client::WorkloadServiceClient,
+    },
 };
 use supercloud_scheduler::{
     server::{self, Node, StartError},
@@ -56,6 +59,14 @@ impl Process {
     }
 }
 
+/// Asks what an apply would do that takes level 4.
+async fn plan_of_spare_work(node: &Node) -> Outcome<Result<(), tonic::Status>> {
+    let spec = "{ workload: w, borough: b, kind: service, class: spare, container: { image: 'w:1' }, resources: { cpu: 1, memory: 1GiB } }";
+    let specs = supercloud_proto::spec::parse(spec)?.iter().map(Into::into).collect();
+    let mut client = WorkloadServiceClient::new(connect(node, Trust::Plain).await?);
+    Ok(client.plan(PlanRequest { specs, stale: false }).await.map(drop))
+}
+
 fn addresses(node: &Node) -> Outcome<Vec<SocketAddr>> {
     let status = node.core().status();
     let member = status.members.get(status.id).ok_or("it is no member")?;
@@ -95,12 +106,20 @@ async fn the_level_follows_the_member_that_knows_least() -> Outcome {
         assert!(refusal.starts_with("the cluster is at feature level 1, this needs 2: "), "{refusal}");
     }
     assert_eq!(new.node.core().view().level(), FIRST);
+    for node in [&old.node, &new.node] {
+        let refusal = plan_of_spare_work(node).await?.err().ok_or("it was planned")?;
+        assert_eq!(refusal.code(), tonic::Code::FailedPrecondition, "{refusal}");
+        let expected = "the cluster is at feature level 1, this needs 4: ";
+        assert!(refusal.message().starts_with(expected), "{refusal}");
+    }
 
     // The last one is upgraded.
     old.stop().await?;
     let old = Process::start(&one, KNOWN, None, &at).await??;
     reaches(&old.node, KNOWN).await?;
     reaches(&new.node, KNOWN).await?;
+    let refusal = plan_of_spare_work(&new.node).await?.err().ok_or("its borough is not there")?;
+    assert_eq!(refusal.code(), tonic::Code::NotFound, "now it is tried: {refusal}");
     new.node.core().propose("test", "", Command::CompareStates).await?.result?;
     let leader =
         if new.node.core().status().leader == Some(new.node.core().node()) { &new.node } else { &old.node };
