@@ -184,6 +184,7 @@ fn drivers(config: &Config, owner: &Owner) -> Drivers {
             data_dir: config.data_dir.clone(),
             image_dirs: config.libvirt.image_dirs.clone(),
             network: config.libvirt.network.clone(),
+            devices: config.devices.clone(),
         };
         drivers.insert(DriverKind::Libvirt, Arc::new(LibvirtDriver::start(settings, owner.clone())));
     }
@@ -211,6 +212,7 @@ fn host_settings(config: &Config) -> HostSettings {
         ports: config.ports,
         data_dir: config.data_dir.clone(),
         devices: config.devices.clone(),
+        shared_cpus: config.shared_cpus.clone(),
     }
 }
 
@@ -310,6 +312,7 @@ async fn run_with(
         drivers,
         opened,
         clock,
+        cpus: machine.cpus(),
         boot_id: machine.boot_id,
         probe,
         session: from_session,

@@ -10,10 +10,11 @@ use std::{
 
 use supercloud_proto::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
+    cores::{CPU_LIST_EXPECTED, parse_cpu_list},
     host::PortRange,
     name::{HostName, RackName, SiteName, is_label},
     pki::{address::ServerAddress, client::MAX_SERVERS},
-    problem::{Problem, Problems},
+    problem::{Problem, Problems, quoted},
     taint::check_taints,
 };
 
@@ -65,6 +66,8 @@ pub struct Config {
     pub ports: PortRange,
     /// Devices.
     pub devices: Devices,
+    /// Processors that nobody gets for himself.
+    pub shared_cpus: Vec<u16>,
     /// Docker.
     pub docker: Docker,
     /// libvirt.
@@ -244,6 +247,7 @@ fn read(root: &mut Table, over: &Overrides, problems: &mut Vec<Problem>) -> Opti
     let taints = taints(root, problems);
     let (offer, reserved, network_reserved) = amounts(root, problems);
     let devices = devices::read(root, problems);
+    let shared_cpus = shared_cpus(root, problems);
     let docker = docker(root, problems);
     let libvirt = libvirt(root, problems);
     let log = log(root, over, problems);
@@ -261,6 +265,7 @@ fn read(root: &mut Table, over: &Overrides, problems: &mut Vec<Problem>) -> Opti
         network_reserved,
         ports,
         devices,
+        shared_cpus,
         docker,
         libvirt,
         log,
@@ -316,6 +321,14 @@ fn port_range(text: Option<&str>, problems: &mut Vec<Problem>) -> PortRange {
     parse().unwrap_or_else(|| {
         problems.push(Problem::new("ports", "a range of ports as \"20000-20999\"", format!("{text:?}")));
         DEFAULT_PORTS
+    })
+}
+
+fn shared_cpus(root: &mut Table, problems: &mut Vec<Problem>) -> Vec<u16> {
+    let Some(text) = root.text("shared_cpus", problems) else { return Vec::new() };
+    parse_cpu_list(&text).unwrap_or_else(|| {
+        problems.push(Problem::new("shared_cpus", CPU_LIST_EXPECTED, quoted(&text)));
+        Vec::new()
     })
 }
 

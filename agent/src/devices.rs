@@ -1,4 +1,4 @@
-//! Devices of this host as its operator wrote them: what the scheduler is told of them, and what a container gets of those that it was given. It opens none;
+//! Devices of this host as its operator wrote them: what the scheduler is told of them, and what a container, or a VM, gets of those that it was given. It opens none;
 //! whether a device's nodes are there is looked at with the rest of the machine.
 //!
 //! Decisions. *A share is counted, not enforced*: no kernel divides a device of any kind, so an operator says which devices may be shared at all.
@@ -9,11 +9,11 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fs,
     os::unix::fs::FileTypeExt,
-    path::PathBuf,
+    path::{Path, PathBuf},
 };
 
 use supercloud_proto::{
-    device::{Device, GivenDevice, MAX_FAULT},
+    device::{Device, GivenDevice, MAX_FAULT, PciAddress},
     name::{DeviceKind, DeviceName},
 };
 
@@ -24,6 +24,9 @@ const OWN_VARIABLE: &str = "SUPERCLOUD_DEVICES";
 /// its operator lists them.
 const RUNTIME_VARIABLES: [&str; 3] =
     ["AMD_VISIBLE_DEVICES", "HABANA_VISIBLE_DEVICES", "NVIDIA_VISIBLE_DEVICES"];
+
+/// Where the kernel lists what is on the PCI bus.
+const PCI_DEVICES: &str = "/sys/bus/pci/devices";
 
 /// One device.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -40,6 +43,8 @@ pub struct DeviceSettings {
     pub nodes: Vec<PathBuf>,
     /// Variables that a container gets with it; the values of several devices are joined by commas.
     pub env: BTreeMap<String, String>,
+    /// Where it is on the PCI bus, by which a VM gets it.
+    pub pci: Option<PciAddress>,
 }
 
 /// All devices of a host.
@@ -53,6 +58,7 @@ pub fn found(devices: &Devices) -> BTreeMap<DeviceName, Device> {
         labels: of.labels.clone(),
         shared: of.shared,
         fault: fault(of),
+        pci: of.pci,
     };
     devices.iter().map(|(name, of)| (name.clone(), told(of))).collect()
 }
@@ -64,11 +70,26 @@ fn fault(device: &DeviceSettings) -> String {
         Ok(found) if found.file_type().is_char_device() || found.file_type().is_block_device() => None,
         Ok(_) => Some(format!("{} is no device node", node.display())),
     };
-    let mut fault = device.nodes.iter().find_map(fault).unwrap_or_default();
+    let absent = |address: &PciAddress| {
+        let is_there = Path::new(PCI_DEVICES).join(address.to_string()).exists();
+        (!is_there).then(|| format!("there is no PCI device {address}"))
+    };
+    let of_pci = || device.pci.as_ref().and_then(absent);
+    let mut fault = device.nodes.iter().find_map(fault).or_else(of_pci).unwrap_or_default();
     fault.retain(|c| !c.is_control());
     let end = fault.floor_char_boundary(MAX_FAULT);
     fault.truncate(end);
     fault
+}
+
+/// Where the devices are on the PCI bus that a VM was given.
+///
+/// # Errors
+/// The name of a device that is not of this host, or has no such address.
+pub fn addresses(devices: &Devices, given: &[GivenDevice]) -> Result<Vec<PciAddress>, DeviceName> {
+    let address =
+        |of: &GivenDevice| devices.get(&of.name).and_then(|device| device.pci).ok_or_else(|| of.name.clone());
+    given.iter().map(address).collect()
 }
 
 /// What a container gets of its devices.
@@ -135,6 +156,7 @@ mod tests {
                 shared: true,
                 nodes: vec![format!("/dev/gpu{number}").into(), "/dev/null".into()],
                 env: [("VISIBLE".to_owned(), number.to_string())].into(),
+                pci: None,
             };
             (format!("gpu{number}").parse().unwrap(), device)
         };
@@ -183,5 +205,14 @@ mod tests {
         assert_eq!(fault(&devices), "");
         nodes(&mut devices, &["/dev/null", "/dev"]);
         assert_eq!(fault(&devices), "/dev is no device node");
+        nodes(&mut devices, &[]);
+        let address: PciAddress = "fffe:fe:1f.7".parse().unwrap();
+        devices.values_mut().for_each(|device| device.pci = Some(address));
+        assert_eq!(fault(&devices), "there is no PCI device fffe:fe:1f.7");
+        assert_eq!(addresses(&devices, &[given("gpu1", 1_000)]), Ok(vec![address]));
+        devices.values_mut().for_each(|device| device.pci = None);
+        for name in ["gpu1", "gpu2"] {
+            assert_eq!(addresses(&devices, &[given(name, 1_000)]).unwrap_err().as_str(), name);
+        }
     }
 }

@@ -54,6 +54,17 @@ pub struct TaskRun {
     pub order: Arc<Order>,
     /// Index into `order.tasks`.
     pub task: usize,
+    /// On which processors it may run; `None`: on any.
+    pub pin: Option<Pin>,
+}
+
+/// The processors on which a task may run.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Pin {
+    /// Ascending, never empty.
+    pub cpus: Vec<u16>,
+    /// Whether they are its own.
+    pub own: bool,
 }
 
 /// A runtime object that bears this agent's mark.
@@ -65,6 +76,8 @@ pub struct Seen {
     pub runtime_id: String,
     /// What it does.
     pub phase: Phase,
+    /// The processors on which it may run, ascending, where it was told which; `None`: any.
+    pub cpus: Option<Vec<u16>>,
 }
 
 /// What a runtime object does.
@@ -153,6 +166,9 @@ pub trait Driver: Send + Sync + 'static {
 
     /// Asks the task to stop and kills it after `grace`. Fine when it does not run; `Missing` when it is not there.
     async fn stop(&self, seen: &Seen, grace: Millis) -> Result<(), DriverError>;
+
+    /// Lets a running task run on these processors and no others.
+    async fn pin(&self, seen: &Seen, pin: &Pin) -> Result<(), DriverError>;
 
     /// Removes the object with all that was made for it alone (overlay disks, seed images, logs). Fine when it is not there. Named
     /// volumes of a workload stay.

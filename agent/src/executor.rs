@@ -18,7 +18,7 @@ use supercloud_proto::{
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
 use crate::{
-    driver::{Driver, DriverError, Seen, TaskRun},
+    driver::{Driver, DriverError, Pin, Seen, TaskRun},
     reconcile::{Action, Object},
 };
 
@@ -49,7 +49,7 @@ pub enum Event {
         /// What came of it.
         result: Result<Seen, StartError>,
     },
-    /// A stop or a removal is over.
+    /// A stop, a removal, or a change of processors is over.
     Cleared {
         /// Whose.
         instance: InstanceId,
@@ -125,7 +125,7 @@ impl Executor {
                 Arc::clone(self.preparations.entry(borough).or_insert_with(fresh))
             }
             // They prepare nothing.
-            Action::Stop { .. } | Action::Remove { .. } => fresh(),
+            Action::Stop { .. } | Action::Pin { .. } | Action::Remove { .. } => fresh(),
         }
     }
 
@@ -145,7 +145,7 @@ fn lost_event(action: &Action) -> Event {
         Action::Start { run, counted } => {
             Event::Started { run: Box::new(run.clone()), counted: *counted, result: Err(error().into()) }
         }
-        Action::Stop { instance, .. } | Action::Remove { instance, .. } => {
+        Action::Stop { instance, .. } | Action::Pin { instance, .. } | Action::Remove { instance, .. } => {
             Event::Cleared { instance: *instance, result: Err(error()) }
         }
     }
@@ -169,6 +169,11 @@ impl Work {
             Action::Stop { instance, objects, grace } => {
                 let stops = objects.iter().map(|object| self.stop(object, grace));
                 Event::Cleared { instance, result: join_all(stops).await.into_iter().collect() }
+            }
+            Action::Pin { instance, objects, pin } => {
+                let _permit = self.acts.acquire().await;
+                let pins = objects.iter().map(|object| self.pin(object, &pin));
+                Event::Cleared { instance, result: join_all(pins).await.into_iter().collect() }
             }
             Action::Remove { instance, objects } => {
                 let _permit = self.acts.acquire().await;
@@ -201,6 +206,14 @@ impl Work {
     async fn stop(&self, object: &Object, grace: Millis) -> Result<(), DriverError> {
         match self.driver(Some(object.kind))?.stop(&object.seen, grace).await {
             // Not there is stopped too.
+            Err(DriverError::Missing) => Ok(()),
+            other => other,
+        }
+    }
+
+    async fn pin(&self, object: &Object, pin: &Pin) -> Result<(), DriverError> {
+        match self.driver(Some(object.kind))?.pin(&object.seen, pin).await {
+            // What is not there runs nowhere.
             Err(DriverError::Missing) => Ok(()),
             other => other,
         }
@@ -287,6 +300,11 @@ mod tests {
             Ok(())
         }
 
+        async fn pin(&self, seen: &Seen, _pin: &Pin) -> Result<(), DriverError> {
+            self.pass("pin", &seen.mark).await;
+            Ok(())
+        }
+
         async fn remove(&self, seen: &Seen) -> Result<(), DriverError> {
             self.pass("remove", &seen.mark).await;
             Ok(())
@@ -310,7 +328,7 @@ mod tests {
     }
 
     fn seen(mark: Mark) -> Seen {
-        Seen { mark, runtime_id: "x".to_owned(), phase: Phase::Running { since: None } }
+        Seen { mark, runtime_id: "x".to_owned(), phase: Phase::Running { since: None }, cpus: None }
     }
 
     fn mark(number: u64, borough: &str) -> Mark {
@@ -324,7 +342,8 @@ mod tests {
     }
 
     fn start(number: u64, borough: &str) -> Action {
-        let run = TaskRun { mark: mark(number, borough), order: Arc::new(service(number)), task: 0 };
+        let run =
+            TaskRun { mark: mark(number, borough), order: Arc::new(service(number)), task: 0, pin: None };
         Action::Start { run, counted: false }
     }
 

@@ -19,7 +19,7 @@ use tokio::sync::{broadcast, mpsc};
 use tokio_stream::wrappers::{BroadcastStream, ReceiverStream};
 use tonic::async_trait;
 
-use crate::driver::{Driver, DriverError, ExecIo, Hint, LogOptions, Phase, Seen, TaskRun};
+use crate::driver::{Driver, DriverError, ExecIo, Hint, LogOptions, Phase, Pin, Seen, TaskRun};
 
 /// Calls that are remembered.
 const KEPT_CALLS: usize = 4096;
@@ -183,9 +183,11 @@ impl Driver for FakeDriver {
             mark: run.mark.clone(),
             runtime_id: format!("fake-{}-{}", key.0, key.1),
             phase: Phase::Created,
+            cpus: None,
         };
         let seen = world.objects.entry(key).or_insert(made);
         seen.phase = Phase::Running { since: None };
+        seen.cpus = run.pin.as_ref().map(|pin| pin.cpus.clone());
         let seen = seen.clone();
         drop(world);
         self.hint();
@@ -200,6 +202,16 @@ impl Driver for FakeDriver {
             object.phase =
                 Phase::Ended { exit_code: Some(143), at: None, reason: "killed by signal 15".to_owned() };
         }
+        drop(world);
+        self.hint();
+        Ok(())
+    }
+
+    async fn pin(&self, seen: &Seen, pin: &Pin) -> Result<(), DriverError> {
+        let mut world = self.told("pin", seen.mark.instance, &seen.mark.task)?;
+        let key = (seen.mark.instance, seen.mark.task.clone());
+        let object = world.objects.get_mut(&key).ok_or(DriverError::Missing)?;
+        object.cpus = Some(pin.cpus.clone());
         drop(world);
         self.hint();
         Ok(())

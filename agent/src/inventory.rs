@@ -12,6 +12,7 @@ use std::{
 use nix::sys::{statvfs::statvfs, utsname::uname};
 use supercloud_proto::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
+    cores::NumaNode,
     host::{DriverInfo, Inventory, PortRange},
     name::{RackName, SiteName},
     spec::DriverKind,
@@ -29,6 +30,7 @@ use crate::{
 
 mod link;
 mod meter;
+mod topology;
 
 pub use meter::Meter;
 
@@ -72,6 +74,8 @@ pub struct HostSettings {
     pub data_dir: PathBuf,
     /// Devices.
     pub devices: Devices,
+    /// Processors that nobody gets for himself.
+    pub shared_cpus: Vec<u16>,
 }
 
 /// What was found.
@@ -89,6 +93,8 @@ pub struct Machine {
     pub os: String,
     /// This boot.
     pub boot_id: String,
+    /// Its processors by NUMA node.
+    pub nodes: Vec<NumaNode>,
 }
 
 /// Why the machine cannot be measured.
@@ -125,7 +131,16 @@ impl Machine {
             kernel: system.release().to_string_lossy().into_owned(),
             os: os_name(&fs::read_to_string("/etc/os-release").unwrap_or_default()),
             boot_id: boot_id.trim().to_owned(),
+            nodes: topology::nodes(memory.total),
         })
+    }
+
+    /// Its processors, ascending.
+    pub fn cpus(&self) -> Vec<u16> {
+        let mut cpus: Vec<u16> =
+            self.nodes.iter().flat_map(|node| &node.cpus).map(|cpu| cpu.number).collect();
+        cpus.sort_unstable();
+        cpus
     }
 }
 
@@ -160,6 +175,9 @@ pub fn inventory(
     let is_part =
         settings.offer_cpu.is_some() || settings.offer_memory.is_some() || settings.offer_disk.is_some();
     let default = if is_part { Amounts::default() } else { RESERVED };
+    let reserved = settings.reserved.unwrap_or(default);
+    let mut nodes = machine.nodes.clone();
+    topology::keep(&mut nodes, &settings.shared_cpus, reserved.cpu.0.div_ceil(1_000));
     Inventory {
         site: settings.site.clone(),
         rack: settings.rack.clone(),
@@ -169,7 +187,7 @@ pub fn inventory(
             memory: settings.offer_memory.unwrap_or(found.memory).min(found.memory),
             disk: settings.offer_disk.unwrap_or(found.disk).min(found.disk),
         },
-        reserved: settings.reserved.unwrap_or(default),
+        reserved,
         // What is offered is not held against what was found: many links, as those of virtual machines, do not say how fast they are.
         network: settings.offer_network.unwrap_or(machine.network),
         network_reserved: settings.network_reserved,
@@ -183,6 +201,7 @@ pub fn inventory(
         boot_id: machine.boot_id.clone(),
         devices: devices::found(&settings.devices),
         taints: settings.taints.clone(),
+        nodes,
     }
 }
 
@@ -273,6 +292,7 @@ mod tests {
             ports: PortRange { first: 20_000, last: 20_999 },
             data_dir: std::env::temp_dir(),
             devices: Devices::new(),
+            shared_cpus: Vec::new(),
         }
     }
 

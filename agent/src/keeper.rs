@@ -90,6 +90,7 @@ pub struct Keeper {
     owner: Owner,
     boot_id: String,
     kinds: Vec<DriverKind>,
+    cpus: Vec<u16>,
     orders: Orders,
     histories: Histories,
     observed: Observed,
@@ -136,6 +137,7 @@ impl Keeper {
             owner,
             boot_id,
             kinds,
+            cpus: Vec::new(),
             orders: Orders::new(contents.orders, contents.fences, contents.synced),
             histories: contents.histories,
             in_flight: BTreeMap::new(),
@@ -149,6 +151,12 @@ impl Keeper {
             wake: None,
             doubts: false,
         }
+    }
+
+    /// The same on a host with these processors, which come ascending.
+    #[must_use]
+    pub fn with_cpus(self, cpus: Vec<u16>) -> Self {
+        Self { cpus, ..self }
     }
 
     /// Drops histories whose order is gone: the agent ended between the two. Once, at the start.
@@ -217,6 +225,7 @@ impl Keeper {
             histories: &self.histories,
             in_flight: &self.in_flight,
             lease: self.lease,
+            cpus: &self.cpus,
             may_begin: self.may_begin(now.boot),
             now,
         });
@@ -302,7 +311,7 @@ impl Keeper {
             Event::Started { run, counted, result } => self.on_started(&run, counted, result, moment),
             Event::Cleared { instance, result } => {
                 let retry = result.err().map(|error| {
-                    warn!(%instance, %error, "could not be stopped or removed; will be tried again");
+                    warn!(%instance, %error, "could not be stopped, removed or moved to its processors; will be tried again");
                     moment.at + RETRY_AFTER
                 });
                 self.settle(instance, retry, moment.at);

@@ -9,6 +9,7 @@
 //! - *One action at a time for an instance*, and none while the last listing is older than its last action (the loop says so with
 //!   [`Doing::Settling`]). So nothing is decided from a stale picture, and nothing is started twice.
 //! - *An end is counted once*, by a small history for each task ([`history`]) that survives the agent.
+//! - *Whoever has cores of his own is alone on them* (`pins`).
 //! - *Over is over.* Completed and failed are final for an instance: the scheduler has given its resources to others by then. What still
 //!   runs of a failed instance is stopped, and kept for its logs until a stop order comes.
 
@@ -22,11 +23,12 @@ use supercloud_proto::{
     spec::DriverKind,
 };
 
-use crate::driver::{Owner, Phase, Seen, TaskRun};
+use crate::driver::{Owner, Phase, Pin, Seen, TaskRun};
 
 pub mod history;
 mod instance;
 mod lease;
+mod pins;
 #[cfg(test)]
 mod tests;
 #[cfg(test)]
@@ -34,6 +36,7 @@ pub(crate) mod world;
 
 use history::TaskHistory;
 pub use lease::Lease;
+use pins::Pins;
 
 /// A driver's silence lasts this long before its instances are called unknown: longer than a restart of dockerd takes.
 pub const UNKNOWN_AFTER: Millis = 15_000;
@@ -74,6 +77,8 @@ pub enum Doing {
     Stopping,
     /// Objects are removed.
     Removing,
+    /// Objects are told on which processors they may run.
+    Pinning,
     /// The last action is over, and no listing is newer yet, or a failed one is not to be repeated at once.
     Settling,
 }
@@ -96,6 +101,8 @@ pub struct Input<'a> {
     pub in_flight: &'a BTreeMap<InstanceId, Doing>,
     /// The lease of exclusive instances.
     pub lease: Lease,
+    /// The processors of the host, ascending; none where they are not known.
+    pub cpus: &'a [u16],
     /// Whether what never ran here may be started: not in the first moments of an agent that has not heard the scheduler yet.
     pub may_begin: bool,
     /// The time.
@@ -130,6 +137,15 @@ pub enum Action {
         /// Time to end by themselves.
         grace: Millis,
     },
+    /// Let these running objects of the instance run on these processors and no others.
+    Pin {
+        /// Instance.
+        instance: InstanceId,
+        /// Objects.
+        objects: Vec<Object>,
+        /// Processors.
+        pin: Pin,
+    },
     /// Remove these objects of the instance.
     Remove {
         /// Instance.
@@ -144,7 +160,9 @@ impl Action {
     pub fn instance(&self) -> InstanceId {
         match self {
             Self::Start { run, .. } => run.mark.instance,
-            Self::Stop { instance, .. } | Self::Remove { instance, .. } => *instance,
+            Self::Stop { instance, .. } | Self::Pin { instance, .. } | Self::Remove { instance, .. } => {
+                *instance
+            }
         }
     }
 
@@ -153,6 +171,7 @@ impl Action {
         match self {
             Self::Start { .. } => Doing::Preparing,
             Self::Stop { .. } => Doing::Stopping,
+            Self::Pin { .. } => Doing::Pinning,
             Self::Remove { .. } => Doing::Removing,
         }
     }
@@ -199,9 +218,15 @@ impl Plan {
 pub fn reconcile(input: &Input<'_>) -> Plan {
     let mut seen = by_instance(input.sights);
     let mut plan = Plan::default();
-    for order in input.orders.values() {
-        let objects = seen.remove(&order.instance).unwrap_or_default();
-        instance::decide(input, order, &objects, &mut plan);
+    let ordered: Vec<_> = input
+        .orders
+        .values()
+        .map(|order| (order, seen.remove(&order.instance).unwrap_or_default()))
+        .collect();
+    let pins = Pins::of(input, ordered.iter().map(|(order, objects)| (&***order, objects.as_slice())));
+    for (order, objects) in &ordered {
+        instance::decide(input, order, objects, &pins, &mut plan);
+        pins.put_right(input, order, objects, &mut plan);
     }
     for (id, objects) in seen {
         if !input.in_flight.contains_key(&id) {

@@ -292,6 +292,7 @@ impl Rig {
             ports: PortRange { first: 20_000, last: 20_999 },
             data_dir: self.dir.path().to_owned(),
             devices: Default::default(),
+            shared_cpus: Vec::new(),
         };
         let drivers: Arc<Drivers> =
             Arc::new(BTreeMap::from([(DriverKind::Docker, Arc::clone(&self.docker) as Arc<_>)]));
@@ -360,7 +361,7 @@ impl Rig {
             order_index: order.index,
         };
         let runtime_id = format!("fake-{}-{}", order.instance, order.tasks[0].name);
-        self.docker.put(Seen { mark, runtime_id, phase });
+        self.docker.put(Seen { mark, runtime_id, phase, cpus: None });
     }
 }
 

@@ -43,6 +43,8 @@ pub struct Setup {
     pub clock: Arc<dyn Clock>,
     /// This boot.
     pub boot_id: String,
+    /// The processors of this host, ascending.
+    pub cpus: Vec<u16>,
     /// Told when a driver falls silent or answers again, so that its state is probed at once.
     pub probe: Arc<Notify>,
     /// From the session.
@@ -121,7 +123,8 @@ impl Agent {
         let kinds = setup.drivers.keys().copied().collect();
         let (executor, events) = Executor::new(Arc::clone(&setup.drivers));
         let agent = Self {
-            keeper: Keeper::new(setup.owner, setup.boot_id, kinds, setup.opened.contents, moment),
+            keeper: Keeper::new(setup.owner, setup.boot_id, kinds, setup.opened.contents, moment)
+                .with_cpus(setup.cpus),
             drivers: setup.drivers,
             ledger: setup.opened.ledger,
             clock: setup.clock,

@@ -3,6 +3,7 @@
 //! work where tests run.
 
 use std::{
+    collections::BTreeMap,
     error::Error,
     fs::{self, Permissions},
     os::unix::fs::PermissionsExt,
@@ -13,11 +14,13 @@ use std::{
 
 use futures::{Stream, StreamExt};
 use supercloud_agent::{
+    devices::DeviceSettings,
     driver::{Driver, DriverError, Hint, LogOptions, Mark, Owner, Phase, Seen, TaskRun},
     libvirt::{Acceleration, LibvirtDriver, LibvirtSettings},
 };
 use supercloud_proto::{
     amount::{Bytes, MilliCpu},
+    device::{GivenDevice, Share},
     id::InstanceId,
     instance::Desired,
     name::{BoroughName, HostName, TaskName, VolumeName, WorkloadKey, WorkloadName},
@@ -94,10 +97,11 @@ impl Bench {
             exclusive: false,
             devices: Vec::new(),
             class: Class::default(),
+            cores: None,
         };
         let owner = self.owner.clone();
         let mark = Mark { owner, instance: INSTANCE, workload, revision: 2, task, order_index: 0x30 };
-        Ok(TaskRun { mark, order: Arc::new(order), task: 0 })
+        Ok(TaskRun { mark, order: Arc::new(order), task: 0, pin: None })
     }
 
     fn name(&self) -> String {
@@ -309,6 +313,7 @@ async fn what_is_not_ours_is_left_alone() -> Fallible {
         mark: run.mark.clone(),
         runtime_id: foreign.uuid_string()?,
         phase: Phase::Running { since: None },
+        cpus: None,
     };
     driver.remove(&seen).await?;
     assert_eq!(bench.domain()?.uuid_string()?, foreign.uuid_string()?);
@@ -354,5 +359,39 @@ async fn the_runtime_is_described_and_its_absence_is_silence() -> Fallible {
     assert!(matches!(away.list().await, Err(DriverError::Silent { runtime: "libvirt", .. })));
     let run = bench.run(kernel("console=ttyS0"), MilliCpu(1000))?;
     assert!(matches!(away.start(&run).await, Err(DriverError::Silent { .. })));
+    Ok(())
+}
+
+/// This machine has no IOMMU, so that no guest with such a device can be seen to run: libvirt takes the definition, and refuses the start for want of that, or of the device.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_device_of_the_host_is_taken_over_by_its_address() -> Fallible {
+    let bench = Bench::new()?;
+    let device = DeviceSettings {
+        kind: "gpu".parse()?,
+        model: "T4".to_owned(),
+        labels: BTreeMap::new(),
+        shared: false,
+        nodes: Vec::new(),
+        env: BTreeMap::new(),
+        pci: Some("00fe:fe:1f.7".parse().map_err(|_| "an address")?),
+    };
+    let devices = [("gpu0".parse()?, device)].into();
+    let settings = LibvirtSettings { devices, ..bench.settings() };
+    let driver = LibvirtDriver::start(settings, bench.owner.clone());
+    let with = |name: &str| -> Fallible<TaskRun> {
+        let mut run = bench.run(kernel("console=ttyS0"), MilliCpu(1000))?;
+        let device = GivenDevice { name: name.parse()?, kind: "gpu".parse()?, share: Share::WHOLE };
+        Arc::make_mut(&mut run.order).devices = vec![device];
+        Ok(run)
+    };
+    let run = with("gpu0")?;
+    driver.prepare(&run).await?;
+    let reason = refusal(driver.start(&run).await)?;
+    let xml = bench.domain()?.xml_desc(0)?;
+    assert!(xml.contains("<hostdev mode='subsystem' type='pci' managed='yes'>"), "{xml}");
+    assert!(xml.contains("<address domain='0x00fe' bus='0xfe' slot='0x1f' function='0x7'/>"), "{xml}");
+    assert!(reason.contains("VFIO") || reason.contains("00fe:fe:1f.7"), "{reason}");
+    let unknown = refusal(driver.start(&with("gpu1")?).await)?;
+    assert_eq!(unknown, "device gpu1 has no PCI address in this agent's configuration");
     Ok(())
 }

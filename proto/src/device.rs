@@ -7,6 +7,7 @@ use crate::{
     amount::{InvalidAmount, MilliCpu},
     condition::{Attribute, Condition},
     name::{DeviceKind, DeviceName},
+    problem::{Problem, quoted},
 };
 
 mod wire;
@@ -94,12 +95,58 @@ pub struct Device {
     pub shared: bool,
     /// Why it cannot be used; empty: it can.
     pub fault: String,
+    /// Where it is on the PCI bus, by which a VM gets it; `None`: no VM does.
+    pub pci: Option<PciAddress>,
 }
 
 impl Device {
     /// Whether it can be used.
     pub fn is_well(&self) -> bool {
         self.fault.is_empty()
+    }
+}
+
+/// Where a device is on the PCI bus. Text: `0000:01:00.0`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct PciAddress {
+    /// Domain.
+    pub domain: u16,
+    /// Bus.
+    pub bus: u8,
+    /// Slot, below 32.
+    pub slot: u8,
+    /// Function, below 8.
+    pub function: u8,
+}
+
+/// What the text of an address looks like.
+pub const PCI_EXPECTED: &str = "an address on the PCI bus as \"0000:01:00.0\"";
+
+impl std::str::FromStr for PciAddress {
+    type Err = Problem;
+
+    fn from_str(text: &str) -> Result<Self, Problem> {
+        let number = |digits: &str, length: usize| {
+            let is_sound = digits.len() == length && digits.bytes().all(|b| b.is_ascii_hexdigit());
+            u16::from_str_radix(digits, 16).ok().filter(|_| is_sound)
+        };
+        let parse = || {
+            let (domain, rest) = text.split_once(':')?;
+            let (bus, rest) = rest.split_once(':')?;
+            let (slot, function) = rest.split_once('.')?;
+            let (bus, slot) = (number(bus, 2)? as u8, number(slot, 2)? as u8);
+            let address =
+                Self { domain: number(domain, 4)?, bus, slot, function: number(function, 1)? as u8 };
+            (address.slot < 32 && address.function < 8).then_some(address)
+        };
+        parse().ok_or_else(|| Problem::new("", PCI_EXPECTED, quoted(text)))
+    }
+}
+
+impl fmt::Display for PciAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self { domain, bus, slot, function } = self;
+        write!(f, "{domain:04x}:{bus:02x}:{slot:02x}.{function}")
     }
 }
 
@@ -116,6 +163,8 @@ pub struct DeviceRequest {
     pub models: Vec<String>,
     /// Conditions on the labels of each device, all of which must hold.
     pub require: Vec<Condition>,
+    /// Whether it is for a VM, as the tasks of its spec say: then only what has a PCI address will do.
+    pub to_vm: bool,
 }
 
 impl DeviceRequest {
@@ -126,6 +175,7 @@ impl DeviceRequest {
             _ => condition.holds(None),
         };
         device.kind == self.kind
+            && (!self.to_vm || device.pci.is_some())
             && (device.shared || self.share == Share::WHOLE)
             && (self.models.is_empty() || self.models.contains(&device.model))
             && self.require.iter().all(holds)
@@ -143,7 +193,10 @@ impl fmt::Display for DeviceRequest {
             write!(f, " {}", self.models.join(" or "))?;
         }
         let conditions: Vec<String> = self.require.iter().map(ToString::to_string).collect();
-        if conditions.is_empty() { Ok(()) } else { write!(f, " with {}", conditions.join(" and ")) }
+        if !conditions.is_empty() {
+            write!(f, " with {}", conditions.join(" and "))?;
+        }
+        if self.to_vm { f.write_str(" for a VM") } else { Ok(()) }
     }
 }
 
@@ -175,6 +228,18 @@ mod tests {
     }
 
     #[test]
+    fn an_address_is_read_and_written_without_loss() {
+        for text in ["0000:01:00.0", "ffff:ff:1f.7", "0001:0a:1e.3"] {
+            assert_eq!(text.parse::<PciAddress>().map(|address| address.to_string()), Ok(text.to_owned()));
+        }
+        for bad in
+            ["", "01:00.0", "0000:01:20.0", "0000:01:00.8", "0000:1:00.0", "0000:01:00.0 ", "0000:01:+0.0"]
+        {
+            assert!(bad.parse::<PciAddress>().is_err(), "{bad}");
+        }
+    }
+
+    #[test]
     fn a_request_suits_by_kind_model_label_and_share() {
         let device = Device {
             kind: "gpu".parse().unwrap(),
@@ -182,6 +247,7 @@ mod tests {
             labels: [("memory".to_owned(), "16".to_owned())].into(),
             shared: false,
             fault: String::new(),
+            pci: None,
         };
         let request = |kind: &str, share, models: &[&str], require: &[&str]| DeviceRequest {
             kind: kind.parse().unwrap(),
@@ -189,6 +255,7 @@ mod tests {
             share: Share(share),
             models: models.iter().map(|model| (*model).to_owned()).collect(),
             require: require.iter().map(|text| text.parse().unwrap()).collect(),
+            to_vm: false,
         };
         assert!(request("gpu", 1_000, &[], &[]).suits(&device));
         assert!(request("gpu", 1_000, &["V100", "T4"], &["label.memory >= 16"]).suits(&device));
@@ -196,6 +263,10 @@ mod tests {
         assert!(!request("gpu", 1_000, &["V100"], &[]).suits(&device));
         assert!(!request("gpu", 1_000, &[], &["label.memory > 16"]).suits(&device));
         assert!(!request("gpu", 500, &[], &[]).suits(&device), "it is not given away in parts");
+        let to_vm = DeviceRequest { to_vm: true, ..request("gpu", 1_000, &[], &[]) };
+        assert!(!to_vm.suits(&device), "no VM could get it");
+        assert!(to_vm.suits(&Device { pci: "0000:01:00.0".parse().ok(), ..device.clone() }));
+        assert_eq!(to_vm.to_string(), "1 gpu for a VM");
         assert!(request("gpu", 500, &[], &[]).suits(&Device { shared: true, ..device }));
         let told = request("gpu", 250, &["T4", "P4"], &["label.memory >= 16", "label.old missing"]);
         assert_eq!(told.to_string(), "0.25 of 1 gpu T4 or P4 with label.memory >= 16 and label.old missing");

@@ -4,7 +4,8 @@
 use std::collections::BTreeMap;
 
 use crate::{
-    amount::{Amounts, Mbits},
+    amount::{Amounts, Bytes, Mbits},
+    cores::NumaNode,
     device::Device,
     name::{DeviceName, RackName, SiteName},
     spec::DriverKind,
@@ -51,6 +52,8 @@ pub struct Inventory {
     pub devices: BTreeMap<DeviceName, Device>,
     /// Workloads that do not tolerate one of these do not come here. A value may be empty.
     pub taints: BTreeMap<String, String>,
+    /// Processors and memory by NUMA node, by number; empty where they are not told.
+    pub nodes: Vec<NumaNode>,
 }
 
 impl Inventory {
@@ -62,6 +65,12 @@ impl Inventory {
     /// Network bandwidth that may be given away.
     pub fn allocatable_network(&self) -> Mbits {
         self.network.saturating_sub(self.network_reserved)
+    }
+
+    /// What of a node's memory may be given away to what must have all of its memory there: what is kept back is kept of all nodes alike.
+    pub fn allocatable_memory_of(&self, node: &NumaNode) -> Bytes {
+        let kept = self.reserved.memory.0.div_ceil(self.nodes.len().max(1) as u64);
+        Bytes(node.memory.0.saturating_sub(kept))
     }
 }
 

@@ -6,6 +6,7 @@
 
 pub mod amount;
 pub mod condition;
+pub mod cores;
 pub mod device;
 pub mod host;
 pub mod id;

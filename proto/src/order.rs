@@ -2,6 +2,7 @@
 //! `wire`.
 
 use crate::{
+    cores::Cores,
     device::GivenDevice,
     id::{InstanceId, LogIndex, Millis, Revision},
     instance::{Desired, PortBinding},
@@ -46,4 +47,6 @@ pub struct Order {
     pub devices: Vec<GivenDevice>,
     /// How firmly it holds the processor time that it asks for.
     pub class: Class,
+    /// Chosen by the scheduler, where it has some of its own.
+    pub cores: Option<Cores>,
 }

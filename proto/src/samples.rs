@@ -6,7 +6,8 @@ use proptest::{collection::vec, option, prelude::*};
 use crate::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
     condition::Condition,
-    device::{Device, DeviceRequest, GivenDevice, Share},
+    cores::{Cores, Cpu, Numa, NumaNode},
+    device::{Device, DeviceRequest, GivenDevice, PciAddress, Share},
     host::{DriverInfo, Inventory, PortRange},
     id::InstanceId,
     instance::{Desired, InstanceReport, InstanceState, PortBinding, TaskStatus},
@@ -122,14 +123,25 @@ fn share() -> impl Strategy<Value = Share> {
 
 fn device_request() -> impl Strategy<Value = DeviceRequest> {
     (label(), 1..=64u32, share(), vec(some_text(), 0..3), vec(condition(), 0..3)).prop_map(
-        |(kind, count, share, models, require)| DeviceRequest { kind, count, share, models, require },
+        |(kind, count, share, models, require)| DeviceRequest {
+            kind,
+            count,
+            share,
+            models,
+            require,
+            to_vm: false,
+        },
     )
 }
 
 fn device() -> impl Strategy<Value = Device> {
     let labels = prop::collection::btree_map("[a-z]{1,4}", text(), 0..3);
-    (label(), "[A-Z][a-z0-9]{0,6}", labels, any::<bool>(), "[a-z/]{0,12}")
-        .prop_map(|(kind, model, labels, shared, fault)| Device { kind, model, labels, shared, fault })
+    let pci = option::of((any::<u16>(), any::<u8>(), 0..32u8, 0..8u8));
+    let pci = pci
+        .prop_map(|pci| pci.map(|(domain, bus, slot, function)| PciAddress { domain, bus, slot, function }));
+    (label(), "[A-Z][a-z0-9]{0,6}", labels, any::<bool>(), "[a-z/]{0,12}", pci).prop_map(
+        |(kind, model, labels, shared, fault, pci)| Device { kind, model, labels, shared, fault, pci },
+    )
 }
 
 fn given_device() -> impl Strategy<Value = GivenDevice> {
@@ -137,16 +149,45 @@ fn given_device() -> impl Strategy<Value = GivenDevice> {
 }
 
 fn resources() -> impl Strategy<Value = Resources> {
-    (amounts(), option::of(1..u32::MAX), vec(device_request(), 0..3), any::<u64>()).prop_map(
-        |(amounts, pids, devices, network)| Resources {
+    let own = (any::<bool>(), prop::sample::select(Numa::ALL.to_vec()));
+    (amounts(), option::of(1..u32::MAX), vec(device_request(), 0..3), any::<u64>(), own).prop_map(
+        |(amounts, pids, devices, network, (dedicated, numa))| Resources {
             cpu: amounts.cpu,
             memory: amounts.memory,
             disk: amounts.disk,
             pids,
             devices,
             network: Mbits(network),
+            dedicated,
+            numa,
         },
     )
+}
+
+fn cores() -> impl Strategy<Value = Cores> {
+    (prop::collection::btree_set(0..99u16, 1..6), option::of(any::<u16>()))
+        .prop_map(|(cpus, node)| Cores { cpus: cpus.into_iter().collect(), node })
+}
+
+/// Nodes whose cores have one processor or two, some of them kept.
+fn nodes() -> impl Strategy<Value = Vec<NumaNode>> {
+    let core = (any::<bool>(), any::<bool>());
+    let node = (1..9u16, any::<u64>(), vec(core, 0..4));
+    vec(node, 0..4).prop_map(|nodes| {
+        let (mut number, mut next) = (0, 0);
+        let mut told = Vec::new();
+        for (gap, memory, cores) in nodes {
+            number += gap;
+            let mut cpus = Vec::new();
+            for (is_double, kept) in cores {
+                cpus.push(Cpu { core: next, number: next, kept });
+                cpus.extend(is_double.then_some(Cpu { core: next, number: next + 1, kept }));
+                next += 2;
+            }
+            told.push(NumaNode { number, memory: Bytes(memory), cpus });
+        }
+        told
+    })
 }
 
 fn toleration() -> impl Strategy<Value = Toleration> {
@@ -237,22 +278,25 @@ pub(crate) fn workload_spec() -> impl Strategy<Value = WorkloadSpec> {
     let head = (label(), label(), kind(), any::<u32>(), any::<u32>());
     let tail = (restart(), update(), 1..u64::MAX, any::<Option<bool>>(), option::of(some_text()), class());
     (head, vec(task(), 0..3), resources(), place(), option::of(health()), tail).prop_map(
-        |((workload, borough, kind, count, priority), tasks, resources, place, health, tail)| WorkloadSpec {
-            workload,
-            borough,
-            kind,
-            count,
-            priority,
-            tasks,
-            resources,
-            place,
-            health,
-            restart: tail.0,
-            update: tail.1,
-            stop_grace: tail.2,
-            exclusive: tail.3,
-            schedule: tail.4,
-            class: tail.5,
+        |((workload, borough, kind, count, priority), tasks, resources, place, health, tail)| {
+            WorkloadSpec {
+                workload,
+                borough,
+                kind,
+                count,
+                priority,
+                tasks,
+                resources,
+                place,
+                health,
+                restart: tail.0,
+                update: tail.1,
+                stop_grace: tail.2,
+                exclusive: tail.3,
+                schedule: tail.4,
+                class: tail.5,
+            }
+            .with_devices_told()
         },
     )
 }
@@ -315,7 +359,7 @@ pub(crate) fn port_binding() -> impl Strategy<Value = PortBinding> {
 pub(crate) fn order() -> impl Strategy<Value = Order> {
     let workload = (label(), label()).prop_map(|(borough, workload)| WorkloadKey { borough, workload });
     let desired = prop_oneof![Just(Desired::Run), Just(Desired::Stop)];
-    let given = (vec(given_device(), 0..3), class());
+    let given = (vec(given_device(), 0..3), class(), option::of(cores()));
     let run = (kind(), vec(task(), 0..3), resources(), vec(port_binding(), 0..3), restart(), given);
     (instance_id(), workload, any::<(u64, u64, u32, u64, bool)>(), desired, text(), run).prop_map(
         |(
@@ -324,7 +368,7 @@ pub(crate) fn order() -> impl Strategy<Value = Order> {
             numbers,
             desired,
             reason,
-            (kind, tasks, resources, ports, restart, (devices, class)),
+            (kind, tasks, resources, ports, restart, (devices, class, cores)),
         )| {
             let (index, revision, slot, stop_grace, exclusive) = numbers;
             Order {
@@ -344,6 +388,7 @@ pub(crate) fn order() -> impl Strategy<Value = Order> {
                 exclusive,
                 devices,
                 class,
+                cores,
             }
         },
     )
@@ -363,9 +408,18 @@ pub(crate) fn inventory() -> impl Strategy<Value = Inventory> {
     let devices = prop::collection::btree_map(label(), device(), 0..3);
     let taints = prop::collection::btree_map("[a-z]{1,4}", "[a-z0-9.]{0,4}", 0..3);
     let network = (any::<u64>().prop_map(Mbits), any::<u64>().prop_map(Mbits));
-    let found = (drivers, devices, taints, network);
+    let found = (drivers, devices, taints, network, nodes());
     (label(), option::of(label()), amounts(), amounts(), words, labels, ports, found).prop_map(
-        |(site, rack, capacity, reserved, words, labels, ports, (drivers, devices, taints, network))| {
+        |(
+            site,
+            rack,
+            capacity,
+            reserved,
+            words,
+            labels,
+            ports,
+            (drivers, devices, taints, network, nodes),
+        )| {
             Inventory {
                 site,
                 rack,
@@ -384,6 +438,7 @@ pub(crate) fn inventory() -> impl Strategy<Value = Inventory> {
                 boot_id: words.5,
                 devices,
                 taints,
+                nodes,
             }
         },
     )

@@ -90,6 +90,12 @@ impl Agent {
         write(&self.config, &format!("{before}{text}"))
     }
 
+    /// Puts something else in the place of a text of its file; it holds from the next start.
+    pub fn replace_settings(&self, from: &str, to: &str) -> Outcome {
+        let before = fs::read_to_string(&self.config)?;
+        write(&self.config, &before.replace(from, to))
+    }
+
     /// Starts its process.
     pub fn run(&mut self) -> Outcome {
         let mut command = program()?;

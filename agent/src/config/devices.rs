@@ -3,7 +3,7 @@
 use std::path::{Component, Path, PathBuf};
 
 use supercloud_proto::{
-    device::{MAX_DEVICES, MAX_LABELS, MODEL_EXPECTED, is_model},
+    device::{MAX_DEVICES, MAX_LABELS, MODEL_EXPECTED, PciAddress, is_model},
     name::{DeviceKind, DeviceName},
     problem::{Problem, quoted},
 };
@@ -55,13 +55,16 @@ fn device(mut table: Table, problems: &mut Vec<Problem>) -> Option<(DeviceName, 
         let expected = "the name of a variable, of letters, digits and \"_\"";
         problems.push(Problem::new(table.at("env"), expected, quoted(variable)));
     }
-    if nodes.is_empty() && env.is_empty() {
-        let expected = "device nodes or variables, by which a container gets the device";
+    let pci = table.text("pci", problems);
+    let pci: Option<PciAddress> = parsed(&table.at("pci"), pci, problems);
+    if nodes.is_empty() && env.is_empty() && pci.is_none() {
+        let expected =
+            "device nodes or variables, by which a container gets the device, or its PCI address for VMs";
         problems.push(Problem::new(table.at("nodes"), expected, "nothing"));
     }
     table.finish(problems);
     let env = env.into_iter().collect();
-    Some((name?, DeviceSettings { kind: kind?, model: model?, labels, shared, nodes, env }))
+    Some((name?, DeviceSettings { kind: kind?, model: model?, labels, shared, nodes, env, pci }))
 }
 
 fn nodes(table: &mut Table, problems: &mut Vec<Problem>) -> Vec<PathBuf> {

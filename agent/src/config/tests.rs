@@ -17,6 +17,7 @@ fn a_full_file_is_read() {
         rack = "r1"
         address = "10.0.0.9"
         ports = "30000-30099"
+        shared_cpus = "0-1,4"
         [labels]
         tier = "test"
         [taints]
@@ -215,4 +216,13 @@ fn the_published_file_is_good() {
     assert_eq!((plain.data_dir, plain.ports, plain.docker), (full.data_dir, full.ports, docker));
     assert_eq!(plain.libvirt.image_dirs, full.libvirt.image_dirs);
     assert!(full.reserved.is_some() && full.offer.cpu.is_some() && full.labels.contains_key("tier"));
+}
+
+#[test]
+fn processors_that_stay_shared_are_a_list() {
+    let over = Overrides { dev: true, servers: vec!["127.0.0.1:7400".to_owned()], ..Overrides::default() };
+    assert_eq!(check("shared_cpus = \"4,0-1\"", &over).map(|config| config.shared_cpus), Ok(vec![0, 1, 4]));
+    assert_eq!(check("", &over).map(|config| config.shared_cpus), Ok(Vec::new()));
+    let problems = check("shared_cpus = \"0-\"", &over).unwrap_err();
+    assert_eq!(problems, ["shared_cpus: expected processors as \"0-3,8\", found \"0-\""]);
 }

@@ -3,21 +3,23 @@
 use std::time::Duration;
 
 use bollard::{
-    models::{ContainerInspectResponse, VolumeCreateRequest},
+    models::{ContainerInspectResponse, ContainerUpdateBody, VolumeCreateRequest},
     query_parameters::{CreateContainerOptions, RemoveContainerOptions, StopContainerOptions},
 };
-use supercloud_proto::{id::Millis, name::VolumeName};
+use supercloud_proto::{cores::cpu_list, id::Millis, name::VolumeName};
 use tokio::time::{Instant, sleep, timeout};
 use tracing::{debug, info, warn};
 
 use super::{
     DockerDriver,
     failure::{Failure, silent, within},
-    id_of, mark,
+    id_of,
+    list::cpus,
+    mark,
     phase::{phase, start_error},
     request,
 };
-use crate::driver::{ACT_DEADLINE, ASK_DEADLINE, DriverError, Mark, Phase, Seen, TaskRun};
+use crate::driver::{ACT_DEADLINE, ASK_DEADLINE, DriverError, Mark, Phase, Pin, Seen, TaskRun};
 
 /// Time between two looks at a container that is being removed by someone else.
 const REMOVAL_POLL: Duration = Duration::from_millis(100);
@@ -41,7 +43,7 @@ pub(super) struct Found {
 
 impl Found {
     fn new(mark: Mark, runtime_id: String, devices: String) -> Self {
-        let seen = Seen { mark, runtime_id, phase: Phase::Created };
+        let seen = Seen { mark, runtime_id, phase: Phase::Created, cpus: None };
         Self { seen, started: None, start_error: None, devices }
     }
 }
@@ -211,6 +213,24 @@ impl DockerDriver {
         }
     }
 
+    /// Lets a container run on these processors and no others.
+    pub(super) async fn move_to(&self, seen: &Seen, pin: &Pin) -> Result<(), DriverError> {
+        let id = id_of(seen)?;
+        let docker = self.client.docker().await?;
+        let wanted = ContainerUpdateBody {
+            cpuset_cpus: Some(cpu_list(pin.cpus.iter().copied())),
+            ..ContainerUpdateBody::default()
+        };
+        self.forget(id);
+        let answer = within("update", ACT_DEADLINE, docker.update_container(id, wanted)).await;
+        self.forget(id);
+        match answer {
+            Ok(()) => Ok(()),
+            Err(Failure::Answer { status: 404, .. }) => Err(DriverError::Missing),
+            Err(failure) => Err(failure.of_act()),
+        }
+    }
+
     /// Removes a container, and the network of its borough after the borough's last.
     pub(super) async fn take_away(&self, seen: &Seen) -> Result<(), DriverError> {
         self.remove_container(seen).await?;
@@ -274,7 +294,7 @@ fn ours(run: &TaskRun, found: ContainerInspectResponse) -> Result<Found, DriverE
     };
     let state = found.state.unwrap_or_default();
     Ok(Found {
-        seen: Seen { mark, runtime_id: id, phase: phase(&state) },
+        seen: Seen { mark, runtime_id: id, phase: phase(&state), cpus: cpus(found.host_config.as_ref()) },
         start_error: start_error(&state).map(str::to_owned),
         started: state.started_at,
         devices: labels.get(mark::DEVICES).cloned().unwrap_or_default(),

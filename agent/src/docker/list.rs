@@ -10,11 +10,11 @@ use std::{
 };
 
 use bollard::{
-    models::{ContainerSummary, ContainerSummaryStateEnum as Summary},
+    models::{ContainerSummary, ContainerSummaryStateEnum as Summary, HostConfig},
     query_parameters::ListContainersOptions,
 };
 use futures::{StreamExt, TryStreamExt, stream};
-use supercloud_proto::id::UnixMillis;
+use supercloud_proto::{cores::parse_cpu_list, id::UnixMillis};
 use tracing::warn;
 
 use super::{DockerDriver, failure::within, mark, phase::phase};
@@ -25,11 +25,18 @@ const PARALLEL_LOOKS: usize = 4;
 /// What is remembered of the containers last listed, by id; bounded by what is there.
 #[derive(Default)]
 pub(super) struct Remembered {
-    /// Since when a running container runs. Docker tells so only container by container, and an agent at rest lists often. Forgotten
+    /// Since when a running container runs, and on which processors it may. Docker tells so only container by container, and an agent at rest lists often. Forgotten
     /// when this driver acts on the container; when someone else restarts it between two lists, the time is that of the run before.
-    since: BTreeMap<String, Option<UnixMillis>>,
+    running: BTreeMap<String, Running>,
     /// Complained about already.
     damaged: BTreeSet<String>,
+}
+
+/// What Docker tells of a running container only when it is asked for it alone.
+#[derive(Clone)]
+struct Running {
+    since: Option<UnixMillis>,
+    cpus: Option<Vec<u16>>,
 }
 
 impl DockerDriver {
@@ -38,7 +45,7 @@ impl DockerDriver {
     }
 
     pub(super) fn forget(&self, id: &str) {
-        self.remember(|remembered| remembered.since.remove(id));
+        self.remember(|remembered| remembered.running.remove(id));
     }
 
     pub(super) async fn list_marked(&self) -> Result<Vec<Seen>, DriverError> {
@@ -64,7 +71,7 @@ impl DockerDriver {
     fn sort_out(&self, listed: Vec<ContainerSummary>) -> Vec<(String, Mark, Option<Summary>)> {
         let ids: BTreeSet<String> = listed.iter().filter_map(|container| container.id.clone()).collect();
         self.remember(|remembered| {
-            remembered.since.retain(|id, _| ids.contains(id));
+            remembered.running.retain(|id, _| ids.contains(id));
             remembered.damaged.retain(|id| ids.contains(id));
             let mut marked = Vec::with_capacity(listed.len());
             for container in listed {
@@ -95,17 +102,25 @@ impl DockerDriver {
         state: Option<Summary>,
     ) -> Result<Option<Seen>, DriverError> {
         if state == Some(Summary::RUNNING)
-            && let Some(since) = self.remember(|remembered| remembered.since.get(&id).copied())
+            && let Some(Running { since, cpus }) =
+                self.remember(|remembered| remembered.running.get(&id).cloned())
         {
-            return Ok(Some(Seen { mark, runtime_id: id, phase: Phase::Running { since } }));
+            return Ok(Some(Seen { mark, runtime_id: id, phase: Phase::Running { since }, cpus }));
         }
         let Some(found) = self.client.inspect(&id).await? else { return Ok(None) };
-        let phase = phase(&found.state.unwrap_or_default());
+        let (phase, cpus) = (phase(&found.state.unwrap_or_default()), cpus(found.host_config.as_ref()));
         if let Phase::Running { since } = &phase {
-            self.remember(|remembered| remembered.since.insert(id.clone(), *since));
+            let running = Running { since: *since, cpus: cpus.clone() };
+            self.remember(|remembered| remembered.running.insert(id.clone(), running));
         }
-        Ok(Some(Seen { mark, runtime_id: id, phase }))
+        Ok(Some(Seen { mark, runtime_id: id, phase, cpus }))
     }
+}
+
+/// The processors on which a container may run, where it was told which.
+pub(super) fn cpus(config: Option<&HostConfig>) -> Option<Vec<u16>> {
+    let text = config?.cpuset_cpus.as_deref().filter(|text| !text.is_empty())?;
+    parse_cpu_list(text)
 }
 
 /// Whether a container bears the name that belongs to the mark. Docker writes names with a slash before.

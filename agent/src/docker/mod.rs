@@ -28,7 +28,7 @@ use tonic::async_trait;
 use self::{client::Client, list::Remembered};
 use crate::{
     devices::Devices,
-    driver::{Driver, DriverError, ExecIo, Hint, LogOptions, Owner, Seen, TaskRun},
+    driver::{Driver, DriverError, ExecIo, Hint, LogOptions, Owner, Pin, Seen, TaskRun},
 };
 
 mod bridge;
@@ -150,6 +150,10 @@ impl Driver for DockerDriver {
         self.stop_within(seen, grace).await
     }
 
+    async fn pin(&self, seen: &Seen, pin: &Pin) -> Result<(), DriverError> {
+        self.move_to(seen, pin).await
+    }
+
     async fn remove(&self, seen: &Seen) -> Result<(), DriverError> {
         self.take_away(seen).await
     }
@@ -197,6 +201,7 @@ mod tests {
             },
             runtime_id: id.to_owned(),
             phase: Phase::Created,
+            cpus: None,
         };
         assert!(id_of(&seen("0123abc")).is_ok());
         for bad in ["", "name", "../volumes", "12/34"] {

@@ -10,6 +10,8 @@
 //! - **Disk is not limited**: Docker can do so only on XFS with project quotas. The scheduler still counts it.
 //! - **One network namespace.** The first container of an instance holds it, with the host name and all published ports; the others
 //!   join it. No further image is needed for that. While the holder does not run, the others have no network; see `network`.
+//! - **Cores of its own are a set of processors** (`cpuset`), which all containers of the instance have, and no quota; memory of one NUMA node is a set of
+//!   one node. What has none of its own gets the set of the rest, where others have some.
 //! - **Docker restarts nothing** by itself; the agent does, by its orders.
 //! - **Every container of an instance gets its devices** (see `devices`).
 //! - **A container is on its borough's network** (see `bridge`) and has the few capabilities of [`CAPABILITIES`].
@@ -27,6 +29,7 @@ use bollard::models::{
 };
 use supercloud_proto::{
     amount::MilliCpu,
+    cores::cpu_list,
     order::Order,
     spec::{Class, Container, DEFAULT_PIDS, Driver, Protocol},
 };
@@ -80,7 +83,7 @@ pub(super) fn containers(order: &Order) -> impl Iterator<Item = usize> {
 pub(super) fn sibling(run: &TaskRun, task: usize) -> Option<TaskRun> {
     let name = run.order.tasks.get(task)?.name.clone();
     let mark = crate::driver::Mark { task: name, ..run.mark.clone() };
-    Some(TaskRun { mark, order: Arc::clone(&run.order), task })
+    Some(TaskRun { mark, order: Arc::clone(&run.order), task, pin: run.pin.clone() })
 }
 
 /// The run of the task that holds the network of this one; `None` when it does so itself.
@@ -195,9 +198,15 @@ fn limits(run: &TaskRun) -> HostConfig {
         Class::Standard => usual,
         Class::Spare => usual / PRECEDENCE,
     };
+    let is_shared = run.order.cores.is_none();
+    let node = run.order.cores.as_ref().and_then(|cores| cores.node);
     HostConfig {
-        nano_cpus: (cpu > 0).then(|| whole(cpu.max(LEAST_CPU.0).saturating_mul(NANOS_PER_MILLI))),
+        // Cores of its own are bound enough: a quota would stop it on them.
+        nano_cpus: (cpu > 0 && is_shared)
+            .then(|| whole(cpu.max(LEAST_CPU.0).saturating_mul(NANOS_PER_MILLI))),
         cpu_shares: Some(whole(shares.clamp(SHARES.0, SHARES.1))),
+        cpuset_cpus: run.pin.as_ref().map(|pin| cpu_list(pin.cpus.iter().copied())),
+        cpuset_mems: node.map(|node| node.to_string()),
         memory,
         // Memory and swap together: none of it may be swap.
         memory_swap: memory,

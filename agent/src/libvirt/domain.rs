@@ -10,6 +10,8 @@ use std::path::{Path, PathBuf};
 
 use supercloud_proto::{
     amount::{Bytes, MilliCpu},
+    cores::cpu_list,
+    device::PciAddress,
     id::InstanceId,
     spec::ImageFormat,
 };
@@ -19,7 +21,7 @@ use super::{
     mark,
     xml::{Element, Unwritable},
 };
-use crate::driver::Mark;
+use crate::driver::{Mark, Pin};
 
 /// Namespace of our version 5 UUIDs. Never changes: an instance's UUID is how it is found again.
 const UUIDS: Uuid = Uuid::from_u128(0x5dba_8c1e_2f64_4b6f_9a37_c08e_51d4_7a02);
@@ -105,6 +107,12 @@ pub(super) struct Domain<'a> {
     pub(super) disks: Vec<Disk>,
     pub(super) network: Option<&'a str>,
     pub(super) console_log: PathBuf,
+    /// On which processors it may run; `None`: on any.
+    pub(super) pin: Option<&'a Pin>,
+    /// Devices of the host that the guest gets, by their addresses on its bus.
+    pub(super) hostdevs: Vec<PciAddress>,
+    /// The NUMA node that its memory is to be of.
+    pub(super) node: Option<u16>,
 }
 
 /// A domain that cannot be written.
@@ -137,8 +145,9 @@ impl Domain<'_> {
             .child(Element::text("title", format!("{} {instance}", self.mark.workload)))
             .child(Element::new("metadata").child(mark::write(self.mark)))
             .child(Element::text("memory", self.memory.0.div_ceil(1024)).with("unit", "KiB"))
-            .child(Element::text("vcpu", self.vcpus()))
+            .child(self.vcpu())
             .children(self.cpu_tune())
+            .children(self.numa_tune())
             .child(self.os()?)
             .child(Element::new("features").child(Element::new("acpi")))
             .children(self.cpu_model())
@@ -150,15 +159,40 @@ impl Domain<'_> {
         Ok(domain.write()?)
     }
 
+    /// Where nothing else is said, virtual processors and all of QEMU's own threads run on its set.
+    fn vcpu(&self) -> Element {
+        let vcpu = Element::text("vcpu", self.vcpus());
+        match self.pin {
+            None => vcpu,
+            Some(pin) => vcpu.with("placement", "static").with("cpuset", cpu_list(pin.cpus.iter().copied())),
+        }
+    }
+
     /// A whole number of cores is bounded by the virtual processors; a part of one is bounded for the domain as a whole, with what
     /// QEMU itself takes: that is what the scheduler has counted.
     fn cpu_tune(&self) -> Option<Element> {
         let partial = !self.cpu.0.is_multiple_of(1000);
-        (self.enforce_cpu && partial).then(|| {
-            Element::new("cputune")
-                .child(Element::text("global_period", QUOTA_PERIOD_US))
-                .child(Element::text("global_quota", self.cpu.0 * QUOTA_PERIOD_US / 1000))
-        })
+        let bounds = (self.enforce_cpu && partial).then(|| {
+            [
+                Element::text("global_period", QUOTA_PERIOD_US),
+                Element::text("global_quota", self.cpu.0 * QUOTA_PERIOD_US / 1000),
+            ]
+        });
+        let pins = self.pin.into_iter().flat_map(|pin| {
+            let vcpu = move |vcpu: u64| {
+                let cpus = cpu_list(vcpu_cpus(pin, vcpu).iter().copied());
+                Element::new("vcpupin").with("vcpu", vcpu).with("cpuset", cpus)
+            };
+            let emulator = Element::new("emulatorpin").with("cpuset", cpu_list(pin.cpus.iter().copied()));
+            (0..self.vcpus()).map(vcpu).chain([emulator])
+        });
+        let parts: Vec<Element> = bounds.into_iter().flatten().chain(pins).collect();
+        (!parts.is_empty()).then(|| Element::new("cputune").children(parts))
+    }
+
+    fn numa_tune(&self) -> Option<Element> {
+        let memory = |node| Element::new("memory").with("mode", "strict").with("nodeset", node);
+        self.node.map(|node| Element::new("numatune").child(memory(node)))
     }
 
     fn os(&self) -> Result<Element, UnwritableDomain> {
@@ -208,10 +242,35 @@ impl Domain<'_> {
         Ok(Element::new("devices")
             .children(disks)
             .children(network)
+            .children(self.hostdevs.iter().map(hostdev))
             .child(Element::new("controller").with("type", "usb").with("model", "none"))
             .child(Element::new("serial").with("type", "pty").child(log))
             .child(random)
             .child(Element::new("memballoon").with("model", "none")))
+    }
+}
+
+/// A device of the host that libvirt takes from the host's driver before the guest begins, and gives back after it has ended.
+fn hostdev(address: &PciAddress) -> Element {
+    let PciAddress { domain, bus, slot, function } = address;
+    let address = Element::new("address")
+        .with("domain", format!("{domain:#06x}"))
+        .with("bus", format!("{bus:#04x}"))
+        .with("slot", format!("{slot:#04x}"))
+        .with("function", format!("{function:#x}"));
+    Element::new("hostdev")
+        .with("mode", "subsystem")
+        .with("type", "pci")
+        .with("managed", "yes")
+        .child(Element::new("driver").with("name", "vfio"))
+        .child(Element::new("source").child(address))
+}
+
+/// The processors of one virtual processor: of cores of its own, one for each in turn, so that the guest's are as steady as the machine's.
+pub(super) fn vcpu_cpus(pin: &Pin, vcpu: u64) -> &[u16] {
+    match usize::try_from(vcpu).ok().and_then(|vcpu| vcpu.checked_rem(pin.cpus.len())) {
+        Some(place) if pin.own => &pin.cpus[place..=place],
+        _ => &pin.cpus,
     }
 }
 
@@ -271,6 +330,9 @@ mod tests {
             disks: Vec::new(),
             network: None,
             console_log: "/vms/i-1-a/console.log".into(),
+            pin: None,
+            hostdevs: Vec::new(),
+            node: None,
         }
     }
 
@@ -298,6 +360,36 @@ mod tests {
             assert!(!whole.xml().unwrap().contains("cputune"));
         }
         assert_eq!(Domain { cpu: MilliCpu(0), ..domain(&mark) }.vcpus(), 1);
+    }
+
+    #[test]
+    fn what_has_cores_of_its_own_is_pinned_one_by_one_and_what_has_none_to_the_rest() {
+        let mark = mark("0123456789abcdef", 1);
+        let own = Pin { cpus: vec![2, 3, 6, 7], own: true };
+        let of_node = Domain { cpu: MilliCpu(3000), pin: Some(&own), node: Some(1), ..domain(&mark) };
+        let xml = of_node.xml().unwrap();
+        for part in [
+            "<vcpu placement=\"static\" cpuset=\"2-3,6-7\">3</vcpu>",
+            "<vcpupin vcpu=\"0\" cpuset=\"2\"></vcpupin><vcpupin vcpu=\"1\" cpuset=\"3\"></vcpupin>\
+             <vcpupin vcpu=\"2\" cpuset=\"6\"></vcpupin><emulatorpin cpuset=\"2-3,6-7\"></emulatorpin></cputune>",
+            "<numatune><memory mode=\"strict\" nodeset=\"1\"></memory></numatune>",
+        ] {
+            assert!(xml.contains(part), "{part}: {xml}");
+        }
+        let rest = Pin { own: false, ..own };
+        let xml = Domain { pin: Some(&rest), ..domain(&mark) }.xml().unwrap();
+        assert!(xml.contains("</global_quota><vcpupin vcpu=\"0\" cpuset=\"2-3,6-7\"></vcpupin>"), "{xml}");
+        assert!(!xml.contains("numatune"));
+    }
+
+    #[test]
+    fn devices_of_the_host_are_taken_over_by_their_addresses() {
+        let mark = mark("0123456789abcdef", 1);
+        let hostdevs = vec!["0000:0a:1f.7".parse().unwrap()];
+        let xml = Domain { hostdevs, ..domain(&mark) }.xml().unwrap();
+        let expected = "<hostdev mode=\"subsystem\" type=\"pci\" managed=\"yes\"><driver name=\"vfio\"></driver><source>\
+                        <address domain=\"0x0000\" bus=\"0x0a\" slot=\"0x1f\" function=\"0x7\"></address></source></hostdev>";
+        assert!(xml.contains(expected), "{xml}");
     }
 
     #[test]

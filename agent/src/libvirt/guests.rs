@@ -18,11 +18,11 @@ use virt::{
 
 use super::{
     connection::{explain, silent},
-    domain,
+    domain::{self, vcpu_cpus},
     folder::Folder,
-    mark, phase, raw,
+    mark, phase, pins, raw,
 };
-use crate::driver::{DriverError, Mark, Owner, Seen};
+use crate::driver::{DriverError, Mark, Owner, Phase, Pin, Seen};
 
 /// Damaged marks that are remembered as reported. Beyond that they are reported again.
 const MAX_REPORTED: usize = 256;
@@ -106,7 +106,8 @@ impl Guests {
         };
         let state = raw::state(domain)?;
         let phase = phase::phase(state, self.folder(mark.instance).history());
-        Ok(Some((Seen { mark, runtime_id: uuid.to_string(), phase }, phase::trouble(state))))
+        let cpus = if matches!(phase, Phase::Running { .. }) { pins::of(&domain.xml_desc(0)?) } else { None };
+        Ok(Some((Seen { mark, runtime_id: uuid.to_string(), phase, cpus }, phase::trouble(state))))
     }
 
     /// The domain of an instance. One that has its place and is not ours is refused, not touched.
@@ -193,6 +194,32 @@ impl Guests {
         }
     }
 
+    /// Lets a running guest run on these processors and no others: its virtual processors first, and QEMU's own threads last, since by these is seen where
+    /// it runs.
+    pub(super) fn pin(
+        &self,
+        connection: &Connect,
+        instance: InstanceId,
+        pin: &Pin,
+    ) -> Result<(), DriverError> {
+        let what = "moving the guest to its processors";
+        let domain = self.find(connection, instance)?.ok_or(DriverError::Missing)?;
+        let moved = || -> Result<(), Error> {
+            let live = sys::VIR_DOMAIN_AFFECT_LIVE;
+            let vcpus = domain.vcpus_flags(live)?;
+            for vcpu in 0..vcpus {
+                domain.pin_vcpu_flags(vcpu, &pins::map(vcpu_cpus(pin, vcpu.into())), live)?;
+            }
+            domain.pin_emulator(&pins::map(&pin.cpus), live).map(drop)
+        };
+        match moved() {
+            // It ended meanwhile.
+            Err(error) if error.code().is(ErrorNumber::OperationInvalid) && !runs(&domain) => Ok(()),
+            Err(error) => Err(explain(what, &error)),
+            Ok(()) => Ok(()),
+        }
+    }
+
     /// Ends the guest, if it runs, and notes that we did.
     pub(super) fn kill(&self, connection: &Connect, instance: InstanceId) -> Result<(), DriverError> {
         let Some(domain) = self.find(connection, instance)? else { return Ok(()) };
@@ -230,6 +257,11 @@ impl Guests {
     }
 }
 
+/// Whether a domain runs, as far as libvirt tells.
+fn runs(domain: &Domain) -> bool {
+    domain.is_active().unwrap_or(true)
+}
+
 fn says(domain: &Domain) -> Result<Says, Error> {
     match domain.metadata(sys::VIR_DOMAIN_METADATA_ELEMENT as i32, Some(mark::NAMESPACE), 0) {
         Ok(text) => Ok(mark::read(&text).map_or_else(Says::Damaged, Says::Mark)),
@@ -258,7 +290,6 @@ mod tests {
         super::{connection::connect, mark::tests::mark, xml::Element},
         *,
     };
-    use crate::driver::Phase;
 
     const CLUSTER: &str = "aaaaaaaa0123456789";
 

@@ -21,6 +21,7 @@ mod guests;
 mod images;
 mod mark;
 mod phase;
+mod pins;
 mod raw;
 mod seed;
 mod settings;
@@ -57,9 +58,12 @@ use self::{
     images::{Images, Sources},
 };
 pub use self::{acceleration::Acceleration, settings::LibvirtSettings};
-use crate::driver::{
-    ACT_DEADLINE, ASK_DEADLINE, Driver, DriverError, ExecIo, Hint, LogOptions, Owner, PREPARE_DEADLINE, Seen,
-    TaskRun,
+use crate::{
+    devices::{Devices, addresses},
+    driver::{
+        ACT_DEADLINE, ASK_DEADLINE, Driver, DriverError, ExecIo, Hint, LogOptions, Owner, PREPARE_DEADLINE,
+        Pin, Seen, TaskRun,
+    },
 };
 
 /// Threads for calls that ask: one may wait on a domain that is busy while the other answers.
@@ -79,6 +83,7 @@ pub struct LibvirtDriver {
     images: Arc<Images>,
     accelerating: Accelerating,
     network: Option<String>,
+    devices: Devices,
     enforce_cpu: bool,
     hints: broadcast::Sender<Hint>,
     /// Ends its thread with the driver. None if there was no thread to be had: changes are then seen by asking only.
@@ -113,6 +118,7 @@ impl LibvirtDriver {
             images: Arc::new(Images::new(settings.image_dirs)),
             accelerating,
             network: settings.network,
+            devices: settings.devices,
             enforce_cpu,
             hints,
             _watcher: watcher,
@@ -138,6 +144,9 @@ impl LibvirtDriver {
 
     fn xml(&self, run: &TaskRun, vm: &Vm, sources: &Sources) -> Result<String, DriverError> {
         let folder = self.guests.folder(run.mark.instance);
+        let hostdevs = addresses(&self.devices, &run.order.devices).map_err(|name| {
+            DriverError::Refused(format!("device {name} has no PCI address in this agent's configuration"))
+        })?;
         let domain = Domain {
             mark: &run.mark,
             accelerator: self.accelerating.accelerator(),
@@ -148,6 +157,9 @@ impl LibvirtDriver {
             disks: folder.disks(vm, sources),
             network: self.network.as_deref(),
             console_log: folder.console_log(),
+            pin: run.pin.as_ref(),
+            hostdevs,
+            node: run.order.cores.as_ref().and_then(|cores| cores.node),
         };
         domain.xml().map_err(|error| DriverError::Refused(error.to_string()))
     }
@@ -253,6 +265,12 @@ impl Driver for LibvirtDriver {
             tokio::time::sleep(LOOK_EVERY.min(grace - waited)).await;
         }
         Ok(())
+    }
+
+    async fn pin(&self, seen: &Seen, pin: &Pin) -> Result<(), DriverError> {
+        self.own(&seen.mark.owner)?;
+        let (instance, pin) = (seen.mark.instance, pin.clone());
+        self.on(&self.acting, "moving a guest to its processors", move |g, c| g.pin(c, instance, &pin)).await
     }
 
     async fn remove(&self, seen: &Seen) -> Result<(), DriverError> {

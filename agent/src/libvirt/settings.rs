@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use serde::Deserialize;
 
 use super::acceleration::Acceleration;
+use crate::devices::Devices;
 
 /// What the operator may set.
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
@@ -20,6 +21,9 @@ pub struct LibvirtSettings {
     pub image_dirs: Vec<PathBuf>,
     /// The libvirt network that guests are on; none: they have no network.
     pub network: Option<String>,
+    /// Devices of the host.
+    #[serde(skip)]
+    pub devices: Devices,
 }
 
 impl Default for LibvirtSettings {
@@ -30,6 +34,7 @@ impl Default for LibvirtSettings {
             data_dir: "/var/lib/supercloud/agent".into(),
             image_dirs: vec!["/var/lib/supercloud/images".into()],
             network: None,
+            devices: Devices::new(),
         }
     }
 }
@@ -45,6 +50,7 @@ mod tests {
         let expected = LibvirtSettings {
             acceleration: Acceleration::Tcg,
             network: Some("default".to_owned()),
+            devices: Devices::new(),
             ..LibvirtSettings::default()
         };
         assert_eq!(settings, expected);

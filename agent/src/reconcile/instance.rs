@@ -13,6 +13,7 @@ use supercloud_proto::{
 use super::{
     Action, Doing, Input, LEASE_STOP_GRACE, Object, Plan, Sight, Status, UNKNOWN_AFTER,
     history::{Next, Outcome, Run, TaskHistory},
+    pins::Pins,
 };
 use crate::driver::{Mark, Phase, Seen, TaskRun};
 
@@ -65,6 +66,7 @@ pub(super) fn decide(
     input: &Input<'_>,
     order: &Arc<Order>,
     objects: &[(DriverKind, &Seen)],
+    pins: &Pins<'_>,
     plan: &mut Plan,
 ) {
     let no_history = BTreeMap::new();
@@ -83,7 +85,7 @@ pub(super) fn decide(
             for view in &mut views {
                 take_stock(input, order, view);
             }
-            run(input, order, &mut views, plan);
+            run(input, order, &mut views, pins, plan);
             for view in &views {
                 if before.get(&view.task.name) != Some(&view.history) {
                     plan.histories.push((order.instance, view.task.name.clone(), view.history.clone()));
@@ -123,7 +125,7 @@ fn under_way(input: &Input<'_>, order: &Order, doing: Doing, views: &[View<'_>],
         Doing::Starting => InstanceState::Starting,
         Doing::Stopping | Doing::Removing => InstanceState::Stopping,
         // What was said last holds until there is a newer picture.
-        Doing::Settling => return,
+        Doing::Settling | Doing::Pinning => return,
     };
     let task_state = |view: &View<'_>| {
         if state != InstanceState::Stopping && view.runs() { InstanceState::Running } else { state }
@@ -192,7 +194,7 @@ fn stop(
     }
 }
 
-fn run(input: &Input<'_>, order: &Arc<Order>, views: &mut [View<'_>], plan: &mut Plan) {
+fn run(input: &Input<'_>, order: &Arc<Order>, views: &mut [View<'_>], pins: &Pins<'_>, plan: &mut Plan) {
     let over = |outcome| move |view: &View<'_>| view.standing == Standing::Over(outcome);
     if let Some(failed) = views.iter().position(over(Outcome::GivenUp)) {
         return give_up(input, order, views, failed, plan);
@@ -213,7 +215,7 @@ fn run(input: &Input<'_>, order: &Arc<Order>, views: &mut [View<'_>], plan: &mut
     if order.exclusive && views.iter().any(View::runs) {
         plan.wake(input.lease.until.saturating_sub(input.now.boot));
     }
-    let wait = start_next(input, order, views, plan);
+    let wait = start_next(input, order, views, pins, plan);
     say_running(input, order, views, wait, plan);
 }
 
@@ -229,7 +231,13 @@ enum Waits {
 }
 
 /// Plans the start of the first task that is due.
-fn start_next(input: &Input<'_>, order: &Arc<Order>, views: &[View<'_>], plan: &mut Plan) -> Waits {
+fn start_next(
+    input: &Input<'_>,
+    order: &Arc<Order>,
+    views: &[View<'_>],
+    pins: &Pins<'_>,
+    plan: &mut Plan,
+) -> Waits {
     let lease = !order.exclusive || input.lease.lets_start(input.now.boot);
     let mut waits = Waits::Not;
     for view in views {
@@ -254,7 +262,8 @@ fn start_next(input: &Input<'_>, order: &Arc<Order>, views: &[View<'_>], plan: &
             task: view.task.name.clone(),
             order_index: order.index,
         };
-        let run = TaskRun { mark, order: Arc::clone(order), task: view.index };
+        let pin = pins.of_start(order);
+        let run = TaskRun { mark, order: Arc::clone(order), task: view.index, pin };
         plan.actions.push(Action::Start { run, counted });
         return Waits::Begun { again: view.standing != Standing::New };
     }

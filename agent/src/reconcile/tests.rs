@@ -1,6 +1,9 @@
 //! Cases of `reconcile`, each through one estate of one instance.
 
+use std::sync::Arc;
+
 use supercloud_proto::{
+    cores::Cores,
     instance::InstanceState,
     spec::{DriverKind, WorkloadKind},
 };
@@ -264,4 +267,51 @@ fn histories_tell_runs_and_outcomes() {
     assert_eq!(world.history(1).outcome, Some(Outcome::Completed));
     let Some(Sight::Seen(seen)) = world.sights.get(&DriverKind::Docker) else { panic!("silent") };
     assert_eq!(seen.len(), 1);
+}
+
+#[test]
+fn whoever_has_cores_is_alone_on_them_until_he_is_gone() {
+    let mut world = World::new(vec![service(1), service(2)]);
+    world.settle();
+    assert_eq!(world.object(1).unwrap().cpus, None, "a host on which nobody has cores is left as it is");
+    let mut own = service(3);
+    own.cores = Some(Cores { cpus: [2, 3].into(), node: None });
+    world.orders.insert(own.instance, Arc::new(own));
+    let done = world.step();
+    assert_eq!(done, ["pin i-1-0 to 0-1,4-7", "pin i-2-0 to 0-1,4-7", "start i-3-0/main"]);
+    assert_eq!(world.object(3).unwrap().cpus, Some(vec![2, 3]));
+    assert_eq!(world.step(), [""; 0]);
+    // The agent ended in between: one was put right, one was not, and one runs where somebody else put it.
+    world.move_to(2, None);
+    world.move_to(3, Some(vec![2]));
+    assert_eq!(world.step(), ["pin i-2-0 to 0-1,4-7", "pin i-3-0 to 2-3"]);
+    world.order_stop(3);
+    assert_eq!(world.step(), ["stop i-3-0 grace 10000"]);
+    let done = world.settle();
+    assert_eq!(done, ["pin i-1-0 to 0-7", "pin i-2-0 to 0-7", "remove i-3-0"]);
+}
+
+#[test]
+fn a_completed_batch_holds_no_cores() {
+    let mut own = batch(1);
+    own.cores = Some(Cores { cpus: [2, 3].into(), node: None });
+    let mut world = World::new(vec![own, service(2)]);
+    world.settle();
+    assert_eq!(world.object(2).unwrap().cpus, Some(vec![0, 1, 4, 5, 6, 7]));
+    world.put(1, 10, ended(0));
+    assert_eq!(world.settle(), ["pin i-2-0 to 0-7"]);
+    assert_eq!(world.state(1), InstanceState::Completed);
+}
+
+#[test]
+fn cores_are_free_while_what_had_them_is_cleared_away() {
+    let mut own = service(1);
+    own.cores = Some(Cores { cpus: [2, 3].into(), node: None });
+    let mut world = World::new(vec![own, service(2)]);
+    world.settle();
+    world.order_stop(1);
+    assert_eq!(world.step(), ["stop i-1-0 grace 10000"]);
+    world.in_flight.insert(instance(1), Doing::Removing);
+    assert_eq!(world.step(), ["pin i-2-0 to 0-7"], "nobody is told one thing and then another");
+    assert_eq!(world.step(), [""; 0]);
 }

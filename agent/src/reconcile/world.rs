@@ -8,6 +8,7 @@ use std::{
 
 use proptest::prelude::*;
 use supercloud_proto::{
+    cores::{Cores, cpu_list},
     id::{InstanceId, LogIndex, Millis},
     instance::{Desired, InstanceState},
     name::{BoroughName, HostName, TaskName, WorkloadKey, WorkloadName},
@@ -51,6 +52,7 @@ pub(crate) fn service(number: u64) -> Order {
         exclusive: false,
         devices: Vec::new(),
         class: Class::default(),
+        cores: None,
     }
 }
 
@@ -66,6 +68,8 @@ pub(crate) struct World {
     pub(crate) histories: Histories,
     pub(crate) in_flight: BTreeMap<InstanceId, Doing>,
     pub(crate) lease: Lease,
+    /// The host's processors.
+    pub(crate) cpus: Vec<u16>,
     pub(crate) may_begin: bool,
     pub(crate) now: Now,
     /// Why every start is refused.
@@ -84,6 +88,7 @@ impl World {
             histories: BTreeMap::new(),
             in_flight: BTreeMap::new(),
             lease: Lease { until: 1_000_000, confirmed: true },
+            cpus: (0..8).collect(),
             may_begin: true,
             now: Now { unix: 1_700_000_000_000, boot: 50_000 },
             refuse: None,
@@ -101,7 +106,7 @@ impl World {
             task: task.clone(),
             order_index,
         };
-        Seen { mark, runtime_id: format!("{id}.{task}"), phase }
+        Seen { mark, runtime_id: format!("{id}.{task}"), phase, cpus: None }
     }
 
     /// Puts the instance's task `main` into a phase.
@@ -109,6 +114,13 @@ impl World {
         let task = TaskName::new("main").expect("a name");
         let seen = self.seen(instance(number), &task, order_index, phase);
         self.objects.insert((instance(number), task), seen);
+        self.look();
+    }
+
+    /// Lets the instance's objects run on other processors.
+    pub(crate) fn move_to(&mut self, number: u64, cpus: Option<Vec<u16>>) {
+        let own = self.objects.values_mut().filter(|seen| seen.mark.instance == instance(number));
+        own.for_each(|seen| seen.cpus = cpus.clone());
         self.look();
     }
 
@@ -152,6 +164,7 @@ impl World {
             histories: &self.histories,
             in_flight: &self.in_flight,
             lease: self.lease,
+            cpus: &self.cpus,
             may_begin: self.may_begin,
             now: self.now,
         })
@@ -218,7 +231,8 @@ impl World {
                 if let Some(reason) = self.refuse.clone() {
                     self.history_mut(id, &task).refused(now, counted, &reason);
                 } else {
-                    let seen = self.seen(id, &task, run.mark.order_index, Phase::Running { since: None });
+                    let mut seen = self.seen(id, &task, run.mark.order_index, Phase::Running { since: None });
+                    seen.cpus = run.pin.map(|pin| pin.cpus);
                     self.objects.insert((id, task.clone()), seen);
                     self.history_mut(id, &task).started(now, counted);
                 }
@@ -232,6 +246,14 @@ impl World {
                         Phase::Ended { exit_code: Some(143), at: None, reason: "stopped".to_owned() };
                 }
                 format!("stop {instance} grace {grace}")
+            }
+            Action::Pin { instance, objects, pin } => {
+                for object in objects {
+                    let key = (instance, object.seen.mark.task);
+                    self.objects.get_mut(&key).expect("only what is there is pinned").cpus =
+                        Some(pin.cpus.clone());
+                }
+                format!("pin {instance} to {}", cpu_list(pin.cpus.into_iter()))
             }
             Action::Remove { instance, objects } => {
                 for object in objects {
@@ -258,13 +280,19 @@ fn any_phase() -> impl Strategy<Value = Phase> {
 prop_compose! {
     fn any_order(number: u64)(
         stop in any::<bool>(), is_batch in any::<bool>(), exclusive in any::<bool>(),
-        attempts in 0u32..4, index in 5u64..15, two in any::<bool>(),
+        attempts in 0u32..4, index in 5u64..15, two in any::<bool>(), own in proptest::option::weighted(0.4, 1u16..3),
     ) -> Order {
         let mut order = if is_batch { batch(number) } else { service(number) };
         order.desired = if stop { Desired::Stop } else { Desired::Run };
         order.restart.attempts = attempts;
         order.exclusive = exclusive;
         order.index = index;
+        // No two of them share one, and some processor is left for others.
+        let first = number as u16 * 2 - 1;
+        order.cores = own.filter(|_| first < 7).map(|own| Cores {
+            cpus: (first..first + own).filter(|cpu| *cpu < 7).collect(),
+            node: None,
+        });
         if two {
             let name = TaskName::new("side").expect("a name");
             order.tasks.push(Task { name, ..order.tasks[0].clone() });
@@ -276,13 +304,14 @@ prop_compose! {
 prop_compose! {
     fn any_world()(
         orders in (1u64..6).prop_flat_map(|n| (1..=n).map(any_order).collect::<Vec<_>>()),
-        objects in proptest::collection::vec((1u64..9, any::<bool>(), 5u64..15, any_phase()), 0..12),
+        objects in proptest::collection::vec((1u64..9, any::<bool>(), 5u64..15, any_phase(), proptest::option::of(any::<u8>())), 0..12),
         lapsed in any::<bool>(), confirmed in any::<bool>(), refuse in any::<bool>(),
     ) -> World {
         let mut world = World::new(orders);
-        for (number, side, index, phase) in objects {
+        for (number, side, index, phase, cpus) in objects {
             let task = TaskName::new(if side { "side" } else { "main" }).expect("a name");
-            let seen = world.seen(instance(number), &task, index, phase);
+            let mut seen = world.seen(instance(number), &task, index, phase);
+            seen.cpus = cpus.map(|bits| (0..8).filter(|bit| bits >> bit & 1 == 1).collect());
             world.objects.insert((instance(number), task), seen);
         }
         world.lease.confirmed = confirmed;
@@ -315,7 +344,36 @@ impl World {
                     assert_eq!(order.desired, Desired::Run);
                     assert!(!order.exclusive || self.lease.lets_start(self.now.boot), "{action:?}");
                 }
+                Action::Pin { pin, .. } => assert!(!pin.cpus.is_empty(), "{action:?}"),
                 Action::Stop { .. } => {}
+            }
+        }
+    }
+
+    /// Nothing runs on the cores of another instance, of all that there are orders for that are not too old.
+    fn check_cores(&self) {
+        let running = |of: &Order| -> Vec<&Seen> {
+            let own = self.objects.values().filter(|seen| seen.mark.instance == of.instance);
+            if own.clone().any(|seen| seen.mark.order_index > of.index) {
+                return Vec::new();
+            }
+            own.filter(|seen| matches!(seen.phase, Phase::Running { .. })).collect()
+        };
+        for order in self.orders.values() {
+            for seen in running(order) {
+                let cpus = seen.cpus.as_ref().unwrap_or(&self.cpus);
+                if let Some(cores) = &order.cores {
+                    assert_eq!(**cpus, *cores.cpus, "{} runs on its own cores", order.instance);
+                }
+                let others = self.orders.values().filter(|other| other.instance != order.instance);
+                for other in others.filter(|other| !running(other).is_empty()) {
+                    let theirs = other.cores.iter().flat_map(|cores| &cores.cpus);
+                    assert!(
+                        theirs.into_iter().all(|cpu| !cpus.contains(cpu)),
+                        "{} is not alone",
+                        other.instance
+                    );
+                }
             }
         }
     }
@@ -379,6 +437,7 @@ proptest! {
             prop_assert!(world.is_at_rest(order), "{:?} is {:?}", order.instance, world.said[&order.instance]);
         }
         prop_assert_eq!(unordered(&world), before);
+        world.check_cores();
     }
 
     #[test]

@@ -146,6 +146,7 @@ fn inventory() -> Inventory {
         boot_id: "boot".to_owned(),
         devices: Default::default(),
         taints: Default::default(),
+        nodes: Vec::new(),
     }
 }
 

@@ -74,6 +74,7 @@ fn with_device(rig: &Rig, node: &str) -> DockerDriver {
         shared: false,
         nodes: vec![node.into()],
         env: BTreeMap::new(),
+        pci: None,
     };
     let settings = DockerSettings { devices: [(named("gpu0"), device)].into(), ..DockerSettings::default() };
     DockerDriver::connect(crate::rig::SOCKET.as_ref(), rig.owner.clone(), settings)

@@ -95,6 +95,8 @@ impl Rig {
                 pids: Some(64),
                 devices: Vec::new(),
                 network: Default::default(),
+                dedicated: false,
+                numa: Default::default(),
             },
             ports: Vec::new(),
             restart: Restart::default(),
@@ -102,8 +104,9 @@ impl Rig {
             exclusive: false,
             devices: Vec::new(),
             class: Class::default(),
+            cores: None,
         };
-        TaskRun { mark, order: Arc::new(order), task: 0 }
+        TaskRun { mark, order: Arc::new(order), task: 0, pin: None }
     }
 
     /// What the driver lists, when that is exactly one.

@@ -2,7 +2,8 @@
 
 use serde_json::{Value, json};
 use supercloud_proto::{
-    amount::{Amounts, Mbits},
+    amount::{Amounts, Bytes, Mbits},
+    cores::cpu_list,
     device::Share,
     host::HostState,
     taint::taint_text,
@@ -131,10 +132,48 @@ fn value(host: &v1::Host, inventory: &v1::Inventory) -> Value {
         ("ports", json!(format!("{}-{}", inventory.port_first, inventory.port_last))),
         ("drivers", Value::Array(drivers.collect())),
         ("devices", Value::Array(inventory.devices.iter().map(|of| device(host, of)).collect())),
+        ("nodes", Value::Array(inventory.nodes.iter().map(node).collect())),
+        ("own_cpus", json!(list(&host.own_cpus))),
         ("agent", json!(inventory.agent_version)),
         ("registered", json!(moment(host.registered_ms))),
         ("state_since", json!(moment(host.state_since_ms))),
     ])
+}
+
+/// A NUMA node: its cores by their processors, and those of them that nobody gets for himself.
+fn node(node: &v1::NumaNode) -> Value {
+    let cores = |is_of: fn(&v1::Core) -> bool| -> Vec<String> {
+        node.cores.iter().filter(|core| is_of(core)).map(|core| list(&core.cpus)).collect()
+    };
+    object([
+        ("node", json!(node.number)),
+        ("memory", json!(Bytes(node.memory_bytes).exact())),
+        ("cores", json!(cores(|_| true))),
+        ("shared", json!(cores(|core| core.kept))),
+    ])
+}
+
+/// Processors in the kernel's words.
+fn list(cpus: &[u32]) -> String {
+    let mut cpus: Vec<u16> = cpus.iter().filter_map(|cpu| u16::try_from(*cpu).ok()).collect();
+    cpus.sort_unstable();
+    cpu_list(cpus.into_iter())
+}
+
+/// The cores of a host in words; nothing where it does not tell them.
+fn cores(host: &v1::Host, inventory: &v1::Inventory) -> String {
+    let all = inventory.nodes.iter().flat_map(|node| &node.cores);
+    let (count, shared) = (all.clone().count(), all.filter(|core| core.kept).count());
+    let nodes = match inventory.nodes.len() {
+        0 => return String::new(),
+        1 => "one NUMA node".to_owned(),
+        nodes => format!("{nodes} NUMA nodes"),
+    };
+    let own = match host.own_cpus.as_slice() {
+        [] => String::new(),
+        own => format!(", processors {} given to instances alone", list(own)),
+    };
+    format!("{count} in {nodes}, {shared} of them always shared{own}")
 }
 
 fn device(host: &v1::Host, device: &v1::Device) -> Value {
@@ -145,6 +184,7 @@ fn device(host: &v1::Host, device: &v1::Device) -> Value {
         ("labels", json!(device.labels)),
         ("shared", json!(device.shared)),
         ("fault", json!(device.fault)),
+        ("pci", json!(device.pci_address)),
         ("given", json!(given(host, device).to_string())),
     ])
 }
@@ -202,6 +242,7 @@ pub fn text(host: &v1::Host, instances: &[v1::Instance], wide: bool) -> String {
             "network",
             network_use(host, &inventory, " of ").map_or(String::new(), |used| format!("{used} given away")),
         ),
+        ("cores", cores(host, &inventory)),
         ("machine", format!("{}, {}, kernel {}", inventory.arch, inventory.os, inventory.kernel)),
         ("docker", driver(&inventory, "docker")),
         ("libvirt", driver(&inventory, "libvirt")),

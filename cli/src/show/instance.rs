@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 use supercloud_proto::{
     amount::{Amounts, Bytes, Mbits},
+    cores::Cores,
     device::Share,
     instance::{Desired, InstanceState},
     v1,
@@ -103,6 +104,7 @@ fn value(instance: &v1::Instance) -> Value {
         ("ports", Value::Array(instance.ports.iter().map(port).collect())),
         ("takes", host_amounts_value(taken, Mbits(instance.taken.unwrap_or_default().network_mbits))),
         ("devices", Value::Array(instance.devices.iter().map(device).collect())),
+        ("cores", json!(cores(instance))),
         ("replaces", json!(instance.replaces)),
         ("awaited_host", json!(instance.awaited_host)),
         ("failures", json!(instance.failures)),
@@ -132,6 +134,12 @@ fn device(device: &v1::GivenDevice) -> Value {
         ("kind", json!(device.kind)),
         ("share", json!(Share(device.share_millis).to_string())),
     ])
+}
+
+/// Its own cores in words: `2-3 of node 0`; nothing where it has none.
+fn cores(instance: &v1::Instance) -> String {
+    let cores = instance.cores.clone().map(Cores::try_from);
+    cores.and_then(Result::ok).map(|cores| cores.to_string()).unwrap_or_default()
 }
 
 /// Its devices in words: `gpu0, 0.5 of gpu1`.
@@ -184,6 +192,7 @@ pub fn text(instance: &v1::Instance, archived: bool) -> String {
         ("awaits room on", instance.awaited_host.clone()),
         ("ports", ports(instance)),
         ("devices", devices(instance)),
+        ("cores", cores(instance)),
         ("takes", if taken.memory > Bytes(0) { takes } else { String::new() }),
         ("replaces", instance.replaces.clone()),
         ("created", moment(instance.created_ms)),

@@ -38,6 +38,8 @@ impl TryFrom<v1::DeviceRequest> for DeviceRequest {
             share: if message.share_millis == 0 { Share::WHOLE } else { Share(message.share_millis) },
             models: message.models,
             require,
+            // Whose it is shows in the spec it is of.
+            to_vm: false,
         });
         faults.finish(whole)
     }
@@ -73,6 +75,7 @@ pub fn devices_to_wire(devices: &BTreeMap<DeviceName, Device>) -> Vec<v1::Device
         labels: device.labels.clone(),
         shared: device.shared,
         fault: device.fault.clone(),
+        pci_address: device.pci.map(|address| address.to_string()).unwrap_or_default(),
     };
     devices.iter().map(message).collect()
 }
@@ -85,7 +88,7 @@ pub fn devices_from_wire(messages: Vec<v1::Device>) -> Result<BTreeMap<DeviceNam
     }
     let mut devices = BTreeMap::new();
     for (i, message) in messages.into_iter().enumerate() {
-        let v1::Device { name, kind, model, labels, shared, fault } = message;
+        let v1::Device { name, kind, model, labels, shared, fault, pci_address } = message;
         let path = format!("[{i}].name");
         let known: Option<DeviceName> = faults.take(&path, name.parse());
         let kind = faults.take(&format!("[{i}].kind"), kind.parse());
@@ -101,8 +104,12 @@ pub fn devices_from_wire(messages: Vec<v1::Device>) -> Result<BTreeMap<DeviceNam
             let expected = format!("at most {MAX_FAULT} bytes without control characters");
             faults.push(Problem::new(path_of("fault"), expected, quoted(&fault)));
         }
+        let pci = match pci_address.as_str() {
+            "" => None,
+            text => faults.take(&path_of("pci_address"), text.parse()),
+        };
         let Some((known, kind)) = known.zip(kind) else { continue };
-        if devices.insert(known, Device { kind, model, labels, shared, fault }).is_some() {
+        if devices.insert(known, Device { kind, model, labels, shared, fault, pci }).is_some() {
             faults.push(Problem::new(path, "each device once", format!("{} again", quoted(&name))));
         }
     }
@@ -137,11 +144,12 @@ mod tests {
             model: "T4\n".into(),
             labels: [("A b".to_owned(), String::new())].into(),
             fault: "\u{1b}[2J".into(),
+            pci_address: "1:2".into(),
             ..device("x", "gpu")
         };
         let problems = devices_from_wire(vec![odd]).unwrap_err();
         let paths: Vec<&str> = problems.0.iter().map(|problem| problem.path.as_str()).collect();
-        assert_eq!(paths, ["[0].model", "[0].labels", "[0].fault"]);
+        assert_eq!(paths, ["[0].model", "[0].labels", "[0].fault", "[0].pci_address"]);
         let too_many = vec![device("gpu0", "gpu"); MAX_DEVICES + 1];
         assert_eq!(devices_from_wire(too_many).unwrap_err().0[0].expected, "at most 256");
         let given = v1::GivenDevice { name: "-".into(), kind: "gpu".into(), share_millis: 1_001 };

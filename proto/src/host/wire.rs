@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use super::{DriverInfo, HostState, Inventory, PortRange};
 use crate::{
     amount::{Mbits, host_amounts},
+    cores::{nodes_from_wire, nodes_to_wire},
     device::{devices_from_wire, devices_to_wire},
     problem::{Faults, Problem, Problems, quoted},
     spec::DriverKind,
@@ -34,6 +35,7 @@ impl From<Inventory> for v1::Inventory {
             boot_id: inventory.boot_id,
             devices: devices_to_wire(&inventory.devices),
             taints: inventory.taints,
+            nodes: nodes_to_wire(&inventory.nodes),
         }
     }
 }
@@ -57,6 +59,7 @@ impl TryFrom<v1::Inventory> for Inventory {
         let ports = port_range(&mut faults, message.port_first, message.port_last);
         let drivers = faults.take("drivers", drivers_from_wire(message.drivers));
         let devices = faults.take("devices", devices_from_wire(message.devices));
+        let nodes = faults.take("nodes", nodes_from_wire(message.nodes));
         let wrong = check_taints(&message.taints).into_iter().map(|problem| problem.within("taints"));
         wrong.for_each(|problem| faults.push(problem));
         let whole = || {
@@ -78,6 +81,7 @@ impl TryFrom<v1::Inventory> for Inventory {
                 boot_id: message.boot_id,
                 devices: devices?,
                 taints: message.taints,
+                nodes: nodes?,
             })
         };
         let whole = whole();

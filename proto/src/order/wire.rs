@@ -2,6 +2,7 @@
 
 use super::Order;
 use crate::{
+    cores::Cores,
     device::GivenDevice,
     instance::PortBinding,
     name::WorkloadKey,
@@ -30,6 +31,7 @@ impl From<Order> for v1::Order {
             exclusive: order.exclusive,
             devices: order.devices.into_iter().map(Into::into).collect(),
             class: order.class.number(),
+            cores: order.cores.map(Into::into),
         }
     }
 }
@@ -54,6 +56,7 @@ impl TryFrom<v1::Order> for Order {
         let ports = faults.each("ports", message.ports, PortBinding::try_from);
         let resources = faults.take("resources", Resources::try_from(message.resources.unwrap_or_default()));
         let devices = faults.each("devices", message.devices, GivenDevice::try_from);
+        let cores = message.cores.map(|cores| faults.take("cores", Cores::try_from(cores)));
         let class = faults.take("class", message.class.try_into());
         let whole = || {
             Some(Self {
@@ -73,6 +76,10 @@ impl TryFrom<v1::Order> for Order {
                 exclusive: message.exclusive,
                 devices: devices?,
                 class: class?,
+                cores: match cores {
+                    Some(cores) => Some(cores?),
+                    None => None,
+                },
             })
         };
         let whole = whole();

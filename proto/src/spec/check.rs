@@ -14,7 +14,8 @@ use super::{
 use crate::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
     condition::{Attribute, is_value},
-    device::{self, DeviceRequest, SHARE_EXPECTED},
+    cores::Numa,
+    device::{self, DeviceRequest, SHARE_EXPECTED, Share},
     id::Millis,
     name::WorkloadName,
     problem::{Problem, join, quoted, shortened},
@@ -252,6 +253,12 @@ impl Checker {
             let expected = format!("at most {MAX_NETWORK}");
             self.expect(false, "network", expected, resources.network.to_string());
         }
+        let is_whole = resources.cpu.0.is_multiple_of(1000);
+        let expected = "whole cores, since dedicated is set";
+        self.expect(!resources.dedicated || is_whole, "cpu", expected, resources.cpu.to_string());
+        let is_bound = resources.numa == Numa::One;
+        let expected = "any, or dedicated set beside it: only cores of its own can be of one node";
+        self.expect(resources.dedicated || !is_bound, "numa", expected, resources.numa.as_str());
         let expected = format!("at least {}, the sum of the disks", least.disk.exact());
         self.expect(least.disk <= resources.disk, "disk", expected, resources.disk.exact());
     }
@@ -261,6 +268,8 @@ impl Checker {
         let expected = format!("1 to {}", device::MAX_COUNT);
         self.expect((1..=device::MAX_COUNT).contains(&count), "count", expected, count.to_string());
         self.expect(request.share.is_sound(), "share", SHARE_EXPECTED, request.share.to_string());
+        let is_part = request.to_vm && request.share.is_sound() && request.share != Share::WHOLE;
+        self.expect(!is_part, "share", "1: a VM has its devices whole", request.share.to_string());
         self.at_most("models", "models", request.models.len(), device::MAX_RULES);
         for (i, model) in request.models.iter().enumerate() {
             let sound = device::is_model(model);

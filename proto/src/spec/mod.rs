@@ -6,6 +6,7 @@ use std::{collections::BTreeMap, fmt};
 use crate::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
     condition::Condition,
+    cores::Numa,
     device::DeviceRequest,
     id::Millis,
     name::{BoroughName, PortName, SiteName, TaskName, VolumeName, WorkloadKey, WorkloadName},
@@ -34,6 +35,8 @@ pub const MAX_COUNT: u32 = 100_000;
 pub const MAX_GANG: u32 = 1_000;
 /// See [`MAX_GANG`].
 pub const MAX_GANG_DEVICES: u32 = 8_000;
+/// Most cores of their own that all instances of a gang have together: likewise.
+pub const MAX_GANG_CORES: u32 = 100_000;
 /// Most tasks of one workload.
 pub const MAX_TASKS: usize = 16;
 /// Highest priority.
@@ -92,9 +95,27 @@ pub struct WorkloadSpec {
 }
 
 impl WorkloadSpec {
+    /// The class by which its processor time counts on a host: what has cores of its own takes them whole, whatever its class.
+    pub fn counting_class(&self) -> Class {
+        if self.resources.dedicated { Class::Guaranteed } else { self.class }
+    }
+
     /// Borough and workload.
     pub fn key(&self) -> WorkloadKey {
         WorkloadKey { borough: self.borough.clone(), workload: self.workload.clone() }
+    }
+
+    /// Whether a task of it is a VM.
+    pub fn is_vm(&self) -> bool {
+        self.tasks.iter().any(|task| matches!(task.driver, Driver::Vm(_)))
+    }
+
+    /// The same, whose requests for devices say whether they are for a VM.
+    #[must_use]
+    pub fn with_devices_told(mut self) -> Self {
+        let is_vm = self.is_vm();
+        self.resources.devices.iter_mut().for_each(|request| request.to_vm = is_vm);
+        self
     }
 
     /// Most instances that it may have.
@@ -103,7 +124,13 @@ impl WorkloadSpec {
             return MAX_COUNT;
         }
         let each = self.resources.devices.iter().fold(0, |sum: u32, of| sum.saturating_add(of.count));
-        MAX_GANG.min(MAX_GANG_DEVICES / each.max(1))
+        MAX_GANG.min(MAX_GANG_DEVICES / each.max(1)).min(self.most_by_cores())
+    }
+
+    /// Most instances of a gang of which each has so many cores of its own.
+    fn most_by_cores(&self) -> u32 {
+        let each = if self.resources.dedicated { self.resources.cpu.0.div_ceil(1_000) } else { 0 };
+        u64::from(MAX_GANG_CORES).checked_div(each).map_or(MAX_GANG, |most| most.min(MAX_GANG.into()) as u32)
     }
 
     /// What its count may be, in words.
@@ -112,6 +139,9 @@ impl WorkloadSpec {
         match (self.place.all_or_none, most) {
             (false, _) => format!("0 to {most}"),
             (true, MAX_GANG) => format!("0 to {most}, since place.all_or_none is set"),
+            (true, most) if most == self.most_by_cores() => format!(
+                "0 to {most}, {MAX_GANG_CORES} cores of their own in all, since place.all_or_none is set"
+            ),
             (true, _) => {
                 format!("0 to {most}, {MAX_GANG_DEVICES} devices in all, since place.all_or_none is set")
             }
@@ -405,6 +435,10 @@ pub struct Resources {
     pub devices: Vec<DeviceRequest>,
     /// Network bandwidth.
     pub network: Mbits,
+    /// Whether it has whole physical cores of its own.
+    pub dedicated: bool,
+    /// Where these are, and its memory.
+    pub numa: Numa,
 }
 
 impl Resources {

@@ -136,6 +136,8 @@ pub(super) const MANY: i64 = u32::MAX as i64;
 pub(super) const KINDS: &[&str] = &["service", "batch", "daemon", "cron"];
 /// Classes of workloads.
 pub(super) const CLASSES: &[&str] = &["guaranteed", "standard", "spare"];
+/// Where cores of one's own are.
+pub(super) const NUMA: &[&str] = &["any", "one"];
 /// Transport protocols.
 pub(super) const PROTOCOLS: &[&str] = &["tcp", "udp"];
 /// Codings of images.
@@ -306,6 +308,16 @@ pub(super) static RESOURCES: Shape = shape(
         may("pids", Form::Whole(1, MANY), "Most processes and threads of a container; 4096 unless given."),
         may("devices", Form::List(&Form::Object(&DEVICE)), "Devices, as GPUs; each kind once."),
         may("network", Form::Bandwidth, "Network bandwidth; none is set aside unless given."),
+        may(
+            "dedicated",
+            Form::Flag,
+            "Whether it has whole physical cores of its own, on which nothing else runs; false unless given.",
+        ),
+        may(
+            "numa",
+            Form::Word(NUMA),
+            "Whether its own cores and its memory are all of one NUMA node; any unless given.",
+        ),
     ],
 );
 const _: () = assert!(DEFAULT_PIDS == 4096, "the text above says so");

@@ -7,7 +7,7 @@ use super::{
     Container, Driver, Health, HealthCheck, ImageSource, Place, Port, Protocol, Spread, Task, Vm,
     WorkloadSpec, duration_text, wire::ONLY_TASK,
 };
-use crate::device::DeviceRequest;
+use crate::{cores::Numa, device::DeviceRequest};
 
 /// A mapping that is built field by field.
 #[derive(Default)]
@@ -63,6 +63,8 @@ impl WorkloadSpec {
                 "network",
                 Some(self.resources.network.to_string()).filter(|_| self.resources.network.0 > 0),
             )
+            .maybe("dedicated", self.resources.dedicated.then_some(true))
+            .maybe("numa", Some(self.resources.numa.as_str()).filter(|_| self.resources.numa != Numa::Any))
             .list("devices", &self.resources.devices, device);
         let restart = json!({
             "attempts": self.restart.attempts,

@@ -109,7 +109,7 @@ impl TryFrom<v1::WorkloadSpec> for WorkloadSpec {
                 class: class?,
             })
         };
-        let whole = whole();
+        let whole = whole().map(WorkloadSpec::with_devices_told);
         faults.finish(whole)
     }
 }
@@ -159,6 +159,8 @@ impl From<Resources> for v1::Resources {
             pids: resources.pids.unwrap_or_default(),
             devices: resources.devices.into_iter().map(Into::into).collect(),
             network_mbits: resources.network.0,
+            dedicated: resources.dedicated,
+            numa: resources.numa.number(),
         }
     }
 }
@@ -169,13 +171,16 @@ impl TryFrom<v1::Resources> for Resources {
     fn try_from(message: v1::Resources) -> Result<Self, Problems> {
         let mut faults = Faults::default();
         let devices = faults.each("devices", message.devices, DeviceRequest::try_from);
-        let whole = devices.map(|devices| Self {
+        let numa = faults.take("numa", message.numa.try_into());
+        let whole = devices.zip(numa).map(|(devices, numa)| Self {
             cpu: MilliCpu(message.cpu_millis),
             memory: Bytes(message.memory_bytes),
             disk: Bytes(message.disk_bytes),
             pids: Some(message.pids).filter(|pids| *pids != 0),
             devices,
             network: Mbits(message.network_mbits),
+            dedicated: message.dedicated,
+            numa,
         });
         faults.finish(whole)
     }

@@ -118,6 +118,7 @@ pub(super) fn host(state: &State, host: &Host) -> v1::Host {
             .iter()
             .map(|(name, given)| v1::DeviceUse { name: name.into(), given_millis: given.0 })
             .collect(),
+        own_cpus: used.cores.cpus().map(Into::into).collect(),
         instances: used.instances.len() as u32,
         ..codec::host_message(host)
     }

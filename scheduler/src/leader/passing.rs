@@ -21,8 +21,10 @@ use crate::{
 
 /// Most placements in one entry: a few hundred KiB, so that no entry holds up the log.
 const MAX_CHUNK: usize = 5_000;
-/// Most bytes of what may be long in them: the names of devices.
+/// Most bytes of what may be long in them: the names of devices, and cores.
 const MAX_CHUNK_BYTES: usize = 512 << 10;
+/// What a processor takes in an entry at most.
+const BYTES_OF_CPU: usize = 2;
 /// Most cases in one entry in which others make way: each is checked closely when it is applied.
 const PREEMPTIONS_OF_AN_ENTRY: usize = 25;
 /// Wait after a pass that placed nothing, at least: many changes share the next one.
@@ -125,6 +127,7 @@ fn chunks<'p>(placements: &'p [Placement], gangs: &[Range<usize>]) -> Vec<&'p [P
         let mut bytes = 0;
         let fits = |placement: &&Placement| {
             bytes += placement.devices.iter().map(|name| name.as_str().len() + 2).sum::<usize>();
+            bytes += placement.cores.as_ref().map_or(0, |cores| cores.cpus.len() * BYTES_OF_CPU);
             bytes <= MAX_CHUNK_BYTES
         };
         let end = begin + placements[begin..].iter().take(MAX_CHUNK).take_while(fits).count().max(1);
@@ -194,7 +197,10 @@ async fn sleep_until(wake: Option<UnixMillis>) {
 
 #[cfg(test)]
 mod tests {
-    use supercloud_proto::id::{HostId, InstanceId};
+    use supercloud_proto::{
+        cores::Cores,
+        id::{HostId, InstanceId},
+    };
 
     use super::*;
     use crate::state::model::Ports;
@@ -205,7 +211,17 @@ mod tests {
             host: HostId(1),
             ports: Ports::default(),
             devices: vec!["a-device-with-a-name-that-is-rather-long-0123456789".parse().unwrap(); devices],
+            cores: None,
         }
+    }
+
+    #[test]
+    fn many_cores_are_parted_as_long_names_are() {
+        let cores = Cores { cpus: (0..1_024).collect(), node: None };
+        let of_many = |number| Placement { cores: Some(Box::new(cores.clone())), ..placement(number, 0) };
+        let all: Vec<Placement> = (0..1_000).map(of_many).collect();
+        let sizes: Vec<usize> = chunks(&all, &[]).iter().map(|chunk| chunk.len()).collect();
+        assert_eq!(sizes, [256, 256, 256, 232]);
     }
 
     #[test]

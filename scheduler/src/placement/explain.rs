@@ -110,7 +110,7 @@ pub struct NearMiss {
 /// One thing that is missing on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shortfall {
-    /// `cpu` (thousandths of a core), `memory` or `disk` (bytes), `network` (megabits a second), `port`, or the name of a filter.
+    /// `cpu` (thousandths of a core), `memory` or `disk` (bytes), `network` (megabits a second), `port`, `core` (logical processors), or the name of a filter.
     pub what: &'static str,
     /// Needed; 0 where it is no amount.
     pub needed: u64,

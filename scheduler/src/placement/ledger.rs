@@ -128,6 +128,7 @@ fn gave_back(before: &HostUse, now: &HostUse) -> bool {
         && before.network <= now.network
         && before.ports.is_within(&now.ports)
         && before.devices.is_within(&now.devices)
+        && before.cores.is_within(&now.cores)
         && before.instances.is_within(&now.instances)
         && now.leaving <= before.leaving
         && before.awaited.is_within(&now.awaited)
@@ -447,6 +448,9 @@ impl Ledger {
         used.take_in(placement.instance, request.spec, request.demand, &placement.ports);
         for (of, device) in request.spec.resources.each_device().zip(&placement.devices) {
             used.devices.give(device, of.share);
+        }
+        if let Some(cores) = &placement.cores {
+            used.give_cores(request.spec, request.demand, cores);
         }
         if request.spec.place.private {
             self.note_private(slot);

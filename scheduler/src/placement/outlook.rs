@@ -65,8 +65,8 @@ struct Sorts {
     at_first: usize,
 }
 
-/// Kind, model, labels, and whether it is shared.
-type SortKey = (DeviceKind, String, BTreeMap<String, String>, bool);
+/// Kind, model, labels, whether it is shared, and whether a VM can get it.
+type SortKey = (DeviceKind, String, BTreeMap<String, String>, bool, bool);
 
 /// The devices of a host that can be used, those of one sort beside each other.
 #[derive(Debug, Default)]
@@ -306,9 +306,10 @@ fn suited_by(typical: &[Typical], device: &Device) -> Requests {
 impl Sorts {
     /// The number of a device's sort.
     fn number(&mut self, device: &Device, typical: &[Typical]) -> usize {
-        let Device { kind, model, labels, shared, .. } = device;
+        let Device { kind, model, labels, shared, pci, .. } = device;
         let known = &mut self.known;
-        *self.numbers.entry((kind.clone(), model.clone(), labels.clone(), *shared)).or_insert_with(|| {
+        let key = (kind.clone(), model.clone(), labels.clone(), *shared, pci.is_some());
+        *self.numbers.entry(key).or_insert_with(|| {
             known.push((device.clone(), suited_by(typical, device)));
             known.len() - 1
         })
@@ -319,12 +320,12 @@ impl Stock {
     fn of(host: &Host, mut number: impl FnMut(&Device) -> usize) -> Self {
         let named = (0..).zip(host.inventory.devices.values());
         let mut devices: Vec<(u32, &Device)> = named.filter(|(_, device)| device.is_well()).collect();
-        fn by(device: &Device) -> (&DeviceKind, &str, &BTreeMap<String, String>, bool) {
-            (&device.kind, &device.model, &device.labels, device.shared)
+        fn by(device: &Device) -> (&DeviceKind, &str, &BTreeMap<String, String>, bool, bool) {
+            (&device.kind, &device.model, &device.labels, device.shared, device.pci.is_some())
         }
         devices.sort_by(|(_, one), (_, other)| by(one).cmp(&by(other)));
         let mut stock = Self::default();
-        for alike in devices.chunk_by(|(_, one), (_, other)| one == other) {
+        for alike in devices.chunk_by(|(_, one), (_, other)| by(one) == by(other)) {
             let from = stock.names.len();
             stock.names.extend(alike.iter().map(|(name, _)| *name));
             stock.parts.extend(alike.first().map(|(_, device)| (number(device), from..stock.names.len())));

@@ -37,6 +37,7 @@ use crate::state::{
     HostUse, Instance, Preemption, RevisionRecord, State,
     derived::{Hold, hold},
     fits::{Candidate, Request},
+    model::cpus_needed,
     preempt::{
         MANY_FAILURES, MOST_VICTIMS, are_spare, expected, has_claim, is_in_the_way, may_make_way, rank,
         will_fit,
@@ -185,7 +186,7 @@ fn at_least(candidate: &Candidate<'_>, request: &Request<'_>, has_claim: bool) -
     }
     let is_coming = used.leaving > 0 || !used.awaited.is_empty();
     let mut free = candidate.free().saturating_add(used.going);
-    let needed = candidate.takes(request);
+    let needed = candidate.takes_at_least(request);
     if is_coming && needed.within(free) {
         return Some(Cost::default());
     }
@@ -392,9 +393,11 @@ impl OneHost<'_> {
 
     /// Those with the most of what is needed first, and within what workloads may miss before others, until there is room; without those that are not needed then.
     fn as_many_as_needed<'v>(&self, pool: &[&'v Arc<Instance>]) -> Vec<&'v Arc<Instance>> {
-        let missing = self.candidate.takes(self.request).saturating_sub(self.free());
+        let missing = self.candidate.takes_at_least(self.request).saturating_sub(self.free());
         let there = Candidate { used: &self.later, ..self.candidate };
         let missing_network = self.request.spec.resources.network.saturating_sub(there.free_network());
+        // Whoever has cores helps those who need some, though enough may be free on the whole and too few of one node.
+        let missing_cores = cpus_needed(self.request.spec);
         let part =
             |has: u64, missing: u64| u128::from(has.min(missing)) * 1_000_000 / u128::from(missing.max(1));
         let help = |victim: &&Arc<Instance>| {
@@ -403,6 +406,7 @@ impl OneHost<'_> {
                 + part(taken.memory.0, missing.memory.0)
                 + part(taken.disk.0, missing.disk.0)
                 + part(victim.spec().resources.network.0, missing_network.0)
+                + part(victim.cores().map_or(0, |cores| cores.cpus.len() as u64), missing_cores)
         };
         let mut left = pool.to_vec();
         left.sort_by_key(|victim| Reverse(help(victim)));
@@ -441,7 +445,11 @@ impl OneHost<'_> {
     fn is_enough(&self, chosen: &[&Arc<Instance>]) -> bool {
         let taken = self.all(chosen).map(|victim| self.later.taken_by(victim));
         let left = taken.fold(self.later.taken, Amounts::saturating_sub);
-        if !self.candidate.takes(self.request).within(self.candidate.allocatable.saturating_sub(left)) {
+        if !self
+            .candidate
+            .takes_at_least(self.request)
+            .within(self.candidate.allocatable.saturating_sub(left))
+        {
             return false;
         }
         let mut later = self.later.clone();

@@ -16,6 +16,7 @@ use std::{
 use supercloud_proto::{
     amount::{Amounts, Mbits},
     condition::Condition,
+    cores::Numa,
     device::DeviceRequest,
     id::{HostId, InstanceId},
     name::{BoroughName, SiteName, WorkloadKey},
@@ -50,6 +51,8 @@ pub(super) struct Needs {
     drivers: Vec<DriverKind>,
     ports: Vec<(Protocol, Option<u16>)>,
     devices: Vec<DeviceRequest>,
+    dedicated: bool,
+    numa: Numa,
     sites: Vec<SiteName>,
     tolerate: Vec<Toleration>,
     require: Vec<Condition>,
@@ -71,6 +74,8 @@ impl Needs {
             drivers,
             ports: request.spec.ports().map(|(_, port)| (port.protocol, port.host)).collect(),
             devices: request.spec.resources.devices.clone(),
+            dedicated: request.spec.resources.dedicated,
+            numa: request.spec.resources.numa,
             sites: place.sites.clone(),
             tolerate: place.tolerate.clone(),
             require: place.require.clone(),
@@ -413,6 +418,7 @@ impl Shape {
             demand: self.wants.needs.demand,
             ports: None,
             devices: None,
+            cores: None,
         }
     }
 
@@ -468,10 +474,11 @@ impl Shape {
         }?;
         let candidate = ledger.candidate(slot);
         let host = candidate.host.id;
-        // The filters let the host pass, so there are ports and devices; were they ever to disagree, the instance would be pending, not misplaced.
+        // The filters let the host pass, so there are ports, devices and cores; were they ever to disagree, the instance would be pending, not misplaced.
         let ports = choose_ports(candidate.host, candidate.used, request.spec, id)?;
         let devices = ledger.outlook().choose(&candidate, &request)?;
-        let placement = Placement { instance: id, host, ports, devices };
+        let cores = candidate.choose_cores(&request).map(Box::new);
+        let placement = Placement { instance: id, host, ports, devices, cores };
         ledger.give(slot, &placement, &request);
         Some((placement, slot))
     }

@@ -223,7 +223,10 @@ fn reconnect_spread(hosts: usize, nodes: usize) -> Duration {
 mod tests {
     use std::collections::BTreeMap;
 
-    use supercloud_proto::{amount::Mbits, pki::Identity};
+    use supercloud_proto::{
+        amount::{Bytes, Mbits},
+        pki::Identity,
+    };
 
     use super::*;
 
@@ -245,6 +248,7 @@ mod tests {
             labels: BTreeMap::new(),
             shared: false,
             fault: String::new(),
+            pci: None,
         };
         whole.devices.insert("gpu0".parse().unwrap(), device);
         assert_eq!(as_known(level::SECOND, plain.clone()), (plain.clone(), None));
@@ -252,7 +256,11 @@ mod tests {
         assert_eq!(as_known(level::THIRD, whole.clone()), (whole.clone(), None));
         let wired = Inventory { network: Mbits(1_000), ..whole.clone() };
         assert_eq!(as_known(level::THIRD, wired.clone()), (whole, Some(wired.clone())));
-        assert_eq!(as_known(level::FOURTH, wired.clone()), (wired, None));
+        assert_eq!(as_known(level::FOURTH, wired.clone()), (wired.clone(), None));
+        let node = supercloud_proto::cores::NumaNode { number: 0, memory: Bytes(1), cpus: Vec::new() };
+        let told = Inventory { nodes: vec![node], ..wired.clone() };
+        assert_eq!(as_known(level::FOURTH, told.clone()), (wired, Some(told.clone())));
+        assert_eq!(as_known(level::FIFTH, told.clone()), (told, None));
     }
 
     fn hello() -> v1::Hello {

@@ -8,6 +8,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use supercloud_proto::{
     condition::{Attribute, Condition, Test},
+    cores::{Cores, Numa},
     host::{HostState, Inventory},
     id::{HostId, InstanceId, LogIndex, Revision, UnixMillis},
     instance::{InstanceReport, InstanceState},
@@ -203,7 +204,14 @@ fn needs_of_class(class: Class) -> Level {
 
 /// The level at which every member knows all that is asked for.
 fn needs_of_resources(resources: &Resources) -> Level {
-    if resources.network.0 > 0 { level::FOURTH } else { needs_of_devices(resources.devices.len()) }
+    let has_vm_devices = resources.devices.iter().any(|request| request.to_vm);
+    if resources.dedicated || resources.numa != Numa::Any || has_vm_devices {
+        level::FIFTH
+    } else if resources.network.0 > 0 {
+        level::FOURTH
+    } else {
+        needs_of_devices(resources.devices.len())
+    }
 }
 
 /// The level at which every member knows devices, where there are any.
@@ -212,6 +220,9 @@ fn needs_of_devices(devices: usize) -> Level {
 }
 
 fn needs_of_placements(placements: &[Placement]) -> Level {
+    if placements.iter().any(|placement| placement.cores.is_some()) {
+        return level::FIFTH;
+    }
     needs_of_devices(placements.iter().map(|placement| placement.devices.len()).sum())
 }
 
@@ -302,6 +313,8 @@ pub struct Placement {
     pub ports: Ports,
     /// Names of devices, in the order of [`Resources::each_device`](supercloud_proto::spec::Resources::each_device).
     pub devices: Vec<DeviceName>,
+    /// Cores of its own.
+    pub cores: Option<Box<Cores>>,
 }
 
 /// Instances that make way for one that waits, decided by a pass.
@@ -385,6 +398,8 @@ pub enum Rejection {
 #[cfg(test)]
 mod tests {
     use supercloud_proto::{
+        amount::Bytes,
+        cores::NumaNode,
         device::{Device, DeviceRequest, Share},
         spec::{Prefer, Spread, SpreadOver},
     };
@@ -395,7 +410,7 @@ mod tests {
     #[test]
     fn what_older_members_do_not_know_needs_their_update() {
         let register = |change: &dyn Fn(&mut Inventory)| {
-            let mut inventory = inventory("slough");
+            let mut inventory = Inventory { nodes: Vec::new(), ..inventory("slough") };
             change(&mut inventory);
             let (name, incarnation) = ("h1".parse().unwrap(), "i".to_owned());
             Command::RegisterHost { name, inventory: Box::new(inventory), incarnation }.needs()
@@ -413,18 +428,19 @@ mod tests {
             labels: BTreeMap::new(),
             shared: false,
             fault: String::new(),
+            pci: None,
         };
         let device = register(&|of| drop(of.devices.insert("gpu0".parse().unwrap(), gpu.clone())));
         let tolerate = apply(&|spec| spec.place.tolerate.push("gpu".parse().unwrap()));
-        let request = apply(&|spec| {
-            spec.resources.devices.push(DeviceRequest {
-                kind: "gpu".parse().unwrap(),
-                count: 1,
-                share: Share::WHOLE,
-                models: Vec::new(),
-                require: Vec::new(),
-            });
-        });
+        let asked = DeviceRequest {
+            kind: "gpu".parse().unwrap(),
+            count: 1,
+            share: Share::WHOLE,
+            models: Vec::new(),
+            require: Vec::new(),
+            to_vm: false,
+        };
+        let request = apply(&|spec| spec.resources.devices.push(asked.clone()));
         assert_eq!([taint, device, tolerate, request], [level::THIRD; 4]);
         let apart = apply(&|spec| spec.place.apart.push("db".parse().unwrap()));
         let together = apply(&|spec| spec.place.together.push("db".parse().unwrap()));
@@ -436,6 +452,26 @@ mod tests {
         assert_eq!(Class::ALL.map(class), [level::FOURTH, level::FIRST, level::FOURTH]);
         let network = [register(&|of| of.network.0 = 1), apply(&|spec| spec.resources.network.0 = 1)];
         assert_eq!(network, [level::FOURTH; 2]);
+        let node = NumaNode { number: 0, memory: Bytes(1), cpus: Vec::new() };
+        let cores = Cores { cpus: [1].into(), node: None };
+        let (instance, ports) = (InstanceId { index: 1, ordinal: 0 }, Ports::default());
+        let placement =
+            Placement { instance, host: HostId(1), ports, devices: Vec::new(), cores: Some(cores.into()) };
+        let cores = [
+            register(&|of| of.nodes.push(node.clone())),
+            apply(&|spec| spec.resources.dedicated = true),
+            apply(&|spec| spec.resources.numa = Numa::One),
+            Command::Place(vec![placement.clone()]).needs(),
+            Command::PlaceMany(vec![placement]).needs(),
+        ];
+        assert_eq!(cores, [level::FIFTH; 5]);
+        let passed = Device { pci: "0000:01:00.0".parse().ok(), ..gpu.clone() };
+        let to_vm = DeviceRequest { to_vm: true, ..asked.clone() };
+        let vm_devices = [
+            register(&|of| drop(of.devices.insert("gpu0".parse().unwrap(), passed.clone()))),
+            apply(&|spec| spec.resources.devices.push(to_vm.clone())),
+        ];
+        assert_eq!(vm_devices, [level::FIFTH; 2]);
         let spread = |spread: Spread| apply(&|spec| spec.place.spread = vec![spread.clone()]);
         let shares = Spread { over: SpreadOver::Site, shares: BTreeMap::from([("slough".to_owned(), 1)]) };
         let new = [SpreadOver::Label("zone".to_owned()).into(), shares].map(spread);

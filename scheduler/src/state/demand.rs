@@ -53,7 +53,7 @@ pub fn device_demands(spec: &WorkloadSpec) -> impl Iterator<Item = DeviceDemand>
         cpu,
         memory,
         request: request.clone(),
-        class: spec.class,
+        class: spec.counting_class(),
     };
     spec.resources.devices.iter().map(of)
 }

@@ -9,7 +9,8 @@ use std::{cmp::Reverse, sync::Arc};
 
 use imbl::{OrdMap, OrdSet, ordmap::DiffItem};
 use supercloud_proto::{
-    amount::{Amounts, Mbits},
+    amount::{Amounts, Mbits, MilliCpu},
+    cores::Cores,
     id::{HostId, InstanceId},
     instance::InstanceState,
     name::{BoroughName, HostName, WorkloadKey},
@@ -18,7 +19,7 @@ use supercloud_proto::{
 
 use super::{
     demand::{DemandCounts, DeviceDemand, demand, device_demands},
-    model::{Awaited, DevicesUse, Host, Instance, Placed},
+    model::{Awaited, CoresUse, DevicesUse, Host, Instance, Placed, cpu_of},
     site::SitePolicy,
     sorted::Sorted,
 };
@@ -44,6 +45,8 @@ pub struct HostUse {
     pub ports: Sorted<(Protocol, u16)>,
     /// Devices given away.
     pub devices: DevicesUse,
+    /// Cores given away to instances that have them for themselves.
+    pub cores: CoresUse,
     /// All instances on it, with those that are over but not cleared away.
     pub instances: Sorted<InstanceId>,
     /// How many of them are in nobody's way any more: with this, whatever decides whether another instance may come here is seen in what
@@ -67,19 +70,22 @@ impl HostUse {
         Self { policy, ..Self::default() }
     }
 
-    /// Gives an instance room, ports and devices.
+    /// Gives an instance room, ports, devices and cores.
     fn give(&mut self, instance: &Instance, placed: &Placed) {
         self.add(hold(instance.spec()), self.taken_as(instance, placed));
         self.add_private(instance.spec());
         self.network += instance.spec().resources.network;
         taken_ports(instance, placed).for_each(|port| self.ports.insert(port));
         instance.devices().for_each(|(device, of)| self.devices.give(device, of.share));
+        if let Some(cores) = instance.cores() {
+            self.cores.give(cores, placed.taken.memory);
+        }
     }
 
-    /// Takes in an instance of a spec that asks for so much and gets these ports. Devices are given by themselves.
+    /// Takes in an instance of a spec that asks for so much and gets these ports. Devices and cores are given by themselves.
     #[inline]
     pub fn take_in(&mut self, id: InstanceId, spec: &WorkloadSpec, demand: Amounts, ports: &[u16]) {
-        self.add(hold(spec), self.policy.takes(spec.class, demand));
+        self.add(hold(spec), self.policy.takes(spec.counting_class(), demand));
         self.add_private(spec);
         self.network += spec.resources.network;
         self.instances.insert(id);
@@ -87,6 +93,13 @@ impl HostUse {
         for ((_, port), number) in spec.ports().zip(ports) {
             self.ports.insert((port.protocol, *number));
         }
+    }
+
+    /// Gives cores to an instance that was taken in. They count as a whole.
+    pub fn give_cores(&mut self, spec: &WorkloadSpec, demand: Amounts, cores: &Cores) {
+        let more = MilliCpu(cpu_of(cores).saturating_sub(demand.cpu.0));
+        self.add(hold(spec), Amounts { cpu: more, ..Amounts::default() });
+        self.cores.give(cores, demand.memory);
     }
 
     /// Takes out an instance with all that it has there.
@@ -139,7 +152,11 @@ impl HostUse {
 
     /// What an instance takes of the host, or has taken while it was there.
     fn taken_as(&self, instance: &Instance, placed: &Placed) -> Amounts {
-        self.policy.takes(instance.spec().class, placed.taken)
+        let taken = self.policy.takes(instance.spec().counting_class(), placed.taken);
+        match instance.cores() {
+            None => taken,
+            Some(cores) => Amounts { cpu: MilliCpu(cpu_of(cores)), ..taken },
+        }
     }
 
     /// What an instance that is there takes of the host; nothing once it is over.
@@ -159,6 +176,9 @@ impl HostUse {
         self.network = self.network.saturating_sub(instance.spec().resources.network);
         taken_ports(instance, placed).for_each(|port| self.ports.remove(&port));
         instance.devices().for_each(|(device, of)| self.devices.take_back(device, of.share));
+        if let Some(cores) = instance.cores() {
+            self.cores.take_back(cores, placed.taken.memory);
+        }
     }
 }
 

@@ -12,8 +12,9 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use supercloud_proto::{
-    amount::{Amounts, Mbits},
+    amount::{Amounts, Mbits, MilliCpu},
     condition::Attribute,
+    cores::Cores,
     host::HostState,
     id::InstanceId,
     name::{BoroughName, DeviceName, WorkloadKey},
@@ -26,9 +27,10 @@ use super::{
     command::Placement,
     demand::demand,
     derived::HostUse,
-    model::{Host, Instance},
+    model::{Host, Instance, cpu_of},
 };
 
+mod cores;
 mod devices;
 mod ports;
 mod reason;
@@ -53,22 +55,25 @@ pub struct Request<'a> {
     pub ports: Option<&'a [u16]>,
     /// The devices it is to get, in the order of [`Resources::each_device`](supercloud_proto::spec::Resources::each_device); `None`: any that are free.
     pub devices: Option<&'a [DeviceName]>,
+    /// The cores of its own that it is to get, or that it gets none; `None`: any that are free.
+    pub cores: Option<Option<&'a Cores>>,
 }
 
 impl<'a> Request<'a> {
-    /// A request for a workload's spec, with any free ports and devices.
+    /// A request for a workload's spec, with any free ports, devices and cores.
     pub fn new(key: &'a WorkloadKey, spec: &'a WorkloadSpec) -> Self {
-        Self { instance: None, key, spec, demand: demand(spec), ports: None, devices: None }
+        Self { instance: None, key, spec, demand: demand(spec), ports: None, devices: None, cores: None }
     }
 
-    /// A request for an instance, with any free ports and devices.
+    /// A request for an instance, with any free ports, devices and cores.
     pub fn of(instance: &'a Instance) -> Self {
         Self { instance: Some(instance.id), ..Self::new(instance.workload(), instance.spec()) }
     }
 
-    /// The same with the ports and devices of a placement.
+    /// The same with the ports, devices and cores of a placement.
     pub fn as_placed(self, placement: &'a Placement) -> Self {
-        Self { ports: Some(&placement.ports), devices: Some(&placement.devices), ..self }
+        let cores = Some(placement.cores.as_deref());
+        Self { ports: Some(&placement.ports), devices: Some(&placement.devices), cores, ..self }
     }
 }
 
@@ -134,7 +139,27 @@ impl<'a> Candidate<'a> {
     /// What a request takes of the host.
     #[inline]
     pub fn takes(&self, request: &Request<'_>) -> Amounts {
-        self.used.policy.takes(request.spec.class, request.demand)
+        if request.spec.resources.dedicated {
+            self.takes_whole(request)
+        } else {
+            self.takes_at_least(request)
+        }
+    }
+
+    /// The same but for what whole cores of its own are more than it asks for.
+    #[inline]
+    pub fn takes_at_least(&self, request: &Request<'_>) -> Amounts {
+        self.used.policy.takes(request.spec.counting_class(), request.demand)
+    }
+
+    /// The same of what has cores of its own: all of those that it is to get, or would.
+    fn takes_whole(&self, request: &Request<'_>) -> Amounts {
+        let least = self.takes_at_least(request);
+        let cpu = match request.cores {
+            Some(chosen) => chosen.map(cpu_of),
+            None => self.choose_cores(request).map(|cores| cpu_of(&cores)),
+        };
+        Amounts { cpu: cpu.map_or(least.cpu, MilliCpu), ..least }
     }
 }
 
@@ -150,7 +175,7 @@ pub struct Filter {
 }
 
 /// The rule: every filter must let pass. What is cheap and rules out much comes first, and what a tenant can change himself comes last.
-pub const FILTERS: [Filter; 14] = [
+pub const FILTERS: [Filter; 16] = [
     Filter { name: "host-state", check: host_state, is_of_record: true },
     Filter { name: "driver", check: driver, is_of_record: true },
     Filter { name: "site", check: site, is_of_record: true },
@@ -160,6 +185,8 @@ pub const FILTERS: [Filter; 14] = [
     Filter { name: "reserved", check: reserved, is_of_record: false },
     Filter { name: "resources", check: resources, is_of_record: false },
     Filter { name: "devices", check: devices::devices, is_of_record: false },
+    Filter { name: "cores", check: cores::cores, is_of_record: false },
+    Filter { name: "numa", check: cores::numa, is_of_record: false },
     Filter { name: "ports", check: ports::ports, is_of_record: false },
     Filter { name: "private", check: private, is_of_record: false },
     Filter { name: "distinct-hosts", check: distinct_hosts, is_of_record: false },

@@ -14,7 +14,7 @@
 //! | 2 | 0.1.0 | `RaiseLevel`, `CompareStates`, `PlaceMany`, `ReportMany` |
 //! | 3 | 0.1.0 | conditions with `<`, `<=`, `>=`, `>` and `not in`, and on `docker` and `libvirt`; devices; taints |
 //! | 4 | 0.1.0 | `SetBorough`: quota, guarantee, weight, highest priority and private hosts of a borough; `SetSite`: the policy of a site; `place.apart`, `place.together`, `place.private` and `place.all_or_none`; `place.spread` over labels and in shares; network bandwidth; classes of workloads; `Preempt` |
-//! | 5 | 0.1.0 | volumes that live on a host, `ForgetVolumes`; cores of an instance's own |
+//! | 5 | 0.1.0 | volumes that live on a host, `ForgetVolumes`; cores of an instance's own: `resources.dedicated` and `resources.numa`, a host's NUMA nodes, cores in placements; devices for VMs |
 
 use supercloud_proto::{amount::Mbits, host::Inventory};
 
@@ -36,7 +36,9 @@ pub const FIFTH: Level = 5;
 
 /// The level at which every member knows all that a host is.
 pub fn of_inventory(inventory: &Inventory) -> Level {
-    if inventory.network.0 > 0 || inventory.network_reserved.0 > 0 {
+    if !inventory.nodes.is_empty() || inventory.devices.values().any(|device| device.pci.is_some()) {
+        FIFTH
+    } else if inventory.network.0 > 0 || inventory.network_reserved.0 > 0 {
         FOURTH
     } else if !inventory.devices.is_empty() || !inventory.taints.is_empty() {
         THIRD
@@ -48,6 +50,10 @@ pub fn of_inventory(inventory: &Inventory) -> Level {
 /// An inventory with no more than all members of a cluster at this level know.
 pub fn inventory_at(level: Level, inventory: &Inventory) -> Inventory {
     let mut known = inventory.clone();
+    if level < FIFTH {
+        known.nodes.clear();
+        known.devices.values_mut().for_each(|device| device.pci = None);
+    }
     if level < FOURTH {
         (known.network, known.network_reserved) = (Mbits(0), Mbits(0));
     }

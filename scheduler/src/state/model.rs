@@ -13,11 +13,13 @@ use supercloud_proto::{
 
 use super::quota::Allowance;
 
+mod cores;
 mod devices;
 mod instance;
 mod ports;
 mod task;
 
+pub use cores::{CoresUse, cpu_of, cpus_needed};
 pub use devices::DevicesUse;
 pub use instance::{Awaited, Background, Instance, Placed};
 pub use ports::Ports;

@@ -43,6 +43,7 @@ impl State {
             exclusive: spec.is_exclusive(),
             devices: instance.given_devices().collect(),
             class: spec.class,
+            cores: instance.cores().cloned(),
         }
     }
 

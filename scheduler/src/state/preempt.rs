@@ -43,11 +43,13 @@ impl Guarantees for State {
     }
 }
 
-/// Whether a request may take back what is guaranteed to its borough. Devices, network bandwidth and whole hosts are guaranteed to nobody.
+/// Whether a request may take back what is guaranteed to its borough. Devices, network bandwidth, cores of one's own and whole hosts are guaranteed to
+/// nobody.
 pub fn has_claim(request: &Request<'_>, guarantees: &impl Guarantees) -> bool {
     let resources = &request.spec.resources;
     resources.devices.is_empty()
         && resources.network.0 == 0
+        && !resources.dedicated
         && !request.spec.place.private
         && guarantees.claims(&request.key.borough, request.demand)
 }
@@ -136,6 +138,10 @@ fn arrive(candidate: &Candidate<'_>, used: &mut HostUse, awaited: &Instance) {
         let names: Vec<_> =
             there.devices_for(asked).take(asked.count as usize).map(|choice| choice.name.clone()).collect();
         names.iter().for_each(|name| used.devices.give(name, asked.share));
+    }
+    let there = Candidate { used: &*used, ..*candidate };
+    if let Some(cores) = there.choose_cores(&request) {
+        used.give_cores(request.spec, request.demand, &cores);
     }
 }
 

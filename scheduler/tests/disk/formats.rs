@@ -247,7 +247,7 @@ async fn register(core: &Core, name: &str) -> Outcome<HostId> {
 async fn register_with_device(core: &Core) -> Outcome {
     let mut inventory: Inventory = hello("h4", "h4").inventory.ok_or("no inventory")?.try_into()?;
     let (kind, model, labels) = ("gpu".parse()?, "T4".to_owned(), [("memory".to_owned(), "16".to_owned())]);
-    let device = Device { kind, model, labels: labels.into(), shared: true, fault: String::new() };
+    let device = Device { kind, model, labels: labels.into(), shared: true, fault: String::new(), pci: None };
     inventory.devices.insert("gpu0".parse()?, device);
     inventory.taints.insert("gpu".to_owned(), String::new());
     let (name, inventory, incarnation) = ("h4".parse()?, Box::new(inventory), "h4".to_owned());

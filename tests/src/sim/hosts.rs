@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use supercloud_agent::{
-    driver::{DriverError, Mark, Owner, Phase, Seen, TaskRun},
+    driver::{DriverError, Mark, Owner, Phase, Pin, Seen, TaskRun},
     executor::{Event as Outcome, StartError},
     keeper::{Decision, FromSession, Keeper, Listed, Moment},
     ledger::Memory,
@@ -70,6 +70,8 @@ pub(super) enum Step {
     Started(Box<TaskRun>, bool),
     /// The runtime has stopped these.
     Stopped(InstanceId, Vec<Object>),
+    /// The runtime lets these run on these processors.
+    Pinned(InstanceId, Vec<Object>, Pin),
     /// The runtime has removed these.
     Removed(InstanceId, Vec<Object>),
 }
@@ -320,6 +322,9 @@ impl World {
             Action::Stop { instance, objects, grace } => {
                 (self.dice.between(1_000, (grace * 1000).max(2_000)), Step::Stopped(instance, objects))
             }
+            Action::Pin { instance, objects, pin } => {
+                (self.dice.between(REMOVING.0, REMOVING.1), Step::Pinned(instance, objects, pin))
+            }
             Action::Remove { instance, objects } => {
                 (self.dice.between(REMOVING.0, REMOVING.1), Step::Removed(instance, objects))
             }
@@ -355,6 +360,16 @@ impl World {
                         let reason = "killed by signal 15".to_owned();
                         let phase = Phase::Ended { exit_code: Some(143), at: None, reason };
                         host.set_phase(&object.seen.mark, phase);
+                    }
+                }
+                Outcome::Cleared { instance, result }
+            }
+            Step::Pinned(instance, objects, pin) => {
+                let result = if host.silent { Err(silence()) } else { Ok(()) };
+                for object in objects.iter().filter(|_| result.is_ok()) {
+                    let mark = &object.seen.mark;
+                    if let Some(thing) = host.things.get_mut(&(mark.instance, mark.task.clone())) {
+                        thing.seen.cpus = Some(pin.cpus.clone());
                     }
                 }
                 Outcome::Cleared { instance, result }
@@ -395,6 +410,7 @@ impl World {
                 mark: run.mark.clone(),
                 runtime_id: format!("{}", run.mark.instance),
                 phase: phase.clone(),
+                cpus: run.pin.as_ref().map(|pin| pin.cpus.clone()),
             },
             order: run.order.clone(),
         });

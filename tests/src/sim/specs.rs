@@ -70,6 +70,8 @@ pub(super) fn service(key: &WorkloadKey, wish: Wish) -> WorkloadSpec {
             pids: None,
             devices: Vec::new(),
             network: Mbits(wish.network),
+            dedicated: false,
+            numa: Default::default(),
         },
         place: Place { apart: wish.apart.into_iter().collect(), all_or_none: wish.gang, ..Place::default() },
         health: None,
@@ -103,5 +105,6 @@ pub(super) fn inventory(site: &str, boot: &str, healthy: bool) -> Inventory {
         boot_id: boot.to_owned(),
         devices: Default::default(),
         taints: Default::default(),
+        nodes: Vec::new(),
     }
 }

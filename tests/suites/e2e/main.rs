@@ -5,6 +5,7 @@
 
 mod agent_killed;
 mod comes_back;
+mod cores;
 mod devices;
 mod displacing;
 mod estate;

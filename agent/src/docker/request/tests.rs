@@ -2,6 +2,7 @@
 
 use supercloud_proto::{
     amount::Bytes,
+    cores::Cores,
     device::{GivenDevice, Share},
     id::InstanceId,
     instance::{Desired, PortBinding as OrderPort},
@@ -12,7 +13,7 @@ use supercloud_proto::{
 use super::*;
 use crate::{
     devices::DeviceSettings,
-    driver::{Mark, Owner},
+    driver::{Mark, Owner, Pin},
 };
 
 fn settings() -> DockerSettings {
@@ -23,6 +24,7 @@ fn settings() -> DockerSettings {
         shared: true,
         nodes: vec![node.into()],
         env: [("VISIBLE_GPUS".to_owned(), node.to_owned())].into(),
+        pci: None,
     };
     let devices = [("gpu0", device("gpu", "/dev/gpu0")), ("gpu1", device("gpu", "/dev/gpu1"))];
     let devices = devices.map(|(name, device)| (name.parse().unwrap(), device)).into();
@@ -72,6 +74,8 @@ fn run(tasks: Vec<(&str, Driver)>, task: usize) -> TaskRun {
             pids: None,
             devices: Vec::new(),
             network: Default::default(),
+            dedicated: false,
+            numa: Default::default(),
         },
         ports: vec![port("web", 80, 20_000, Protocol::Tcp), port("dns", 53, 20_001, Protocol::Udp)],
         restart: Restart::default(),
@@ -79,8 +83,9 @@ fn run(tasks: Vec<(&str, Driver)>, task: usize) -> TaskRun {
         exclusive: false,
         devices: Vec::new(),
         class: Class::default(),
+        cores: None,
     };
-    TaskRun { mark, order: Arc::new(order), task }
+    TaskRun { mark, order: Arc::new(order), task, pin: None }
 }
 
 fn web() -> Container {
@@ -107,6 +112,23 @@ fn a_class_weighs_ten_times_the_next_and_limits_stay() {
     };
     assert_eq!(Class::ALL.map(|class| host(class).cpu_shares), [Some(5_130), Some(513), Some(51)]);
     assert_eq!(Class::ALL.map(|class| host(class).nano_cpus), [Some(501_000_000); 3]);
+}
+
+#[test]
+fn cores_of_its_own_are_a_set_without_a_quota_and_others_get_the_rest() {
+    let host = |pin: Option<&[u16]>, cores: Option<Cores>| {
+        let mut run = run(vec![("web", Driver::Container(web()))], 0);
+        run.pin = pin.map(|cpus| Pin { cpus: cpus.to_vec(), own: cores.is_some() });
+        Arc::get_mut(&mut run.order).unwrap().cores = cores;
+        let host = body(&run, &settings(), true).unwrap().host_config.unwrap();
+        (host.cpuset_cpus, host.cpuset_mems, host.nano_cpus)
+    };
+    let text = |text: &str| Some(text.to_owned());
+    assert_eq!(host(None, None), (None, None, Some(501_000_000)));
+    assert_eq!(host(Some(&[0, 1, 4]), None), (text("0-1,4"), None, Some(501_000_000)));
+    let cores = |node| Some(Cores { cpus: [2, 3].into(), node });
+    assert_eq!(host(Some(&[2, 3]), cores(None)), (text("2-3"), None, None));
+    assert_eq!(host(Some(&[2, 3]), cores(Some(1))), (text("2-3"), text("1"), None));
 }
 
 #[test]

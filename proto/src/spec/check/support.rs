@@ -29,8 +29,6 @@ pub(super) fn unsupported(spec: &WorkloadSpec, style: TaskStyle) -> Vec<Problem>
             refuse(true, &format!("{}.image.url", driver_path(style, i, task)), quoted(url));
         }
     }
-    let is_vm = spec.tasks.iter().any(|task| matches!(task.driver, Driver::Vm(_)));
-    refuse(is_vm && !spec.resources.devices.is_empty(), "resources.devices", "devices of a VM".to_owned());
     if matches!(spec.kind, WorkloadKind::Daemon | WorkloadKind::Cron) {
         let expected = "service or batch: no other kind is supported by this version yet";
         problems.push(Problem::new("kind", expected, spec.kind.as_str()));

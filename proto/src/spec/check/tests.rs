@@ -76,9 +76,35 @@ fn amounts_are_judged() {
             ("RESOURCES", "network: 100", "resources.network"),
             ("RESOURCES", "network: 100MB", "resources.network"),
             ("RESOURCES", "network: 10001Gbps", "resources.network"),
+            ("RESOURCES", "numa: one", "resources.numa"),
+            ("RESOURCES", "numa: two", "resources.numa"),
             ("RESOURCES", "pids: 4194305", "resources.pids"),
         ],
     );
+}
+
+#[test]
+fn cores_of_ones_own_are_judged() {
+    let ask = |words: &str| {
+        let plain = CONTAINER.replace("TOP", "").replace(", CONTAINER", "");
+        parse(&plain.replace("cpu: 1, ", "").replace("RESOURCES", words)).map(drop)
+    };
+    for sound in ["dedicated: true", "dedicated: true, numa: one", "dedicated: false, numa: any"] {
+        assert_eq!(ask(&format!("cpu: 2, {sound}")), Ok(()));
+    }
+    let refused = |words: &str| ask(words).unwrap_err().to_string();
+    let part = refused("cpu: 1500m, dedicated: true");
+    assert!(
+        part.contains("resources.cpu: expected whole cores, since dedicated is set, found 1500m"),
+        "{part}"
+    );
+    let gang = ask("cpu: 1000, dedicated: true }\nplace: { all_or_none: true }\ncount: 101\n# {")
+        .unwrap_err()
+        .to_string();
+    assert!(gang.contains("count: expected 0 to 100, 100000 cores of their own in all"), "{gang}");
+    let unowned = refused("cpu: 1, numa: one");
+    let expected = "resources.numa: expected any, or dedicated set beside it";
+    assert!(unowned.contains(expected), "{unowned}");
 }
 
 #[test]
@@ -105,10 +131,14 @@ fn devices_are_judged() {
             ("RESOURCES", &many, "resources.devices"),
         ],
     );
-    let of_vm = VM.replace("VM", "boot: { kernel: /k }").replace("disk: 1GiB", "devices: [ { kind: gpu } ]");
-    let problems = parse(&of_vm).unwrap_err().0;
-    assert_eq!(problems[0].path, "resources.devices");
-    assert!(problems[0].expected.contains("not supported by this version yet"), "{problems:?}");
+    let of_vm = |devices: &str| {
+        let text = VM.replace("VM", "boot: { kernel: /k }");
+        parse(&text.replace("disk: 1GiB", &format!("devices: [ {devices} ]")))
+    };
+    assert!(of_vm("{ kind: gpu, count: 2 }").unwrap()[0].resources.devices[0].to_vm);
+    let problems = of_vm("{ kind: gpu, share: 0.5 }").unwrap_err().0;
+    assert_eq!(problems[0].path, "resources.devices[0].share");
+    assert_eq!(problems[0].expected, "1: a VM has its devices whole");
 }
 
 #[test]

@@ -9,6 +9,7 @@ use super::{
 use crate::{
     amount::{Bytes, Mbits, MilliCpu},
     condition::{Attribute, Condition, Test},
+    cores::Numa,
     device::{self, DeviceRequest, Share},
     name::InvalidName,
     spec::{
@@ -49,7 +50,7 @@ pub(super) fn read(root: &Node<'_>) -> Option<(WorkloadSpec, TaskStyle)> {
         schedule: top.maybe("schedule", Node::text),
         class: top.or("class", Class::default(), |node| node.word(shape::CLASSES, &Class::ALL)),
     };
-    Some((spec, style))
+    Some((spec.with_devices_told(), style))
 }
 
 /// A name in the place of one that could not be read, and unlike any that people give.
@@ -88,6 +89,8 @@ fn resources(node: &Node<'_>) -> Option<Resources> {
         pids: object.maybe("pids", |node| node.whole(1, shape::MANY)),
         devices: object.or("devices", Vec::new(), |list| list.each(unread_device, device)),
         network: object.or("network", Mbits(0), Node::bandwidth),
+        dedicated: object.or("dedicated", false, Node::flag),
+        numa: object.or("numa", Numa::default(), |node| node.word(shape::NUMA, &Numa::ALL)),
     })
 }
 
@@ -99,11 +102,19 @@ fn device(node: &Node<'_>) -> Option<DeviceRequest> {
         share: object.or("share", Share::WHOLE, Node::share),
         models: object.or("models", Vec::new(), |list| list.sound(Node::text)),
         require: object.or("require", Vec::new(), |list| list.each(unread_device_condition, Node::parsed)),
+        to_vm: false,
     })
 }
 
 fn unread_device() -> DeviceRequest {
-    DeviceRequest { kind: stand_in(), count: 1, share: Share::WHOLE, models: Vec::new(), require: Vec::new() }
+    DeviceRequest {
+        kind: stand_in(),
+        count: 1,
+        share: Share::WHOLE,
+        models: Vec::new(),
+        require: Vec::new(),
+        to_vm: false,
+    }
 }
 
 fn unread_device_condition() -> Condition {

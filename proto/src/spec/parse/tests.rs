@@ -133,7 +133,7 @@ place: { sites: [ slough, Slough, slough ], require: [ cpu ] }
             "container.ports.http: expected a whole number from 1 to 65535, found 0",
             "container.ports.ssh.host: expected a whole number from 1 to 65535, found 70000",
             r#"container.ports.ssh.protocol: expected tcp or udp, found "sctp""#,
-            "resources.memmory: expected one of cpu, memory, disk, pids, devices, network, found an unknown field (did you mean memory?)",
+            "resources.memmory: expected one of cpu, memory, disk, pids, devices, network, dedicated, numa, found an unknown field (did you mean memory?)",
             r#"resources.cpu: expected cores as "2", "0.5" or "250m", found "lots""#,
             r#"resources.disk: expected a size with a unit as "512MiB" or "20GiB", found 20"#,
             r#"place.sites[1]: expected 1 to 63 characters of a-z, 0-9 and "-", not first or last "-", found "Slough""#,
@@ -277,7 +277,7 @@ fn the_examples_are_what_they_claim() {
         [
             r#"kind: expected service, batch, daemon or cron, found "servce" (did you mean service?)"#,
             "container.ports.http: expected a whole number from 1 to 65535, found 80800",
-            "resources.memmory: expected one of cpu, memory, disk, pids, devices, network, found an unknown field (did you mean memory?)",
+            "resources.memmory: expected one of cpu, memory, disk, pids, devices, network, dedicated, numa, found an unknown field (did you mean memory?)",
             r#"resources.cpu: expected cores as "2", "0.5" or "250m", found "lots""#,
             "container.mounts[0].path: expected an absolute path without \".\", \"..\", \"//\" or \"/\" at its end, \
              found \"data\"",

@@ -27,7 +27,7 @@ const FULL: [&str; 3] = [
     "container": { "image": "a", "command": ["x"], "env": {"A": "b"}, "user": "u",
         "ports": {"a": 1, "b": {"port": 2, "host": 3, "protocol": "udp"}},
         "mounts": [{"volume": "v", "path": "/a", "read_only": true}] },
-    "resources": {"cpu": "1", "memory": "1GiB", "disk": "1B", "pids": 3, "network": "1.5Gbps", "devices": [
+    "resources": {"cpu": "1", "memory": "1GiB", "disk": "1B", "pids": 3, "network": "1.5Gbps", "dedicated": true, "numa": "one", "devices": [
         {"kind": "gpu", "count": 2, "share": 0.5, "models": ["T4"], "require": ["label.a exists"]}]},
     "place": {"sites": ["s"], "require": ["arch == a"], "prefer": [{"when": "arch == a", "weight": -3}],
         "spread": ["site", "label.a", {"over": "rack", "shares": {"r1": 70}}], "distinct_hosts": true,

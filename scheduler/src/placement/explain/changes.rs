@@ -11,6 +11,7 @@ use std::{cmp::Reverse, sync::Arc};
 
 use supercloud_proto::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
+    cores::Numa,
     device::{DeviceRequest, Share},
     host::Inventory,
     id::{InstanceId, UnixMillis},
@@ -33,6 +34,7 @@ use crate::{
     },
 };
 
+mod cores;
 mod estate;
 
 /// Most changes that are tried: each is a look at all hosts.
@@ -79,6 +81,7 @@ pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Sugge
         ideas.extend(sought.kept());
         ideas.extend(sought.resized());
         ideas.extend(sought.widened());
+        ideas.extend(sought.cored());
         ideas.extend(sought.opened().into_iter().chain(sought.freed()).chain(sought.forgotten()));
         ideas.extend(sought.added());
         ideas.extend(sought.tolerated().into_iter().chain(sought.relaxed()));
@@ -200,7 +203,7 @@ impl Sought<'_> {
     /// What of what is asked for is more than would fit on a host.
     fn too_much(&self, slot: Slot) -> Amounts {
         let candidate = self.ledger.candidate(slot);
-        let bearable = candidate.used.policy.bears(self.request.spec.class, candidate.free());
+        let bearable = candidate.used.policy.bears(self.request.spec.counting_class(), candidate.free());
         self.request.demand.saturating_sub(bearable)
     }
 
@@ -276,7 +279,10 @@ impl Sought<'_> {
     fn less(&self, missing: Amounts) -> Option<Amounts> {
         let asked = self.instance.spec().resources.amounts();
         let less = Amounts {
-            cpu: MilliCpu(asked.cpu.0.saturating_sub(missing.cpu.0)),
+            cpu: MilliCpu(match self.instance.spec().resources.dedicated {
+                true => asked.cpu.0.saturating_sub(missing.cpu.0) / 1_000 * 1_000,
+                false => asked.cpu.0.saturating_sub(missing.cpu.0),
+            }),
             memory: Bytes(match missing.memory.0 {
                 0 => asked.memory.0,
                 missing => asked.memory.0.saturating_sub(missing) / MEMORY_STEP * MEMORY_STEP,
@@ -349,6 +355,14 @@ impl Sought<'_> {
         }
         if asked.place.distinct_hosts {
             leave_out("place.distinct_hosts".to_owned(), &|spec| spec.place.distinct_hosts = false);
+        }
+        if asked.resources.numa != Numa::Any {
+            leave_out("resources.numa".to_owned(), &|spec| spec.resources.numa = Numa::Any);
+        }
+        if asked.resources.dedicated {
+            leave_out("resources.dedicated".to_owned(), &|spec| {
+                (spec.resources.dedicated, spec.resources.numa) = (false, Numa::Any);
+            });
         }
         if asked.resources.network.0 > 0 {
             leave_out("resources.network".to_owned(), &|spec| spec.resources.network.0 = 0);

@@ -120,7 +120,7 @@ fn most_that_fit(ledger: &Ledger, record: &RevisionRecord, slot: Slot) -> u64 {
     if !ledger.is_taken(slot) || candidate.fits(&request).is_err() {
         return 0;
     }
-    let (free, needed) = (candidate.free(), candidate.takes(&request));
+    let (free, needed) = (candidate.free(), candidate.takes_at_least(&request));
     let by_amounts =
         [(free.cpu.0, needed.cpu.0), (free.memory.0, needed.memory.0), (free.disk.0, needed.disk.0)];
     let most = by_amounts.into_iter().filter_map(|(free, needed)| free.checked_div(needed)).min();

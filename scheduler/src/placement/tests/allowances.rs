@@ -114,8 +114,10 @@ pub(super) fn would_be_guaranteed(state: &State, instance: &Instance) -> bool {
     let of = |i: usize, needed: u64| (guarantee(state, borough)[i], has[i], needed);
     let fits = |(guarantee, has, needed): (u64, u64, u64)| needed == 0 || has + needed <= guarantee;
     let resources = &instance.spec().resources;
-    let may_be_guaranteed =
-        resources.devices.is_empty() && resources.network.0 == 0 && !instance.spec().place.private;
+    let may_be_guaranteed = resources.devices.is_empty()
+        && resources.network.0 == 0
+        && !resources.dedicated
+        && !instance.spec().place.private;
     may_be_guaranteed && fits(of(0, cpu)) && fits(of(1, memory))
 }
 

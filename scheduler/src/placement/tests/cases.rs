@@ -4,9 +4,10 @@
 //! Commands, with `word=value` in any order and `"` around what holds spaces:
 //!
 //!     host NAME [site= rack= cpu= memory= disk= network= reserved=MEMORY network-reserved= arch= kernel= ports=FIRST-LAST drivers=docker,libvirt
-//!         device=NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE] label.X= taint.X=]
+//!         device=NAME:KIND:MODEL[:shared][:pci][:fault=WORDS][:LABEL=VALUE] label.X= taint.X=
+//!         node=NUMBER:MEMORY:CORE/CORE... (a core is its processors with + between, and k behind where it is kept)]
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
-//!     workload BOROUGH/NAME [count= cpu= memory= disk= network= priority= class= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT distinct gang private mounts spread=OVER[:VALUE=SHARE],OVER vm image= port=NAME:PORT[@HOST][/udp]
+//!     workload BOROUGH/NAME [count= cpu= memory= disk= network= priority= class= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT dedicated numa=one distinct gang private mounts spread=OVER[:VALUE=SHARE],OVER vm image= port=NAME:PORT[@HOST][/udp]
 //!         device=KIND[:count=][:share=][:models=A|B][:require=CONDITION]]
 //!     borough NAME [quota-cpu= quota-memory= quota-disk= (none: lifted) guarantee-cpu= guarantee-memory= guarantee-disk= weight= max-priority= private-hosts=]
 //!     site NAME [standard=PERCENT spare=PERCENT packing=pack|spread cost=]
@@ -19,6 +20,7 @@ use std::{env, fs, path::Path, str::FromStr};
 
 use supercloud_proto::{
     amount::{Bytes, MilliCpu},
+    cores::{Cpu, Numa, NumaNode, cpu_list},
     device::{Device, DeviceRequest, Share},
     host::{DriverInfo, HostState, Inventory, PortRange},
     instance::{Desired, InstanceState},
@@ -149,8 +151,9 @@ fn passed(estate: &mut Estate, limit: usize) -> String {
         out +=
             &format!("{} slot {} -> {host}{}", instance.workload(), instance.slot, ports(&placement.ports));
         let devices: Vec<&str> = placement.devices.iter().map(DeviceName::as_str).collect();
-        out +=
-            &if devices.is_empty() { "\n".to_owned() } else { format!(" devices {}\n", devices.join(" ")) };
+        out += &if devices.is_empty() { String::new() } else { format!(" devices {}", devices.join(" ")) };
+        out += &placement.cores.as_ref().map_or_else(String::new, |cores| format!(" cores {cores}"));
+        out += "\n";
     }
     for preemption in &plan.preemptions {
         let name = |id| {
@@ -264,7 +267,9 @@ fn hosts(estate: &Estate) -> String {
         let devices: String = used.devices.iter().map(|(name, share)| format!(" {name}={share}")).collect();
         let (cpu, memory, ports) = (taken.cpu, taken.memory, ports(&held));
         let network = if used.network.0 > 0 { format!(", network {}", used.network) } else { String::new() };
-        format!("{name}: {count} instances, cpu {cpu}, memory {memory}{network}{ports}{devices}\n")
+        let cores = cpu_list(used.cores.cpus());
+        let cores = if cores.is_empty() { cores } else { format!(", cores {cores}") };
+        format!("{name}: {count} instances, cpu {cpu}, memory {memory}{network}{cores}{ports}{devices}\n")
     };
     estate.state.hosts().values().map(line).collect()
 }
@@ -332,6 +337,7 @@ fn inventory_of(settings: &[&str]) -> Inventory {
                 let healthy = DriverInfo { healthy: true, ..DriverInfo::default() };
                 found.drivers = all.into_iter().filter(there).map(|kind| (kind, healthy.clone())).collect();
             }
+            "node" => found.nodes.push(node_of(value)),
             "device" => {
                 let (name, device) = device_of(value);
                 found.devices.insert(name, device);
@@ -428,6 +434,10 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
                 wanted.place.prefer.push(Prefer { when, weight });
             }
             "device" => wanted.resources.devices.push(device_request_of(value)),
+            "dedicated" => wanted.resources.dedicated = true,
+            "numa" => {
+                wanted.resources.numa = Numa::ALL.into_iter().find(|numa| numa.as_str() == value).unwrap();
+            }
             "distinct" => wanted.place.distinct_hosts = true,
             "gang" => wanted.place.all_or_none = true,
             "private" => wanted.place.private = true,
@@ -446,7 +456,7 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
             _ => panic!("no such setting: {word}"),
         }
     }
-    wanted
+    wanted.with_devices_told()
 }
 
 /// `OVER[:VALUE=SHARE...]`.
@@ -460,7 +470,24 @@ fn spread_of(text: &str) -> Spread {
     Spread { over, shares: parts.map(share).collect() }
 }
 
-/// `NAME:KIND:MODEL[:shared][:fault=WORDS][:LABEL=VALUE]`.
+/// `NUMBER:MEMORY:CORE/CORE...`.
+fn node_of(text: &str) -> NumaNode {
+    let parts: Vec<&str> = text.split(':').collect();
+    let [number, memory, cores] = parts.as_slice() else { panic!("no node: {text}") };
+    let core = |text: &str| {
+        let kept = text.ends_with('k');
+        let numbers: Vec<u16> =
+            text.trim_end_matches('k').split('+').map(|number| number.parse().unwrap()).collect();
+        numbers.iter().map(|number| Cpu { core: numbers[0], number: *number, kept }).collect::<Vec<_>>()
+    };
+    NumaNode {
+        number: number.parse().unwrap(),
+        memory: memory.parse().unwrap(),
+        cpus: cores.split('/').flat_map(core).collect(),
+    }
+}
+
+/// `NAME:KIND:MODEL[:shared][:pci][:fault=WORDS][:LABEL=VALUE]`.
 fn device_of(text: &str) -> (DeviceName, Device) {
     let parts: Vec<&str> = text.split(':').collect();
     let [name, kind, model, rest @ ..] = parts.as_slice() else { panic!("no device: {text}") };
@@ -470,9 +497,11 @@ fn device_of(text: &str) -> (DeviceName, Device) {
         labels: Default::default(),
         shared: false,
         fault: String::new(),
+        pci: None,
     };
     for part in rest {
         match part.split_once('=') {
+            None if *part == "pci" => device.pci = "0000:01:00.0".parse().ok(),
             None => device.shared = *part == "shared",
             Some(("fault", why)) => device.fault = why.to_owned(),
             Some((label, value)) => drop(device.labels.insert(label.to_owned(), value.to_owned())),
@@ -485,8 +514,14 @@ fn device_of(text: &str) -> (DeviceName, Device) {
 fn device_request_of(text: &str) -> DeviceRequest {
     let mut parts = text.split(':');
     let kind = parts.next().unwrap().parse().unwrap();
-    let mut request =
-        DeviceRequest { kind, count: 1, share: Share::WHOLE, models: Vec::new(), require: Vec::new() };
+    let mut request = DeviceRequest {
+        kind,
+        count: 1,
+        share: Share::WHOLE,
+        models: Vec::new(),
+        require: Vec::new(),
+        to_vm: false,
+    };
     for part in parts {
         let (word, value) = part.split_once('=').unwrap();
         match word {

@@ -168,6 +168,7 @@ pub(super) fn inventory() -> Inventory {
         boot_id: "0".to_owned(),
         devices: Default::default(),
         taints: Default::default(),
+        nodes: Vec::new(),
     }
 }
 

@@ -15,7 +15,7 @@ use supercloud_proto::{
     spec::{Class, Driver, DriverKind, Protocol, Spread, SpreadOver, WorkloadSpec},
 };
 
-use super::{allowances, random::MIB};
+use super::{allowances, cores, random::MIB};
 use crate::state::{Host, HostUse, Instance, Packing, SitePolicy, State};
 
 /// Whether a condition on the tier holds, of numbers of one digit.
@@ -45,6 +45,9 @@ struct Load {
     network: u64,
     ports: BTreeSet<(bool, u16)>,
     gpus: BTreeMap<String, u32>,
+    /// Processors that somebody has for himself, and memory that is bound to nodes.
+    cpus: BTreeSet<u16>,
+    bound: BTreeMap<u16, u64>,
     /// Of each instance, its workload with the borough, and which workloads it must be apart from.
     workloads: Vec<(String, Vec<String>)>,
     /// Of each instance, its borough, and whether it is private.
@@ -68,6 +71,7 @@ fn load_without(state: &State, host: &Host, gone: &[InstanceId]) -> Load {
             assert!(load.ports.insert((port.0, *number)), "port {number} of {} is given twice", host.name);
         }
         load_gpus(&mut load, host, instance);
+        cores::load(&mut load.cpus, &mut load.bound, host, instance);
         load.add(&site_of(state, host), instance);
     }
     load
@@ -77,7 +81,10 @@ impl Load {
     /// Adds an instance up, but for its ports and its GPUs.
     fn add(&mut self, site: &SitePolicy, instance: &Instance) {
         let (cpu, memory) = needs(instance.spec());
-        self.cpu += counts(site, instance.spec().class, cpu);
+        self.cpu += match instance.cores() {
+            Some(cores) => 1_000 * cores.cpus.len() as u64,
+            None => counts(site, instance.spec().class, cpu),
+        };
         self.memory += memory;
         self.network += instance.spec().resources.network.0;
         self.tenants.push((instance.workload().borough.to_string(), instance.spec().place.private));
@@ -120,6 +127,7 @@ fn load_gpus(load: &mut Load, host: &Host, instance: &Instance) {
 fn gpu_suits(asked: &DeviceRequest, device: &Device) -> bool {
     asked.models.first().is_none_or(|model| *model == device.model)
         && (asked.share.0 == 1_000 || device.shared)
+        && (device.pci.is_some() || !asked.to_vm)
         && device.fault.is_empty()
 }
 
@@ -154,6 +162,14 @@ fn counts(site: &SitePolicy, class: Class, cpu: u64) -> u64 {
     };
     let part = cpu * 100 / percent;
     if part * percent >= cpu * 100 { part } else { part + 1 }
+}
+
+/// What an instance takes of a host's processors: where it has cores of its own, all that these are.
+fn takes(state: &State, host: &Host, instance: &Instance, cpu: u64) -> u64 {
+    match instance.spec().resources.dedicated {
+        true => 1_000 * cores::needed(host, cpu),
+        false => counts(&site_of(state, host), instance.spec().class, cpu),
+    }
 }
 
 /// Whether UDP, and which number where it is fixed.
@@ -220,8 +236,9 @@ pub(super) fn would_all_go(state: &State, instance: &Instance) -> Option<bool> {
     let all = gang_of(state, instance);
     let going = state.hosts().values().map(|host| how_many_would_go(state, host, instance, all));
     let has_home = mounts(instance.spec()) && state.homes().contains_key(instance.workload());
-    let is_simple =
-        instance.spec().resources.devices.is_empty() && !instance.spec().place.private && !has_home;
+    let resources = &instance.spec().resources;
+    let is_plain = resources.devices.is_empty() && !resources.dedicated && !instance.spec().place.private;
+    let is_simple = is_plain && !has_home;
     (is_simple || all == 1).then(|| going.sum::<usize>() >= all)
 }
 
@@ -229,7 +246,7 @@ pub(super) fn would_all_go(state: &State, instance: &Instance) -> Option<bool> {
 fn would_go_beside(load: &Load, state: &State, host: &Host, instance: &Instance) -> bool {
     let (spec, inventory) = (instance.spec(), &host.inventory);
     let (cpu, memory) = needs(spec);
-    let cpu = counts(&site_of(state, host), spec.class, cpu);
+    let cpu = takes(state, host, instance, cpu);
     let is_vm = matches!(spec.tasks[0].driver, Driver::Vm(_));
     let tier = spec.place.require.first().map(|condition| condition.to_string());
     host.state == HostState::Ready
@@ -243,6 +260,7 @@ fn would_go_beside(load: &Load, state: &State, host: &Host, instance: &Instance)
         && (spec.resources.network.0 == 0
             || load.network + spec.resources.network.0 + inventory.network_reserved.0 <= inventory.network.0)
         && spec.resources.devices.iter().all(|asked| gpus_free(load, host, asked))
+        && cores::are_free(&load.cpus, &load.bound, host, spec, memory)
         && inventory.taints.get("team").is_none_or(|value| {
             let tolerated = spec.place.tolerate.first().map(|one| one.to_string());
             tolerated.is_some_and(|text| text == "team" || text == format!("team={value}"))
@@ -324,7 +342,7 @@ pub(super) fn left(state: &State, host: &Host) -> Left {
     let well = inventory.devices.iter().filter(|(_, device)| device.fault.is_empty());
     let free = |name: &str| 1_000 - load.gpus.get(name).copied().unwrap_or(0);
     let mut gpus: Vec<_> = well.map(|(name, device)| (device.clone(), free(name.as_str()))).collect();
-    gpus.sort_by_key(|(device, free)| (device.model.clone(), device.shared, *free));
+    gpus.sort_by_key(|(device, free)| (device.model.clone(), device.shared, device.pci.is_some(), *free));
     let memory = inventory.capacity.memory.0.saturating_sub(inventory.reserved.memory.0) - load.memory;
     Left { gpus, cpu: inventory.capacity.cpu.0 - load.cpu, memory, site: site_of(state, host) }
 }
@@ -337,7 +355,10 @@ pub(super) fn prospects(mix_of: &State, left: &Left) -> i128 {
     for instance in mix_of.instances().values() {
         let (cpu, memory) = needs(instance.spec());
         for asked in &instance.spec().resources.devices {
-            let key = (cpu, memory, asked.clone(), instance.spec().class);
+            // What has cores of its own has them whole, whatever its class.
+            let class =
+                if instance.spec().resources.dedicated { Class::Guaranteed } else { instance.spec().class };
+            let key = (cpu, memory, asked.clone(), class);
             let (placed, waiting) = mix.entry(key).or_default();
             *placed += u32::from(instance.takes().is_some());
             *waiting += u32::from(instance.is_pending());
@@ -376,7 +397,7 @@ pub(super) fn prospects(mix_of: &State, left: &Left) -> i128 {
 pub(super) fn prospects_lost(mix_of: &State, state: &State, host: &Host, instance: &Instance) -> i64 {
     let before = left(state, host);
     let (cpu, memory) = needs(instance.spec());
-    let cpu = before.cpu - counts(&before.site, instance.spec().class, cpu);
+    let cpu = before.cpu - takes(state, host, instance, cpu);
     let memory = before.memory - memory;
     let after = |gpus| prospects(mix_of, &Left { gpus, cpu, memory, site: before.site });
     let best = match instance.spec().resources.devices.first() {
@@ -404,7 +425,7 @@ fn worth(mix_of: &State, state: &State, host: &Host, instance: &Instance) -> i64
     let whole =
         [inventory.capacity.cpu.0, inventory.capacity.memory.0.saturating_sub(inventory.reserved.memory.0)];
     let site = site_of(state, host);
-    let cpu = counts(&site, instance.spec().class, cpu);
+    let cpu = takes(state, host, instance, cpu);
     let left = [whole[0] - load.cpu - cpu, whole[1] - load.memory - memory];
     let share =
         |i: usize| if whole[i] == 0 { 0 } else { i128::from(left[i]) * 1_000_000 / i128::from(whole[i]) };
@@ -538,5 +559,8 @@ pub(super) fn check_loads(state: &State) {
         let given: BTreeMap<String, u32> =
             used.devices.iter().map(|(name, share)| (name.to_string(), share.0)).collect();
         assert_eq!(given, load.gpus, "the GPUs of {} add up", host.name);
+        assert!(used.cores.cpus().eq(load.cpus.iter().copied()), "the cores of {} add up", host.name);
+        let bound = load.bound.iter().all(|(node, bytes)| used.cores.memory_of(*node).0 == *bytes);
+        assert!(bound, "the memory of the nodes of {} adds up", host.name);
     }
 }

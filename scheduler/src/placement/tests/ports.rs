@@ -1,6 +1,8 @@
-//! Chosen ports as apply judges them: what a pass of ours never proposes, but a pass on an older state, or another version, may.
+//! Chosen ports and cores as apply judges them: what a pass of ours never proposes, but a pass on an older state, or another version, may.
 
 use supercloud_proto::{
+    amount::{Bytes, MilliCpu},
+    cores::{Cores, Cpu, Numa, NumaNode},
     name::PortName,
     spec::{Driver, Port, Protocol, WorkloadSpec},
 };
@@ -51,4 +53,72 @@ fn chosen_ports_are_those_asked_for_free_and_the_hosts_to_give() {
     estate.workload(&wanted("hackney/web"));
     let given = estate.full_pass().placements.remove(0).ports;
     assert_eq!(reasons(&estate, &given), [PortTaken(tcp, 443), PortTaken(tcp, given[1])]);
+}
+
+/// Two nodes of two cores, with two processors to a core; the first core is kept.
+fn nodes() -> Vec<NumaNode> {
+    let cpu = |number: u16| Cpu { core: number / 2 * 2, number, kept: number < 2 };
+    let node = |node: u16| NumaNode {
+        number: node,
+        memory: Bytes(1 << 30),
+        cpus: (node * 4..node * 4 + 4).map(cpu).collect(),
+    };
+    (0..2).map(node).collect()
+}
+
+#[test]
+fn chosen_cores_are_whole_and_free_and_no_more_than_are_asked_for() {
+    use Reason::{CoreTaken, CoresUnasked, LittleMemoryOfNode};
+    let mut estate = Estate::default();
+    let mut found = inventory();
+    (found.nodes, found.capacity.cpu) = (nodes(), MilliCpu(8_000));
+    estate.host("h1", found);
+    let asking = |numa| {
+        let mut spec = spec("camden/own");
+        spec.resources.cpu = MilliCpu(1_000);
+        (spec.resources.dedicated, spec.resources.numa) = (true, numa);
+        spec
+    };
+    let reasons = |estate: &Estate, spec: &WorkloadSpec, chosen: Option<(&[u16], Option<u16>)>| {
+        let host = estate.state.host_named("h1").unwrap();
+        let cores = chosen.map(|(cpus, node)| Cores { cpus: cpus.into(), node });
+        let key = spec.key();
+        let request = Request { cores: Some(cores.as_ref()), ..Request::new(&key, spec) };
+        fits(&estate.state, host, &request).map_or_else(|misfit| misfit.reasons, |()| Vec::new())
+    };
+    let any = asking(Numa::Any);
+    for (chosen, expected) in [
+        (Some((&[2, 3][..], None)), vec![]),
+        (Some((&[6, 7][..], None)), vec![]),
+        // None; a part of a core, more than it takes, parts of two, one that is kept, one that is not there, and one of a node that was not asked for.
+        (None, vec![CoresUnasked]),
+        (Some((&[2][..], None)), vec![CoresUnasked]),
+        (Some((&[2, 3, 4, 5][..], None)), vec![CoresUnasked]),
+        (Some((&[3, 4][..], None)), vec![CoresUnasked]),
+        (Some((&[0, 1][..], None)), vec![CoresUnasked]),
+        (Some((&[8, 9][..], None)), vec![CoresUnasked]),
+        (Some((&[2, 3][..], Some(0))), vec![CoresUnasked]),
+    ] {
+        assert_eq!(reasons(&estate, &any, chosen), expected, "{chosen:?}");
+    }
+    let one = asking(Numa::One);
+    for (chosen, expected) in [
+        (Some((&[2, 3][..], Some(0))), vec![]),
+        (Some((&[2, 3][..], Some(1))), vec![CoresUnasked]),
+        (Some((&[2, 3][..], None)), vec![CoresUnasked]),
+    ] {
+        assert_eq!(reasons(&estate, &one, chosen), expected, "{chosen:?}");
+    }
+    assert_eq!(reasons(&estate, &spec("camden/plain"), Some((&[2, 3], None))), [CoresUnasked]);
+    let mut held = asking(Numa::One);
+    held.workload = "held".parse().unwrap();
+    held.resources.memory = Bytes(800 << 20);
+    estate.workload(&held);
+    let given = estate.full_pass().placements.remove(0).cores.unwrap();
+    assert_eq!((&*given.cpus, given.node), (&[2, 3][..], Some(0)));
+    assert_eq!(reasons(&estate, &any, Some((&[2, 3], None))), [CoreTaken(2)]);
+    let mut large = asking(Numa::One);
+    large.resources.memory = Bytes(1_020 << 20);
+    let (needed, free) = (Bytes(1_028 << 20), Bytes(1 << 30));
+    assert_eq!(reasons(&estate, &large, Some((&[4, 5], Some(1)))), [LittleMemoryOfNode { needed, free }]);
 }

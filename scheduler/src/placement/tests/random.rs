@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use proptest::prelude::*;
 use supercloud_proto::{
     amount::{Bytes, Mbits, MilliCpu},
+    cores::{Cpu, Numa, NumaNode},
     device::{Device, DeviceRequest, Share},
     host::{HostState, PortRange},
     name::{PortName, RackName, SiteName, WorkloadName},
@@ -30,12 +31,14 @@ pub(super) struct RandomHost {
     vms: bool,
     state: u8,
     open: bool,
-    /// Of each GPU its model, whether it is shared, and whether it can be used.
-    gpus: Vec<(u8, bool, bool)>,
+    /// Of each GPU its model, whether it is shared, whether it can be used, and whether a VM can get it.
+    gpus: Vec<(u8, bool, bool, bool)>,
     taint: Option<u8>,
     zone: Option<u8>,
     /// In hundreds of megabits a second, and what of it is kept back.
     network: (u64, u64),
+    /// How many processors share a core, over how many nodes cores are spread, and how many are kept; where its cores are told.
+    topology: Option<(u16, u16, u16)>,
 }
 
 #[derive(Debug, Clone, Default)]
@@ -76,6 +79,8 @@ pub(super) struct RandomWorkload {
     private: bool,
     /// Whether it mounts a volume, unless it is a VM.
     mounts: bool,
+    /// How many cores of its own, and whether of one node.
+    own: Option<(u64, bool)>,
 }
 
 impl RandomHost {
@@ -106,11 +111,11 @@ prop_compose! {
     pub(super) fn random_host()(
         cores in 0u64..5, gib in 0u64..5, site in 0u8..2, rack in 0u8..3, tier in 0u8..2, ports in 1u16..6,
         vms in any::<bool>(), state in 0u8..8, open in prop::bool::weighted(0.9),
-        gpus in prop::collection::vec((0u8..2, any::<bool>(), prop::bool::weighted(0.9)), 0..4),
+        gpus in prop::collection::vec((0u8..2, any::<bool>(), prop::bool::weighted(0.9), any::<bool>()), 0..4),
         taint in prop::option::weighted(0.2, 0u8..2), zone in prop::option::weighted(0.8, 0u8..3),
-        network in (0u64..6, 0u64..2),
+        network in (0u64..6, 0u64..2), topology in prop::option::weighted(0.8, (1u16..3, 1u16..3, 0u16..2)),
     ) -> RandomHost {
-        RandomHost { cores, gib, site, rack, tier, ports, vms, state, open, gpus, taint, zone, network }
+        RandomHost { cores, gib, site, rack, tier, ports, vms, state, open, gpus, taint, zone, network, topology }
     }
 }
 
@@ -127,9 +132,10 @@ prop_compose! {
         (tolerate, gang) in (prop::option::weighted(0.5, prop::option::of(0u8..2)), prop::bool::weighted(0.25)),
         (apart, together) in (prop::option::weighted(0.3, 0u8..6), prop::option::weighted(0.2, 0u8..6)),
         (class, private, mounts) in (0..CLASSES.len(), prop::bool::weighted(0.3), prop::bool::weighted(0.3)),
+        own in prop::option::weighted(0.25, (1u64..4, any::<bool>())),
         gpus in prop::option::weighted(0.4, (1u32..3, prop::sample::select(vec![300, 500, 700, 1_000]), prop::option::of(0u8..2))),
     ) -> RandomWorkload {
-        RandomWorkload { borough, count, priority, cpu, mib, network, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, zones, shares, gpus, tolerate, class, apart, together, private, gang, mounts }
+        RandomWorkload { borough, count, priority, cpu, mib, network, vm, site, tier, wish, distinct, dynamic, fixed, udp, spread, zones, shares, gpus, tolerate, class, apart, together, private, gang, mounts, own }
     }
 }
 
@@ -194,17 +200,21 @@ pub(super) fn add_host(estate: &mut Estate, name: &str, random: &RandomHost) {
     found.labels.insert("tier".to_owned(), random.tier.to_string());
     found.labels.extend(random.zone.map(|zone| ("zone".to_owned(), zone.to_string())));
     found.ports = PortRange { first: 20_000, last: 20_000 + random.ports - 1 };
-    for (number, (model, shared, well)) in random.gpus.iter().enumerate() {
+    for (number, (model, shared, well, is_passed)) in random.gpus.iter().enumerate() {
         let device = Device {
             kind: "gpu".parse().unwrap(),
             model: format!("m{model}"),
             labels: BTreeMap::new(),
             shared: *shared,
             fault: if *well { String::new() } else { "broken".to_owned() },
+            pci: format!("0000:0{number}:00.0").parse().ok().filter(|_| *is_passed),
         };
         found.devices.insert(format!("gpu{number}").parse().unwrap(), device);
     }
     found.taints.extend(random.taint.map(|value| ("team".to_owned(), value.to_string())));
+    if let Some(topology) = random.topology {
+        found.nodes = nodes(random.cores as u16, random.gib, topology);
+    }
     if !random.vms {
         found.drivers.remove(&DriverKind::Libvirt);
     }
@@ -217,6 +227,21 @@ pub(super) fn add_host(estate: &mut Estate, name: &str, random: &RandomHost) {
     estate.schedulable(name, random.open);
 }
 
+/// Nodes with as many whole cores as so many processors make, which take turns; and with equal parts of the memory.
+fn nodes(cpus: u16, gib: u64, (threads, count, kept): (u16, u16, u16)) -> Vec<NumaNode> {
+    let of_core = |core: u16| core * threads..(core + 1) * threads;
+    let cpu = |core: u16| move |number| Cpu { core: core * threads, number, kept: core < kept };
+    let node = |number: u16| NumaNode {
+        number,
+        memory: Bytes((gib << 30) / u64::from(count)),
+        cpus: (0..cpus / threads)
+            .filter(|core| core % count == number)
+            .flat_map(|core| of_core(core).map(cpu(core)))
+            .collect(),
+    };
+    (0..count).map(node).collect()
+}
+
 pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
     let mut wanted = spec(&format!("{}/{name}", BOROUGHS[usize::from(random.borough)]));
     wanted.count = random.count;
@@ -225,6 +250,11 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
     wanted.resources.cpu = MilliCpu(random.cpu);
     wanted.resources.memory = Bytes(random.mib * MIB);
     wanted.resources.network = Mbits(random.network * 100);
+    if let Some((cores, is_one)) = random.own {
+        wanted.resources.cpu = MilliCpu(cores * 1_000);
+        wanted.resources.dedicated = true;
+        wanted.resources.numa = if is_one { Numa::One } else { Numa::Any };
+    }
     wanted.place.sites.extend(random.site.map(site));
     let condition = |(bound, sign): (u8, usize)| match SIGNS[sign] {
         "not in" => format!("label.tier not in [{bound}]"),
@@ -240,6 +270,7 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
         share: Share(share),
         models: model.into_iter().map(|model| format!("m{model}")).collect(),
         require: Vec::new(),
+        to_vm: random.vm,
     }));
     wanted.place.tolerate.extend(random.tolerate.map(|value| match value {
         Some(value) => format!("team={value}").parse().unwrap(),

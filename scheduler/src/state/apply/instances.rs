@@ -174,6 +174,7 @@ impl Step<'_> {
         }
         let mounts = request.spec.has_volumes();
         let devices = placement.devices.clone().into_boxed_slice();
+        let cores = placement.cores.clone();
         let placed = Placed { host: host.id, ports: placement.ports.clone(), taken: request.demand };
         let note = Note::new(EventKind::InstancePlaced, instance, Some(host.name.clone()), Text::Placed);
         self.tellings.note(note);
@@ -183,6 +184,7 @@ impl Step<'_> {
             instance.state = InstanceState::Placed;
             instance.set_state_reason("");
             instance.set_devices(devices);
+            instance.set_cores(cores);
             instance.set_awaited(None);
             instance.order_index = index;
             instance.changed = time;

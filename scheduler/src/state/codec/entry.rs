@@ -1,6 +1,7 @@
 //! Entries of the log as messages.
 
 use supercloud_proto::{
+    cores::Cores,
     host::HostState,
     id::{HostId, InstanceId},
     instance::InstanceReport,
@@ -157,6 +158,7 @@ fn placement(placement: &Placement) -> stored::Placement {
         host_id: placement.host.0,
         host_ports: placement.ports.iter().map(|port| u32::from(*port)).collect(),
         devices: placement.devices.iter().map(Into::into).collect(),
+        cores: placement.cores.as_deref().map(Into::into),
     }
 }
 
@@ -182,7 +184,12 @@ fn columns(placements: &[Placement]) -> stored::PlaceMany {
             placements.iter().map(|placement| placement.devices.len() as u32).collect()
         },
         devices: placements.iter().flat_map(|placement| &placement.devices).map(Into::into).collect(),
+        cores: (0..).zip(placements).filter_map(placed_cores).collect(),
     }
+}
+
+fn placed_cores((place, placement): (u32, &Placement)) -> Option<stored::PlacedCores> {
+    placement.cores.as_deref().map(|cores| stored::PlacedCores { place, cores: Some(cores.into()) })
 }
 
 fn parse_columns(message: &stored::PlaceMany) -> Result<Vec<Placement>, Problems> {
@@ -217,7 +224,13 @@ fn parse_columns(message: &stored::PlaceMany) -> Result<Vec<Placement>, Problems
             host: HostId(small("hosts", host.unpack(message.hosts[place]))?),
             ports: own.iter().map(|number| port(*number)).collect::<Result<_, _>>()?,
             devices: own_devices.iter().map(|name| parsed("devices", name)).collect::<Result<_, _>>()?,
+            cores: None,
         });
+    }
+    for stored::PlacedCores { place, cores } in &message.cores {
+        let placement = placements.get_mut(*place as usize);
+        let placement = placement.ok_or_else(|| wrong("cores", "the place of a placement", place))?;
+        placement.cores = parse_cores(cores.clone())?;
     }
     Ok(placements)
 }
@@ -346,7 +359,13 @@ fn parse_placement(message: stored::Placement) -> Result<Placement, Problems> {
         host: HostId(message.host_id),
         ports: message.host_ports.into_iter().map(port).collect::<Result<_, _>>()?,
         devices: message.devices.iter().map(|name| parsed("devices", name)).collect::<Result<_, _>>()?,
+        cores: parse_cores(message.cores)?,
     })
+}
+
+fn parse_cores(message: Option<v1::GivenCores>) -> Result<Option<Box<Cores>>, Problems> {
+    let cores = message.map(Cores::try_from).transpose().map_err(|problems| problems.within("cores"))?;
+    Ok(cores.map(Box::new))
 }
 
 /// A port number that stands in a field.
@@ -397,12 +416,15 @@ mod tests {
     fn placement() -> impl Strategy<Value = Placement> {
         let devices = proptest::collection::vec("[a-z]{1,4}", 0..3);
         let ports = proptest::collection::vec(any::<u16>(), 0..10);
-        let numbers = (any::<u64>(), any::<u32>(), any::<u32>(), ports, devices);
-        numbers.prop_map(|(index, ordinal, host, ports, devices)| Placement {
+        let cpus = proptest::collection::btree_set(0..999_u16, 1..4);
+        let cores = proptest::option::of((cpus, any::<Option<u16>>()));
+        let numbers = (any::<u64>(), any::<u32>(), any::<u32>(), ports, devices, cores);
+        numbers.prop_map(|(index, ordinal, host, ports, devices, cores)| Placement {
             instance: InstanceId { index, ordinal },
             host: HostId(host),
             ports: ports.into_iter().collect(),
             devices: devices.iter().map(|name| name.parse().unwrap()).collect(),
+            cores: cores.map(|(cpus, node)| Box::new(Cores { cpus: cpus.into_iter().collect(), node })),
         })
     }
 
@@ -421,9 +443,10 @@ mod tests {
                 host: HostId(7),
                 ports: [80].into_iter().collect(),
                 devices: vec!["gpu0".parse().unwrap()],
+                cores: Some(Box::new(Cores { cpus: [1].into(), node: None })),
             }])
         };
-        let spoil: [fn(&mut stored::PlaceMany); 10] = [
+        let spoil: [fn(&mut stored::PlaceMany); 12] = [
             |m| m.ordinals.clear(),
             |m| m.hosts.push(1),
             |m| m.port_counts[0] = 2,
@@ -434,6 +457,8 @@ mod tests {
             |m| m.device_counts.push(0),
             |m| m.devices.clear(),
             |m| m.devices[0].clear(),
+            |m| m.cores[0].place = 1,
+            |m| m.cores[0].cores = Some(v1::GivenCores { cpus: vec![2, 1], node: None }),
         ];
         for spoil in spoil {
             let mut message = whole();

@@ -4,13 +4,16 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
+use prost::Message as _;
 use supercloud_proto::{
     amount::{Amounts, Bytes, MilliCpu},
+    cores::Cores,
     id::{HostId, InstanceId, LogIndex, Revision, UnixMillis},
     instance::{Desired, InstanceState},
     name::{DeviceName, HostName},
     problem::Problems,
     spec::Protocol,
+    v1,
 };
 
 use super::{
@@ -95,6 +98,19 @@ fn body(state: &State, instance: &Instance, out: &mut Vec<u8>) {
         out.text(24, state.host_name(awaited.host).map_or("", HostName::as_str));
         out.number(25, awaited.rank);
     }
+    if let Some(cores) = instance.cores() {
+        out.record(26, |out| write_cores(cores, out));
+    }
+}
+
+fn write_cores(cores: &Cores, out: &mut Vec<u8>) {
+    // Numbers in a list are packed.
+    out.record(1, |out| cores.cpus.iter().for_each(|cpu| out.varint(u64::from(*cpu))));
+    if let Some(node) = cores.node {
+        // Optional: also when it is 0.
+        out.varint(2 << 3);
+        out.varint(u64::from(node));
+    }
 }
 
 fn id_text(id: InstanceId, out: &mut String) {
@@ -152,6 +168,7 @@ struct Found<'a> {
     devices: Vec<&'a [u8]>,
     awaited_host: u32,
     awaited_rank: u32,
+    cores: Option<&'a [u8]>,
 }
 
 impl Reader {
@@ -172,6 +189,7 @@ impl Reader {
             devices: found.devices.iter().map(|device| device_name(device)).collect::<Result<_, _>>()?,
             awaited: (found.awaited_host != 0)
                 .then_some(Awaited { host: HostId(found.awaited_host), rank: found.awaited_rank }),
+            cores: found.cores.map(cores).transpose()?,
         };
         Ok(Instance {
             id: parsed("id", found.id)?,
@@ -234,6 +252,7 @@ impl<'a> Found<'a> {
                 22 => found.devices.push(value.bytes()),
                 23 => found.awaited_host = value.number() as u32,
                 25 => found.awaited_rank = value.number() as u32,
+                26 => found.cores = Some(value.bytes()),
                 // The hosts' names (6, 24) are in the hosts' records; what else there may be a later version wrote.
                 _ => {}
             }
@@ -260,6 +279,11 @@ fn device_name(bytes: &[u8]) -> Result<DeviceName, Problems> {
         Ok(())
     })?;
     parsed("devices", name)
+}
+
+fn cores(bytes: &[u8]) -> Result<Box<Cores>, Problems> {
+    let message = v1::GivenCores::decode(bytes).map_err(|error| wrong("cores", "cores", error))?;
+    Cores::try_from(message).map(Box::new).map_err(|problems| problems.within("cores"))
 }
 
 /// The one field of a port's binding that is not in the spec.
@@ -355,6 +379,10 @@ mod tests {
             failures: failures as u32,
             devices: Box::default(),
             awaited: instance.is_pending().then_some(Awaited { host: HostId(1), rank: failures as u32 % 3 }),
+            cores: (failures % 3 == 0).then(|| {
+                let node = (created % 2 == 0).then_some(created as u16);
+                Box::new(Cores { cpus: [0, 3, not_before as u16 % 5_000 + 4].into(), node })
+            }),
         }
         .boxed();
         instance

@@ -108,6 +108,7 @@ pub fn host_message(host: &Host) -> v1::Host {
         instances: 0,
         registered_ms: host.registered,
         device_use: Vec::new(),
+        own_cpus: Vec::new(),
     }
 }
 
@@ -159,6 +160,7 @@ impl State {
             report_sequence: instance.report_sequence,
             taken: instance.placed.as_ref().map(|placed| placed.taken.into()),
             devices: instance.given_devices().map(Into::into).collect(),
+            cores: instance.cores().map(Into::into),
             awaited_rank: instance.awaited().map_or(0, |awaited| awaited.rank),
             awaited_host_id: awaited.map_or(0, |id| id.0),
             awaited_host: awaited.and_then(|id| self.host_name(id)).map(String::from).unwrap_or_default(),

@@ -49,6 +49,7 @@ fn any_devices(candidate: &Candidate<'_>, spec: &WorkloadSpec) -> Vec<Reason> {
         let (request, count) = (request.clone(), request.count as usize);
         Some(match (well.len() + faulty.len(), faulty.first()) {
             (0, _) if has_whole(candidate, &request) => Reason::DeviceWhole(request),
+            (0, _) if has_unaddressed(candidate, &request) => Reason::DeviceUnaddressed(request),
             (0, _) => Reason::NoDevice(request),
             (there, _) if there < count => Reason::DevicesThere { request, there: there as u32 },
             (_, Some(device)) if well.len() < count => {
@@ -64,6 +65,12 @@ fn any_devices(candidate: &Candidate<'_>, spec: &WorkloadSpec) -> Vec<Reason> {
 fn has_whole(candidate: &Candidate<'_>, request: &DeviceRequest) -> bool {
     let whole = DeviceRequest { share: Share::WHOLE, ..request.clone() };
     candidate.host.inventory.devices.values().any(|device| whole.suits(device))
+}
+
+/// Whether it has such devices, were they not for a VM.
+fn has_unaddressed(candidate: &Candidate<'_>, request: &DeviceRequest) -> bool {
+    let anyhow = DeviceRequest { to_vm: false, ..request.clone() };
+    candidate.host.inventory.devices.values().any(|device| anyhow.suits(device))
 }
 
 /// A device with room for a request.

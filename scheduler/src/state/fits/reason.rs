@@ -95,6 +95,8 @@ pub enum Reason {
     NoDevice(DeviceRequest),
     /// It has such devices, and gives them away whole or not at all.
     DeviceWhole(DeviceRequest),
+    /// It has such devices, and no VM can get them: they have no PCI address.
+    DeviceUnaddressed(DeviceRequest),
     /// It has fewer such devices than are asked for, whatever is free of them.
     DevicesThere {
         /// What is asked for.
@@ -120,6 +122,33 @@ pub enum Reason {
     DeviceTaken(DeviceName),
     /// The chosen devices are not those that the spec asks for.
     DevicesUnasked,
+    /// It does not tell its cores, so that nothing can have some of them for itself.
+    CoresUntold,
+    /// Too few processors of whole cores are free.
+    FewCores {
+        /// Processors needed.
+        needed: u64,
+        /// Processors of free cores.
+        free: u64,
+    },
+    /// No NUMA node has enough of them.
+    FewCoresOfNode {
+        /// Processors needed.
+        needed: u64,
+        /// The most that are free on one node.
+        free: u64,
+    },
+    /// No NUMA node with enough of them has the memory.
+    LittleMemoryOfNode {
+        /// Memory needed, with its overhead.
+        needed: Bytes,
+        /// The most that is free on one node.
+        free: Bytes,
+    },
+    /// This processor has an owner.
+    CoreTaken(u16),
+    /// The chosen cores are not those that the spec asks for.
+    CoresUnasked,
     /// Too few dynamic ports are free.
     FewPorts {
         /// Of which protocol.
@@ -173,6 +202,11 @@ impl Reason {
             Self::FewPorts { needed, free, .. } => Some(("port", *needed, *free)),
             Self::FewDevices { request, free } => Some(("device", request.count.into(), *free)),
             Self::DeviceTaken(_) => Some(("device", 0, 0)),
+            Self::FewCores { needed, free } | Self::FewCoresOfNode { needed, free } => {
+                Some(("core", *needed, *free))
+            }
+            Self::LittleMemoryOfNode { needed, free } => Some(("memory", needed.0, free.0)),
+            Self::CoreTaken(_) => Some(("core", 0, 0)),
             Self::PortTaken(..) | Self::PortOutside(..) => Some(("port", 0, 0)),
             _ => None,
         }
@@ -189,9 +223,12 @@ impl Reason {
             | Self::DeviceFaulty { because, .. } => because.clear(),
             Self::Site { found, .. } => *found = None,
             Self::Condition { found, .. } => *found = Found::Various,
-            Self::Short { free, .. } | Self::FewPorts { free, .. } | Self::FewDevices { free, .. } => {
-                *free = 0
-            }
+            Self::Short { free, .. }
+            | Self::FewPorts { free, .. }
+            | Self::FewDevices { free, .. }
+            | Self::FewCores { free, .. }
+            | Self::FewCoresOfNode { free, .. } => *free = 0,
+            Self::LittleMemoryOfNode { free, .. } => *free = Bytes(0),
             Self::DevicesThere { there, .. } => *there = 0,
             Self::Closed
             | Self::Reserved
@@ -202,8 +239,12 @@ impl Reason {
             | Self::Tainted(_)
             | Self::NoDevice(_)
             | Self::DeviceWhole(_)
+            | Self::DeviceUnaddressed(_)
             | Self::DeviceTaken(_)
             | Self::DevicesUnasked
+            | Self::CoresUntold
+            | Self::CoreTaken(_)
+            | Self::CoresUnasked
             | Self::PortTaken(..)
             | Self::PortOutside(..)
             | Self::PortsUnasked
@@ -229,6 +270,13 @@ impl Reason {
             }
             Self::DevicesThere { request, .. } => format!("devices: needs {request}, has fewer"),
             Self::FewDevices { request, .. } => format!("devices: needs {request}, at most {free} free"),
+            Self::FewCores { needed, .. } => format!("cores: needs {needed} of its own, at most {free} free"),
+            Self::FewCoresOfNode { needed, .. } => {
+                format!("numa: needs {needed} cores of one node, at most {free} free")
+            }
+            Self::LittleMemoryOfNode { needed, .. } => {
+                format!("numa: needs {} memory of one node, at most {} free", needed.exact(), Bytes(free))
+            }
             other => other.to_string(),
         }
     }
@@ -268,6 +316,10 @@ impl Amount {
         let text = self.exact(asked);
         match needed.cmp(&asked) {
             Ordering::Equal => text,
+            // Running it costs no processor time; what is more are whole cores of its own.
+            Ordering::Greater if self == Self::Cpu => {
+                format!("{text} ({} in whole cores)", self.exact(needed))
+            }
             Ordering::Greater => format!("{text} + {} overhead", self.exact(needed - asked)),
             Ordering::Less => format!("{text} (which counts as {})", self.exact(needed)),
         }
@@ -326,6 +378,9 @@ impl fmt::Display for Reason {
             Self::DeviceWhole(request) => {
                 write!(f, "devices: needs {request}, gives them away only whole")
             }
+            Self::DeviceUnaddressed(request) => {
+                write!(f, "devices: needs {request}, has none with a PCI address")
+            }
             Self::DevicesThere { request, there } => write!(f, "devices: needs {request}, has {there}"),
             Self::DeviceFaulty { request, because } => {
                 write_because(f, format_args!("devices: needs {request}, which cannot be used"), because)
@@ -333,6 +388,16 @@ impl fmt::Display for Reason {
             Self::FewDevices { request, free } => write!(f, "devices: needs {request}, {free} free"),
             Self::DeviceTaken(name) => write!(f, "device {name} has not enough free"),
             Self::DevicesUnasked => f.write_str("the chosen devices are not those of the spec"),
+            Self::CoresUntold => f.write_str("cores: does not tell its cores"),
+            Self::FewCores { needed, free } => write!(f, "cores: needs {needed} of its own, {free} free"),
+            Self::FewCoresOfNode { needed, free } => {
+                write!(f, "numa: needs {needed} cores of one node, {free} free")
+            }
+            Self::LittleMemoryOfNode { needed, free } => {
+                write!(f, "numa: needs {} memory of one node, {free} free", needed.exact())
+            }
+            Self::CoreTaken(cpu) => write!(f, "processor {cpu} is taken"),
+            Self::CoresUnasked => f.write_str("the chosen cores are not those of the spec"),
             Self::PortTaken(protocol, port) => {
                 write!(f, "port {port}/{} is taken", protocol_word(*protocol))
             }

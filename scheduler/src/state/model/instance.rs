@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use supercloud_proto::{
     amount::Amounts,
+    cores::Cores,
     device::{DeviceRequest, GivenDevice},
     id::{HostId, InstanceId, LogIndex, Revision, UnixMillis},
     instance::{Desired, InstanceState},
@@ -60,6 +61,8 @@ pub struct Background {
     pub devices: Box<[DeviceName]>,
     /// Where others make way for it while it is pending.
     pub awaited: Option<Awaited>,
+    /// Cores of its own.
+    pub cores: Option<Box<Cores>>,
 }
 
 /// Where others make way for an instance.
@@ -130,6 +133,18 @@ impl Instance {
         if !devices.is_empty() {
             self.change_background(|background| background.devices = devices);
         }
+    }
+
+    /// Says which cores it has for itself.
+    pub fn set_cores(&mut self, cores: Option<Box<Cores>>) {
+        if cores.is_some() {
+            self.change_background(|background| background.cores = cores);
+        }
+    }
+
+    /// Cores of its host that it has for itself.
+    pub fn cores(&self) -> Option<&Cores> {
+        self.background.as_ref().and_then(|background| background.cores.as_deref())
     }
 
     /// Says where others make way for it.

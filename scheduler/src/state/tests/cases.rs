@@ -217,7 +217,13 @@ fn a_gang_is_placed_as_a_whole_or_not_at_all() {
     spec.place.distinct_hosts = true;
     world.apply_spec(&spec);
     let [a, b, c] = world.live("job").try_into().unwrap();
-    let on = |instance, host| Placement { instance, host, ports: Ports::default(), devices: Vec::new() };
+    let on = |instance, host| Placement {
+        instance,
+        host,
+        ports: Ports::default(),
+        devices: Vec::new(),
+        cores: None,
+    };
     let before = world.state.clone();
     let parted = vec![on(a, h1), on(b, h2)];
     let [doubled, unfit] = [vec![on(a, h1), on(b, h2), on(b, h2)], vec![on(a, h1), on(b, h2), on(c, h2)]];
@@ -399,6 +405,7 @@ fn what_happens_to_many_alike_is_told_once_with_all_of_them_in_it() {
         host: HostId([1, 2, 3][place / 8]),
         ports: Ports::default(),
         devices: Vec::new(),
+        cores: None,
     };
     world.events.clear();
     world.must(Command::Place(ids.iter().enumerate().map(placement).collect()));

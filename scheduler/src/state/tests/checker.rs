@@ -34,7 +34,10 @@ fn counted(state: &State, host: &Host) -> (u64, u64, u64, u64) {
     for instance in state.instances().values().filter(|instance| !over.contains(&instance.state)) {
         let Some(placed) = instance.placed.as_ref().filter(|placed| placed.host == host.id) else { continue };
         let (hundredfold, percent) = (placed.taken.cpu.0 * 100, percent(instance.spec().class));
-        sum.0 += hundredfold / percent + u64::from(hundredfold % percent > 0);
+        sum.0 += match instance.cores() {
+            Some(cores) => cores.cpus.len() as u64 * 1_000,
+            None => hundredfold / percent + u64::from(hundredfold % percent > 0),
+        };
         sum.1 += placed.taken.memory.0;
         sum.2 += placed.taken.disk.0;
         sum.3 += instance.spec().resources.network.0;
@@ -54,14 +57,19 @@ pub(super) fn bears(state: &State, host: &Host) {
     assert!(disk + kept.disk.0 <= has.disk.0, "disk of {}", host.name);
 }
 
-/// What is used adds up, and no port is given away twice.
+/// What is used adds up, and no port and no processor is given away twice.
 fn what_is_used_adds_up(state: &State) {
     let over = [InstanceState::Stopped, InstanceState::Completed, InstanceState::Failed];
-    let mut ports = BTreeSet::new();
+    let (mut ports, mut cpus) = (BTreeSet::new(), BTreeSet::new());
     for instance in state.instances().values().filter(|instance| !over.contains(&instance.state)) {
         let Some(placed) = &instance.placed else { continue };
         for port in &placed.ports {
             assert!(ports.insert((placed.host, *port)), "port {port} of host {} twice", placed.host);
+        }
+        let own = instance.cores();
+        assert_eq!(own.is_some(), instance.spec().resources.dedicated, "cores of {}", instance.id);
+        for cpu in own.iter().flat_map(|cores| &cores.cpus) {
+            assert!(cpus.insert((placed.host, *cpu)), "processor {cpu} of host {} twice", placed.host);
         }
     }
     for host in state.hosts().values() {
@@ -69,6 +77,8 @@ fn what_is_used_adds_up(state: &State) {
         let taken = used.taken;
         let sums = (taken.cpu.0, taken.memory.0, taken.disk.0, used.network.0);
         assert_eq!(sums, counted(state, host), "what is used adds up");
+        let own = cpus.iter().filter(|(of, _)| *of == host.id).map(|(_, cpu)| *cpu);
+        assert!(used.cores.cpus().eq(own), "the cores of {} add up", host.name);
     }
 }
 

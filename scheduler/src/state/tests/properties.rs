@@ -3,6 +3,7 @@
 use proptest::prelude::*;
 use supercloud_proto::{
     amount::MilliCpu,
+    cores::Numa,
     host::HostState,
     id::{HostId, InstanceId},
     instance::InstanceState,
@@ -41,7 +42,7 @@ enum Step {
 
 fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        3 => (0..3u8, 0..5u32, 0..12u8).prop_map(|(workload, count, variant)| Step::Apply { workload, count, variant }),
+        3 => (0..3u8, 0..5u32, 0..14u8).prop_map(|(workload, count, variant)| Step::Apply { workload, count, variant }),
         1 => (0..3u8, 0..6u32).prop_map(|(workload, count)| Step::Scale { workload, count }),
         1 => (0..3u8, any::<bool>()).prop_map(|(workload, purge)| Step::Stop { workload, purge }),
         2 => (0..3u8).prop_map(|host| Step::Register { host }),
@@ -78,7 +79,7 @@ fn apply(world: &mut World, workload: u8, count: u32, variant: u8) {
         0 => service(&name, count),
         1 => web(&name, count, None),
         2 => web(&name, count, Some(80)),
-        9..12 => mounting(&name, count),
+        11..14 => mounting(&name, count),
         _ => service(&name, count),
     };
     if variant == 3 {
@@ -86,6 +87,11 @@ fn apply(world: &mut World, workload: u8, count: u32, variant: u8) {
         spec.place.distinct_hosts = true;
     }
     spec.place.all_or_none = variant == 7;
+    if variant == 9 || variant == 10 {
+        spec.resources.cpu = MilliCpu(1_000);
+        spec.resources.dedicated = true;
+        spec.resources.numa = if variant == 9 { Numa::One } else { Numa::Any };
+    }
     if variant == 5 || variant == 6 {
         spec.class = if variant == 5 { Class::Spare } else { Class::Guaranteed };
     }

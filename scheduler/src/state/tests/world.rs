@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use supercloud_proto::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
+    cores::{Cores, Cpu, Numa, NumaNode},
     host::{DriverInfo, Inventory, PortRange},
     id::{HostId, InstanceId, UnixMillis},
     instance::{Desired, InstanceReport, InstanceState, TaskStatus},
@@ -15,8 +16,11 @@ use supercloud_proto::{
 };
 
 use crate::state::{
-    Command, Done, Entry, Host, Outcome, Placement, Rejection, State, apply::Applied, fits::choose_ports,
-    gang, model::Event,
+    Command, Done, Entry, Host, Instance, Outcome, Placement, Rejection, State,
+    apply::Applied,
+    fits::{Candidate, Request, choose_ports},
+    gang,
+    model::Event,
 };
 
 /// One gibibyte.
@@ -54,6 +58,8 @@ pub fn service(name: &str, count: u32) -> WorkloadSpec {
             pids: None,
             devices: Vec::new(),
             network: Mbits(0),
+            dedicated: false,
+            numa: Numa::Any,
         },
         place: Place::default(),
         health: None,
@@ -111,6 +117,11 @@ pub fn inventory(site: &str) -> Inventory {
         boot_id: "boot".to_owned(),
         devices: BTreeMap::new(),
         taints: BTreeMap::new(),
+        nodes: vec![NumaNode {
+            number: 0,
+            memory: Bytes(16 * GIB),
+            cpus: (0..4).map(|number| Cpu { core: number & !1, number, kept: number < 2 }).collect(),
+        }],
     }
 }
 
@@ -182,8 +193,14 @@ impl World {
         let Some(at) = self.state.host(host).cloned() else { return false };
         let ports = choose_ports(&at, self.state.used(host), record.spec(), instance);
         let Some(ports) = ports else { return false };
-        self.must(Command::Place(vec![Placement { instance, host, ports, devices: Vec::new() }]))
+        let cores = self.cores(&record, &at);
+        self.must(Command::Place(vec![Placement { instance, host, ports, devices: Vec::new(), cores }]))
             == Done::Instances(1)
+    }
+
+    /// Cores for an instance on a host, where it has some of its own.
+    fn cores(&self, instance: &Instance, host: &Host) -> Option<Box<Cores>> {
+        Candidate::new(&self.state, host).choose_cores(&Request::of(instance)).map(Box::new)
     }
 
     /// Places all that are given hosts only together with an instance, on host after host, from one on; says whether that held.
@@ -197,7 +214,8 @@ impl World {
         let on = |(place, id): (usize, InstanceId)| {
             let host = &hosts[(from % hosts.len() + place) % hosts.len()];
             let ports = choose_ports(host, self.state.used(host.id), record.spec(), id)?;
-            Some(Placement { instance: id, host: host.id, ports, devices: Vec::new() })
+            let cores = self.cores(&record, host);
+            Some(Placement { instance: id, host: host.id, ports, devices: Vec::new(), cores })
         };
         let count = together.len() as u32;
         let placements: Option<Vec<Placement>> = together.into_iter().enumerate().map(on).collect();

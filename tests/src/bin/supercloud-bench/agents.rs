@@ -203,6 +203,7 @@ fn settings(number: usize, folder: &Path) -> Outcome<HostSettings> {
         ports: PortRange { first: 20_000, last: 20_999 },
         data_dir: folder.to_owned(),
         devices: Default::default(),
+        shared_cpus: Vec::new(),
     })
 }
 

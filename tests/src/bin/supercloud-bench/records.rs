@@ -56,6 +56,7 @@ pub(crate) fn inventory(number: u32) -> Outcome<Inventory> {
         boot_id: format!("7d1e1a52-6f3c-4d57-8e0b-0000000{number:05}"),
         devices: Default::default(),
         taints: Default::default(),
+        nodes: Vec::new(),
     })
 }
 
@@ -81,6 +82,8 @@ pub(crate) fn spec(number: u32, count: u32) -> Outcome<WorkloadSpec> {
             pids: None,
             devices: Vec::new(),
             network: Default::default(),
+            dedicated: false,
+            numa: Default::default(),
         },
         place: Place::default(),
         health: None,

@@ -64,6 +64,7 @@ impl Wants {
             pids: None,
             devices: Vec::new(),
             network: Default::default(),
+            ..Resources::default()
         };
         Self::of(seed, OFTEN.map(resources).into(), &OFTEN.map(|(_, _, often)| often))
     }
@@ -74,7 +75,7 @@ impl Wants {
         let resources = |request: &lists::Request| {
             let devices = packing::gpus::device_requests(request)?;
             let (cpu, memory) = (request.amounts.cpu, request.amounts.memory);
-            Ok(Resources { cpu, memory, disk: Bytes(MIB), pids: None, devices, network: Default::default() })
+            Ok(Resources { cpu, memory, disk: Bytes(MIB), devices, ..Resources::default() })
         };
         let all: Vec<_> = requests.iter().map(resources).collect::<Outcome<_>>()?;
         Self::of(seed, all.into(), &vec![1; requests.len()])

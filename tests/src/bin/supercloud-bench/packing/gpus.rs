@@ -142,6 +142,7 @@ pub(crate) fn register(state: &mut State, number: u32, host: &Host) -> Outcome {
             labels: Default::default(),
             shared: true,
             fault: String::new(),
+            pci: None,
         };
         inventory.devices.insert(format!("gpu{gpu}").parse()?, device);
     }
@@ -159,6 +160,7 @@ pub(crate) fn device_requests(request: &Request) -> Outcome<Vec<DeviceRequest>> 
         share: Share(request.share),
         models: request.models.clone(),
         require: Vec::new(),
+        to_vm: false,
     }])
 }
 
