@@ -7,12 +7,12 @@ use supercloud_proto::{
     id::HostId,
     instance::InstanceState,
     name::{HostName, WorkloadKey},
-    spec::WorkloadSpec,
+    spec::{Driver, WorkloadSpec},
 };
 
 use super::{
     allowances::{RandomAllowance, allow, random_allowance},
-    estate::{Estate, inventory, spec},
+    estate::{Estate, inventory, mount, spec},
     random::{
         RandomHost, RandomSite, RandomWorkload, add_host, hand_in, random_host, random_site, random_workload,
         set_site, wanted,
@@ -255,4 +255,30 @@ fn what_comes_back_with_its_host_keeps_it_again() {
     let vault = estate.state.instance(vault).unwrap().clone();
     estate.report(&vault, InstanceState::Running, "");
     assert_eq!(placed(&mut estate), 1, "it is kept after all");
+}
+
+#[test]
+fn what_waits_for_its_host_wakes_when_that_is_its_home_no_more() {
+    for is_removed in [false, true] {
+        let mut estate = Estate::default();
+        estate.raise_level();
+        let mut wanted = spec("camden/db");
+        if let Driver::Container(container) = &mut wanted.tasks[0].driver {
+            container.mounts.push(mount());
+        }
+        estate.host("h0", inventory());
+        estate.workload(&wanted);
+        assert_eq!(estate.full_pass().placements.len(), 1);
+        estate.host("h1", inventory());
+        estate.judge("h0", HostState::Lost, "");
+        let mut engine = Engine::new(&estate.state);
+        assert!(engine.pass(&estate.state, 0, Limits::default()).placements.is_empty());
+        if is_removed {
+            estate.remove("h0");
+        } else {
+            assert!(estate.forget(&wanted.key(), "h0").result.is_ok());
+        }
+        let plan = engine.pass(&estate.state, 0, Limits::default());
+        assert_eq!((plan.placements.len(), &plan), (1, &pass(&estate.state, 0, Limits::default())));
+    }
 }
