@@ -25,6 +25,7 @@ use supercloud_proto::{
 
 use super::{
     ledger::{Change, Ledger, Slot},
+    outlook::Asked,
     ranking::{Rank, Ranking},
     score::score,
     spread::{Apart, Look, Neighbourhood, Siblings},
@@ -351,14 +352,15 @@ impl Shape {
 
     fn begin_anew(&mut self, ledger: &Ledger) {
         self.suits = vec![None; ledger.slots().len()];
-        let judged = |slot| (self.neighbourhood(ledger, slot), self.judged(ledger, slot));
+        let asked = self.asked(ledger);
+        let judged = |slot| (self.neighbourhood(ledger, slot), self.judged(ledger, slot, &asked));
         self.ranking = Ranking::of(ledger.slots().map(judged));
         self.seen = ledger.changes();
     }
 
     /// Ranks a host with room. Of ten thousand hosts only the best are looked at more closely.
-    fn judge(&mut self, ledger: &Ledger, change: Change, look: Look<'_>) {
-        let (slot, rank) = (change.slot, self.judged(ledger, change.slot));
+    fn judge(&mut self, ledger: &Ledger, change: Change, asked: &[Asked], look: Look<'_>) {
+        let (slot, rank) = (change.slot, self.judged(ledger, change.slot, asked));
         // Where it stands is in its record.
         if change.is_of_record {
             self.ranking.put(slot, self.neighbourhood(ledger, slot), rank, look);
@@ -371,16 +373,21 @@ impl Shape {
         Neighbourhood::of(ledger, slot, &self.wants.spread)
     }
 
-    fn judged(&self, ledger: &Ledger, slot: Slot) -> Option<Rank> {
+    /// What is asked for of devices, as the ledger numbers it now.
+    fn asked(&self, ledger: &Ledger) -> Vec<Asked> {
+        ledger.outlook().asked(&self.wants.needs.devices)
+    }
+
+    fn judged(&self, ledger: &Ledger, slot: Slot, asked: &[Asked]) -> Option<Rank> {
         let request = self.request(&self.example);
-        let (candidate, outlook) = (ledger.candidate_for(slot, &request), ledger.outlook());
+        let (candidate, prospect) = (ledger.candidate_for(slot, &request), ledger.prospect(slot, asked));
         let may_be_private = |borough: &BoroughName| candidate.may_be_private(borough);
         let is_open = ledger.is_taken(slot)
             && self.suits[slot] != Some(false)
-            && outlook.has_room(&candidate, &request)
+            && prospect.has_room(&candidate, &request)
             && candidate.has_company(&request)
             && self.wants.needs.private.as_ref().is_none_or(may_be_private);
-        is_open.then(|| score(&candidate, &request, outlook))
+        is_open.then(|| score(&candidate, &request, prospect))
     }
 
     /// What an instance of a revision of this shape asks for.
@@ -399,9 +406,10 @@ impl Shape {
     fn repair(&mut self, ledger: &Ledger, look: Look<'_>) {
         let Some(changed) = ledger.changed_since(self.seen) else { return self.begin_anew(ledger) };
         self.suits.resize(ledger.slots().len(), None);
+        let asked = self.asked(ledger);
         for change in changed {
             self.suits[change.slot] = self.suits[change.slot].filter(|_| !change.is_of_record);
-            self.judge(ledger, *change, look);
+            self.judge(ledger, change, &asked, look);
         }
         self.seen = ledger.changes();
         self.ranking.tidy();
@@ -446,7 +454,7 @@ impl Shape {
         let host = candidate.host.id;
         // The filters let the host pass, so there are ports and devices; were they ever to disagree, the instance would be pending, not misplaced.
         let ports = choose_ports(candidate.host, candidate.used, request.spec, id)?;
-        let devices = ledger.outlook().choose(&candidate, &request)?;
+        let devices = ledger.prospect(slot, &self.asked(ledger)).choose(&candidate, &request)?;
         let placement = Placement { instance: id, host, ports, devices };
         ledger.give(slot, &placement, &request);
         Some((placement, slot))
