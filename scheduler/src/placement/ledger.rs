@@ -54,6 +54,8 @@ pub(super) struct Ledger {
     largest: Amounts,
     vacant: usize,
     changes: Vec<Change>,
+    /// Number of the last change of a record.
+    last_of_record: usize,
     /// Number of the first of `changes`.
     first_change: usize,
     /// Slots in which something was given or taken back that the state does not know of.
@@ -183,6 +185,7 @@ impl Ledger {
             largest,
             vacant: 0,
             changes,
+            last_of_record: 0,
             first_change: 0,
             given,
         }
@@ -537,6 +540,9 @@ impl Ledger {
 
     fn note(&mut self, slot: Slot, is_of_record: bool) {
         self.seats[slot].last_change = self.changes();
+        if is_of_record {
+            self.last_of_record = self.changes();
+        }
         self.changes.push(Change { slot, is_of_record });
     }
 
@@ -545,6 +551,11 @@ impl Ledger {
         if self.given.last() != Some(&slot) {
             self.given.push(slot);
         }
+    }
+
+    /// Whether no record changed after so many changes.
+    pub(super) fn are_records_of(&self, changes: usize) -> bool {
+        changes > self.last_of_record || self.changes() == 0
     }
 
     /// How many changes there have been.

@@ -1,5 +1,6 @@
 //! Shapes: what instances want, without whose they are. Instances of one shape fit the same hosts with the same scores, so they share one ordered list of
-//! hosts, whatever workload they belong to. It is made once and repaired by what changed, over many passes.
+//! hosts, whatever workload they belong to. It is made once and repaired by what changed, over many passes; that of a shape that is spread is made from that
+//! of the same shape without, for which all hosts are judged already.
 //!
 //! What depends on the workload does not part shapes: where its instances are is counted once a pass (`spread`) and laid over the list while it is
 //! that workload's turn, and likewise where those are whom it must be apart from, where room is kept, and which hosts other boroughs keep to themselves. As long as a workload has no instance that the next one could meet, it shares the list of those that are not
@@ -9,7 +10,8 @@
 //! one, of the hosts that it keeps.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
+    hash::{Hash, Hasher},
     sync::Arc,
 };
 
@@ -82,13 +84,22 @@ impl Needs {
 }
 
 /// What makes a shape: where its instances fit, and how well.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Wants {
     needs: Needs,
     spread: Vec<Spread>,
     prefer: Vec<Prefer>,
     /// Whether it is private, and its borough may keep one more host to itself.
     may_keep: bool,
+}
+
+impl Hash for Wants {
+    /// By what tells most shapes apart: a turn begins with this, and to hash all texts takes longer than to compare those of the few that are the same in this.
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let Needs { demand: Amounts { cpu, memory, disk }, ports, devices, require, .. } = &self.needs;
+        (cpu.0, memory.0, disk.0, devices.len(), require, self.spread.len()).hash(hasher);
+        ports.iter().filter_map(|(_, host)| *host).for_each(|host| host.hash(hasher));
+    }
 }
 
 /// The shapes that were met of late, and where the workloads are that were met in this pass.
@@ -251,9 +262,34 @@ impl Shapes {
             self.forget_oldest();
         }
         let wants = Arc::new(wants);
-        self.numbers.insert(wants.clone(), self.live.len());
-        self.live.push(Shape::new(ledger, wants, example.clone(), self.clock));
+        let shape = Shape::new(wants.clone(), example.clone(), self.clock);
+        let shape = match self.plain(ledger, &wants) {
+            Some(plain) => {
+                let (plain, alike) = (&self.live[plain], self.spread_alike(ledger, &wants));
+                shape.ranked_as(ledger, plain, alike)
+            }
+            None => shape.ranked(ledger),
+        };
+        self.numbers.insert(wants, self.live.len());
+        self.live.push(shape);
         self.live.len() - 1
+    }
+
+    /// The shape that is the same but not spread, as of now. Mostly there is one, since a workload's first instance is of it.
+    fn plain(&mut self, ledger: &Ledger, wants: &Wants) -> Option<usize> {
+        if wants.spread.is_empty() {
+            return None;
+        }
+        let number = *self.numbers.get(&Wants { spread: Vec::new(), ..wants.clone() })?;
+        self.live[number].repair_for_all(ledger);
+        Some(number)
+    }
+
+    /// A shape that is spread in the same way, and knows where all hosts stand.
+    fn spread_alike(&self, ledger: &Ledger, wants: &Wants) -> Option<&Shape> {
+        let is_alike =
+            |shape: &&Shape| shape.wants.spread == wants.spread && ledger.are_records_of(shape.seen);
+        self.live.iter().find(is_alike)
     }
 
     fn forget_oldest(&mut self) {
@@ -343,11 +379,25 @@ struct Shape {
 }
 
 impl Shape {
-    fn new(ledger: &Ledger, wants: Arc<Wants>, example: Arc<RevisionRecord>, last_used: u64) -> Self {
+    fn new(wants: Arc<Wants>, example: Arc<RevisionRecord>, last_used: u64) -> Self {
         let (ranking, suits) = (Ranking::default(), Vec::new());
-        let mut shape = Self { wants, last_used, example, ranking, suits, seen: 0 };
-        shape.begin_anew(ledger);
-        shape
+        Self { wants, last_used, example, ranking, suits, seen: 0 }
+    }
+
+    fn ranked(mut self, ledger: &Ledger) -> Self {
+        self.begin_anew(ledger);
+        self
+    }
+
+    /// With the same hosts as good as for a shape that differs only in how it is spread, and standing as for one that is spread alike.
+    fn ranked_as(mut self, ledger: &Ledger, plain: &Self, alike: Option<&Self>) -> Self {
+        let rank = |slot| plain.ranking.rank(slot);
+        self.ranking = match alike {
+            Some(alike) => Ranking::like(&alike.ranking, ledger.slots().map(rank)),
+            None => Ranking::of(ledger.slots().map(|slot| (self.neighbourhood(ledger, slot), rank(slot)))),
+        };
+        (self.suits, self.seen) = (plain.suits.clone(), plain.seen);
+        self
     }
 
     fn begin_anew(&mut self, ledger: &Ledger) {
@@ -400,6 +450,15 @@ impl Shape {
             ports: None,
             devices: None,
         }
+    }
+
+    /// Takes into account what changed since, when it is nobody's turn.
+    fn repair_for_all(&mut self, ledger: &Ledger) {
+        let (siblings, unwanted) = (&Siblings::default(), &HashSet::new());
+        let (kept, private, borough) =
+            (&BTreeMap::new(), &BTreeMap::new(), &self.example.clone().key.borough);
+        let apart = Apart::Indifferent;
+        self.repair(ledger, Look { siblings, apart, unwanted, kept, priority: 0, private, borough });
     }
 
     /// Takes into account what changed since.
