@@ -16,6 +16,7 @@ use supercloud_proto::{
 
 use super::{
     ledger::{Ledger, Slot},
+    outlook::Asked,
     score::{RULES, score},
     spread::{self, Siblings},
 };
@@ -225,6 +226,8 @@ type Standing = (Vec<u32>, Reverse<i64>);
 struct Survey<'l> {
     ledger: &'l Ledger,
     request: Request<'l>,
+    /// What it asks for of devices.
+    asked: Vec<Asked>,
     siblings: Siblings,
     /// The slot the instance is in.
     home: Option<Slot>,
@@ -250,8 +253,9 @@ impl<'l> Survey<'l> {
         let gang = None;
         let bound = request.instance.and_then(|id| ledger.state().home_of(id));
         let bound = bound.and_then(|host| ledger.slot(host)).map(|slot| (slot, Vec::new()));
+        let asked = ledger.outlook().asked(&request.spec.resources.devices);
         let mut survey =
-            Self { ledger, request, siblings, home, bound, fitting, tally, nearest, excesses, gang };
+            Self { ledger, request, asked, siblings, home, bound, fitting, tally, nearest, excesses, gang };
         for slot in ledger.slots() {
             let mut candidate = ledger.candidate_for(slot, &request);
             // Of a gang some may be there of which the state does not know.
@@ -292,7 +296,7 @@ impl<'l> Survey<'l> {
         let near = self.siblings.near(self.ledger, &self.request.spec.place.spread, slot);
         (
             near.into_iter().map(spread::Near::crowd).collect(),
-            Reverse(score(&self.candidate(slot), &self.request, self.ledger.outlook())),
+            Reverse(score(&self.candidate(slot), &self.request, self.ledger.prospect(slot, &self.asked))),
         )
     }
 
@@ -318,10 +322,11 @@ impl<'l> Survey<'l> {
     fn score(&self, slot: Slot) -> HostScore {
         let candidate = self.candidate(slot);
         let (state, outlook) = (self.ledger.state(), self.ledger.outlook());
-        let part = |rule: &super::score::Rule| (rule.score)(&candidate, &self.request, outlook);
+        let prospect = self.ledger.prospect(slot, &self.asked);
+        let part = |rule: &super::score::Rule| (rule.score)(&candidate, &self.request, prospect);
         let rules = RULES.iter().filter(|rule| (rule.applies)(state, &self.request, outlook));
         let parts = rules.map(|rule| ScorePart { rule: rule.name, score: part(rule) }).collect();
-        let score = score(&candidate, &self.request, outlook);
+        let score = score(&candidate, &self.request, prospect);
         let spread = &self.request.spec.place.spread;
         let near = spread.iter().zip(self.siblings.near(self.ledger, spread, slot));
         let near = near.map(|(spread, near)| Near {

@@ -1,7 +1,8 @@
 //! The hosts as a pass sees them: what the state says is given away of each, and what has been given or taken back since. It decides nothing.
 //!
 //! Hosts stand in slots, in the order of their ids, so that a slot is an index and the order of slots breaks ties. What changed is kept as a
-//! list of slots, so that whoever holds an order of hosts repairs it by what changed instead of making it anew.
+//! list of slots, so that whoever holds an order of hosts repairs it by what changed instead of making it anew. A slot knows its last change: as a host is filled
+//! it changes time and again, and who looks later looks at it once.
 //!
 //! A ledger outlives a pass: [`Ledger::catch_up`] takes in what is different in a newer state, in time that goes by what changed and not by how many
 //! hosts there are (the state's maps share what they have in common). A host that is gone leaves its slot behind; when too many slots are
@@ -21,7 +22,7 @@ use supercloud_proto::{
 
 use super::{
     fair::Whole,
-    outlook::Outlook,
+    outlook::{Asked, Numbered, Outlook, Prospect},
     spread::{Domain, Domains, Share, Whereabouts, labels},
 };
 use crate::state::{
@@ -53,6 +54,8 @@ pub(super) struct Ledger {
     largest: Amounts,
     vacant: usize,
     changes: Vec<Change>,
+    /// Number of the last change of a record.
+    last_of_record: usize,
     /// Number of the first of `changes`.
     first_change: usize,
     /// Slots in which something was given or taken back that the state does not know of.
@@ -98,21 +101,35 @@ struct Seat {
     host: Arc<Host>,
     /// Whether the host is still there.
     taken: bool,
+    /// Number of the last change.
+    last_change: usize,
     /// What the host can give away in all: kept here, since looking it up there costs more than all that is done with it.
     allocatable: Amounts,
     whereabouts: Whereabouts,
     used: Arc<HostUse>,
+    /// What is free of its devices, if it has any.
+    devices: Option<Numbered>,
 }
 
 impl Seat {
-    fn of(state: &State, host: &Arc<Host>, domains: &mut Domains) -> Self {
+    fn of(state: &State, host: &Arc<Host>, domains: &mut Domains, outlook: &Outlook) -> Self {
+        let used = state.used_shared(host.id);
         Self {
             id: host.id,
             host: host.clone(),
             taken: true,
+            last_change: 0,
             allocatable: host.inventory.allocatable(),
             whereabouts: domains.of(&host.inventory),
-            used: state.used_shared(host.id),
+            devices: outlook.free(host, &used),
+            used,
+        }
+    }
+
+    /// Notes what is free of its devices now.
+    fn note_devices(&mut self, outlook: &Outlook) {
+        if self.devices.is_some() {
+            self.devices = outlook.free(&self.host, &self.used);
         }
     }
 
@@ -145,13 +162,13 @@ impl Ledger {
     /// As the state has it.
     pub(super) fn new(state: &State) -> Self {
         let mut domains = Domains::default();
-        let seats: Vec<Seat> =
-            state.hosts().values().map(|host| Seat::of(state, host, &mut domains)).collect();
+        let outlook = Outlook::of(state);
+        let seat = |host| Seat::of(state, host, &mut domains, &outlook);
+        let seats: Vec<Seat> = state.hosts().values().map(seat).collect();
         let mut whole = Whole::default();
         seats.iter().for_each(|seat| whole.add(seat.allocatable));
         let largest = seats.iter().fold(Amounts::default(), |largest, seat| largest.most(seat.bears()));
         let (changes, given) = (Vec::new(), Vec::new());
-        let outlook = Outlook::of(state);
         let kept = |(slot, seat): (Slot, &Seat)| Some((slot, most_urgent(&seat.used)?));
         let private = |(slot, seat): (Slot, &Seat)| Some((slot, seat.used.private.as_ref()?.0.clone()));
         Self {
@@ -169,6 +186,7 @@ impl Ledger {
             largest,
             vacant: 0,
             changes,
+            last_of_record: 0,
             first_change: 0,
             given,
         }
@@ -195,7 +213,7 @@ impl Ledger {
         improved.extend(stale.into_iter().filter(|slot| self.refresh(*slot)));
         for host in state.kept_since(&known) {
             let Some(slot) = self.slot(host) else { continue };
-            self.changes.push(Change { slot, is_of_record: false });
+            self.note(slot, false);
             improved.push(slot);
         }
         if self.vacant > MIN_VACANT.max(self.seats.len() / 2) || self.outlook.is_overgrown() {
@@ -221,9 +239,11 @@ impl Ledger {
         if !self.outlook.look_again(&self.state) {
             return;
         }
-        let has_devices = |slot: &Slot| !self.seats[*slot].host.inventory.devices.is_empty();
-        let concerned = (0..self.seats.len()).filter(has_devices);
-        self.changes.extend(concerned.map(|slot| Change { slot, is_of_record: false }));
+        for slot in self.slots() {
+            if self.seats[slot].devices.is_some() {
+                self.note(slot, false);
+            }
+        }
     }
 
     /// Forgets the labels that were spread over. What fits where does not depend on them.
@@ -252,13 +272,13 @@ impl Ledger {
 
     fn push(&mut self, host: HostId) {
         if let Some(host) = self.state.host(host) {
-            let seat = Seat::of(&self.state, host, &mut self.domains);
             self.outlook.learn(host);
+            let seat = Seat::of(&self.state, host, &mut self.domains, &self.outlook);
             self.domains.note(self.seats.len(), &host.inventory);
-            self.changes.push(Change { slot: self.seats.len(), is_of_record: true });
             self.whole.add(seat.allocatable);
             self.largest = self.largest.most(seat.bears());
             self.seats.push(seat);
+            self.note(self.seats.len() - 1, true);
             self.note_kept(self.seats.len() - 1);
             self.note_private(self.seats.len() - 1);
         }
@@ -295,7 +315,7 @@ impl Ledger {
                 self.vacant += 1;
                 self.whole.remove(seat.allocatable);
             }
-            self.changes.push(Change { slot, is_of_record: true });
+            self.note(slot, true);
             return false;
         };
         if seat.taken && Arc::ptr_eq(&seat.host, host) {
@@ -304,20 +324,24 @@ impl Ledger {
             if before == seat.used {
                 return false;
             }
-            self.changes.push(Change { slot, is_of_record: false });
-            return gave_back(&before, &seat.used);
+            if before.devices != seat.used.devices {
+                seat.note_devices(&self.outlook);
+            }
+            let gave_back = gave_back(&before, &seat.used);
+            self.note(slot, false);
+            return gave_back;
         }
         if seat.taken {
             self.whole.remove(seat.allocatable);
         } else {
             self.vacant -= 1;
         }
-        *seat = Seat::of(&self.state, host, &mut self.domains);
         self.outlook.learn(host);
+        *seat = Seat::of(&self.state, host, &mut self.domains, &self.outlook);
         self.domains.note(slot, &host.inventory);
         self.whole.add(seat.allocatable);
         self.largest = self.largest.most(seat.bears());
-        self.changes.push(Change { slot, is_of_record: true });
+        self.note(slot, true);
         true
     }
 
@@ -339,6 +363,11 @@ impl Ledger {
     /// The mix of requests for devices, and the devices there are.
     pub(super) fn outlook(&self) -> &Outlook {
         &self.outlook
+    }
+
+    /// How the devices in a slot look to whoever asks for these.
+    pub(super) fn prospect<'p>(&'p self, slot: Slot, asked: &'p [Asked]) -> Prospect<'p> {
+        Prospect { outlook: &self.outlook, free: self.seats[slot].devices.as_ref(), asked }
     }
 
     /// All slots, vacant ones too.
@@ -452,6 +481,9 @@ impl Ledger {
         if let Some(cores) = &placement.cores {
             used.give_cores(request.spec, request.demand, cores);
         }
+        if !placement.devices.is_empty() {
+            self.seats[slot].note_devices(&self.outlook);
+        }
         if request.spec.place.private {
             self.note_private(slot);
             self.claim(slot, &request.key.borough);
@@ -476,6 +508,7 @@ impl Ledger {
         given.sort_unstable_by_key(|(slot, _)| *slot);
         for (slot, before) in given {
             self.seats[slot].used = before;
+            self.seats[slot].note_devices(&self.outlook);
             self.note_private(slot);
             self.note_given(slot);
         }
@@ -487,6 +520,7 @@ impl Ledger {
         let Some(placed) = &instance.placed else { return };
         let Some(slot) = self.slot(placed.host) else { return };
         Arc::make_mut(&mut self.seats[slot].used).take_out(instance);
+        self.seats[slot].note_devices(&self.outlook);
         self.note_private(slot);
         self.note_given(slot);
     }
@@ -517,11 +551,24 @@ impl Ledger {
         self.doomed.contains(&instance)
     }
 
+    fn note(&mut self, slot: Slot, is_of_record: bool) {
+        self.seats[slot].last_change = self.changes();
+        if is_of_record {
+            self.last_of_record = self.changes();
+        }
+        self.changes.push(Change { slot, is_of_record });
+    }
+
     fn note_given(&mut self, slot: Slot) {
-        self.changes.push(Change { slot, is_of_record: false });
+        self.note(slot, false);
         if self.given.last() != Some(&slot) {
             self.given.push(slot);
         }
+    }
+
+    /// Whether no record changed after so many changes.
+    pub(super) fn are_records_of(&self, changes: usize) -> bool {
+        changes > self.last_of_record || self.changes() == 0
     }
 
     /// How many changes there have been.
@@ -529,8 +576,11 @@ impl Ledger {
         self.first_change + self.changes.len()
     }
 
-    /// What changed after so many changes, in order; a slot may come more than once. `None`: that is too long ago.
-    pub(super) fn changed_since(&self, changes: usize) -> Option<&[Change]> {
-        self.changes.get(changes.checked_sub(self.first_change)?..)
+    /// What changed after so many changes, in order: of a slot the last change, and those of its host's record. `None`: that is too long ago.
+    pub(super) fn changed_since(&self, changes: usize) -> Option<impl Iterator<Item = Change>> {
+        let changed = self.changes.get(changes.checked_sub(self.first_change)?..)?;
+        let is_last = |(number, change): &(usize, &Change)| self.seats[change.slot].last_change == *number;
+        let counts = move |one: &(usize, &Change)| one.1.is_of_record || is_last(one);
+        Some((changes..).zip(changed).filter(counts).map(|(_, change)| *change))
     }
 }

@@ -9,27 +9,34 @@
 //! count as are placed, or one, so that nobody's wish that cannot be granted outweighs what runs. Counts are rounded down to powers of two, and sorts that are
 //! rare beside the most frequent one do not count: so the mix changes seldom, and what was ranked by it can stay.
 //!
-//! Which devices suit which requests is a matter of texts, and is looked up once for each *sort* of devices: what is asked of a host are numbers and bits.
+//! What makes it fast: whenever the mix is another one, each host is weighed anew for each shape. So nothing of that goes by the device or by texts. Which
+//! devices suit which requests is looked up once for each *sort* of devices (`stock`); what may be free of them, whichever they are, is once worked out for
+//! each *pattern* (`free`), with what is left after each request. A host knows its pattern, and is asked for its processors and memory.
 
-use std::{cmp::Reverse, collections::BTreeMap, ops::Range};
+use std::{cell::RefCell, cmp::Reverse};
 
 use supercloud_proto::{
     amount::Amounts,
-    device::{Device, DeviceRequest, Share},
+    device::{DeviceRequest, Share},
     id::HostId,
-    name::{DeviceKind, DeviceName},
+    name::DeviceName,
 };
 
 use super::by_number::ByNumber;
 use crate::state::{
-    DemandCounts, DeviceDemand, Host, SitePolicy, State,
+    DemandCounts, DeviceDemand, Host, HostUse, State,
     fits::{Candidate, Request},
 };
 
+mod free;
+mod stock;
+
+pub(super) use free::{Asked, Numbered};
+use free::{Choice, Free, Mix, Pattern, Patterns};
+use stock::{Sorts, Stock};
+
 /// Sorts of requests that count. Each costs some nanoseconds a host, and one bit of [`Requests`].
 const MAX_TYPICAL: usize = Requests::BITS as usize;
-/// Sorts of devices that are always put up with.
-const MIN_SORTS: usize = 4_096;
 /// A sort of requests counts from this part of the most frequent one's weight on.
 const RARE: i64 = 64;
 /// Parts of a thousandth of a device in which losses are told.
@@ -47,6 +54,8 @@ pub(super) struct Outlook {
     sorts: Sorts,
     /// The devices of each host that has any.
     stocks: ByNumber<HostId, Stock>,
+    /// What was found out about what may be free.
+    patterns: RefCell<Patterns>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -55,44 +64,13 @@ struct Typical {
     demand: DeviceDemand,
 }
 
-/// Devices by what requests tell apart of them.
-#[derive(Debug, Default)]
-struct Sorts {
-    numbers: BTreeMap<SortKey, usize>,
-    /// One of each sort, and the typical requests that it suits.
-    known: Vec<(Device, Requests)>,
-    /// How many there were at first.
-    at_first: usize,
-}
-
-/// Kind, model, labels, whether it is shared, and whether a VM can get it.
-type SortKey = (DeviceKind, String, BTreeMap<String, String>, bool, bool);
-
-/// The devices of a host that can be used, those of one sort beside each other.
-#[derive(Debug, Default)]
-struct Stock {
-    /// By place: the name's place among all names of the host's devices.
-    names: Vec<u32>,
-    /// The sorts, in the order of what they are, each with its places.
-    parts: Vec<(usize, Range<usize>)>,
-}
-
-/// What is free on a host.
-struct Room<'a> {
-    stock: &'a Stock,
-    /// By place.
-    shares: Vec<Share>,
-    left: Amounts,
-    policy: SitePolicy,
-}
-
 impl Outlook {
     /// The mix of a state, and the devices of its hosts.
     pub(super) fn of(state: &State) -> Self {
         let mut outlook = Self::default();
         outlook.look_again(state);
         state.hosts().values().for_each(|host| outlook.learn(host));
-        outlook.sorts.at_first = outlook.sorts.known.len();
+        outlook.sorts.begin();
         outlook
     }
 
@@ -104,8 +82,8 @@ impl Outlook {
         }
         self.whole = typical.iter().map(|typical| typical.weight).sum();
         self.typical = typical;
-        let Self { typical, sorts, .. } = self;
-        sorts.known.iter_mut().for_each(|(device, suited)| *suited = suited_by(typical, device));
+        self.sorts.look_again(&self.typical);
+        self.patterns.get_mut().forget_mix();
         true
     }
 
@@ -116,13 +94,13 @@ impl Outlook {
             return;
         }
         let Self { typical, sorts, .. } = self;
-        let stock = Stock::of(host, |device| sorts.number(device, typical));
+        let stock = Stock::of(host, sorts, typical);
         self.stocks.insert(host.id, stock);
     }
 
     /// Whether so many sorts came since that most of them may be gone.
     pub(super) fn is_overgrown(&self) -> bool {
-        self.sorts.known.len() > MIN_SORTS + 2 * self.sorts.at_first
+        self.sorts.are_overgrown()
     }
 
     /// Whether nobody asks for devices.
@@ -130,150 +108,133 @@ impl Outlook {
         self.typical.is_empty()
     }
 
+    /// What is free of a host's devices; `None`: it has none.
+    pub(super) fn free(&self, host: &Host, used: &HostUse) -> Option<Numbered> {
+        let stock = self.stocks.get(&host.id)?;
+        Some(Free::of(used.policy, stock, &shares(stock, host, used)).into())
+    }
+
+    /// The numbers of what a spec asks for of devices; they hold until others are asked for.
+    pub(super) fn asked(&self, requests: &[DeviceRequest]) -> Vec<Asked> {
+        if requests.is_empty() { Vec::new() } else { self.patterns.borrow_mut().asked(requests) }
+    }
+
+    /// What the mix could be given of what is free on a host, in thousandths of a device, times [`PARTS`].
+    fn worth(&self, patterns: &mut Patterns, pattern: Pattern, left: Amounts) -> i64 {
+        let mix = Mix { typical: &self.typical, sorts: &self.sorts };
+        // Two halves of each worth.
+        patterns.worth(pattern, left, mix).saturating_mul(PARTS).checked_div(self.whole * 2).unwrap_or(0)
+    }
+}
+
+/// How much is free of each place of a stock.
+fn shares(stock: &Stock, host: &Host, used: &HostUse) -> Vec<Share> {
+    let devices = &host.inventory.devices;
+    let shares: Vec<Share> = used.devices.free_of_each(devices.keys()).collect();
+    // Where all are well and of one sort, places are in the order of names.
+    if stock.parts.len() == 1 && stock.names.len() == devices.len() {
+        return shares;
+    }
+    stock.names.iter().map(|name| shares[*name as usize]).collect()
+}
+
+/// How the devices of a host look to whoever asks for some.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Prospect<'p> {
+    pub(super) outlook: &'p Outlook,
+    /// What is free of them; `None`: there are none.
+    pub(super) free: Option<&'p Numbered>,
+    /// What is asked for.
+    pub(super) asked: &'p [Asked],
+}
+
+impl Prospect<'_> {
     /// Whether what a request takes is free: as [`Candidate::has_room`], which compares texts.
     #[inline]
     pub(super) fn has_room(&self, candidate: &Candidate<'_>, request: &Request<'_>) -> bool {
-        let requests = &request.spec.resources.devices;
-        if !candidate.takes(request).within(candidate.free()) || !candidate.has_network(request.spec) {
-            return false;
-        }
-        if requests.is_empty() {
-            return true;
-        }
-        let Some(room) = self.room(candidate) else { return false };
-        requests.iter().all(|request| self.fitting(&room, request).count() >= request.count as usize)
+        candidate.takes(request).within(candidate.free())
+            && candidate.has_network(request.spec)
+            && (self.asked.is_empty() || self.has_devices())
     }
 
-    /// The devices that an instance should get on a host, in the order of the spec's requests; `None` where too few are free.
-    pub(super) fn choose(&self, candidate: &Candidate<'_>, request: &Request<'_>) -> Option<Vec<DeviceName>> {
-        if request.spec.resources.devices.is_empty() {
-            return Some(Vec::new());
-        }
-        let names: Vec<&DeviceName> = candidate.host.inventory.devices.keys().collect();
-        let (places, _) = self.weigh(candidate, request)?;
-        Some(places.into_iter().map(|place| names[place as usize].clone()).collect())
+    fn has_devices(&self) -> bool {
+        let Some(free) = self.free else { return false };
+        let patterns = &mut *self.outlook.patterns.borrow_mut();
+        patterns.tidy();
+        let pattern = patterns.number(free);
+        self.asked.iter().all(|asked| !patterns.choices(pattern, *asked, &self.outlook.sorts).is_empty())
     }
 
     /// What of the mix is lost with an instance on a host, in thousandths of a device, times [`PARTS`]; `None` where too few devices are free.
     pub(super) fn loss(&self, candidate: &Candidate<'_>, request: &Request<'_>) -> Option<i64> {
-        let nobody_asks = request.spec.resources.devices.is_empty()
-            && (self.is_empty() || candidate.host.inventory.devices.is_empty());
-        if nobody_asks { Some(0) } else { self.weigh(candidate, request).map(|(_, loss)| loss) }
+        let nobody_asks = self.asked.is_empty() && (self.outlook.is_empty() || self.free.is_none());
+        if nobody_asks { Some(0) } else { self.weigh(candidate, request, |_| ()) }
     }
 
-    /// The devices for an instance, as places among all names of the host's, and what is lost.
-    fn weigh(&self, candidate: &Candidate<'_>, request: &Request<'_>) -> Option<(Vec<u32>, i64)> {
-        let mut room = self.room(candidate)?;
-        let before = self.worth(&room);
-        room.left = room.left.saturating_sub(candidate.takes(request));
-        let (mut devices, mut left) = (Vec::new(), None);
-        for request in &request.spec.resources.devices {
-            let (worth, taken) = self.best(&mut room, request)?;
-            devices.extend(taken.iter().map(|place| room.stock.names[*place]));
-            room.take(&taken, request.share);
-            left = Some(worth);
+    /// The devices that an instance should get on a host, in the order of the spec's requests; `None` where too few are free.
+    pub(super) fn choose(&self, candidate: &Candidate<'_>, request: &Request<'_>) -> Option<Vec<DeviceName>> {
+        if self.asked.is_empty() {
+            return Some(Vec::new());
         }
-        let left = left.unwrap_or_else(|| self.worth(&room));
-        Some((devices, before - left))
-    }
-
-    /// What is free on a host that has devices.
-    fn room(&self, candidate: &Candidate<'_>) -> Option<Room<'_>> {
-        let stock = self.stocks.get(&candidate.host.id)?;
-        let devices = &candidate.host.inventory.devices;
-        let mut shares: Vec<Share> = candidate.used.devices.free_of_each(devices.keys()).collect();
-        // Where all are well and of one sort, places are in the order of names.
-        if stock.parts.len() != 1 || stock.names.len() != devices.len() {
-            shares = stock.names.iter().map(|name| shares[*name as usize]).collect();
-        }
-        Some(Room { stock, shares, left: candidate.free(), policy: candidate.used.policy })
-    }
-
-    /// The places with room for a request, each with the part of the stock it is in.
-    fn fitting<'r>(
-        &'r self,
-        room: &'r Room<'_>,
-        request: &'r DeviceRequest,
-    ) -> impl Iterator<Item = (usize, usize)> + 'r {
-        let parts = room.stock.parts.iter().enumerate();
-        let suiting = parts.filter(|(_, (sort, _))| request.suits(&self.sorts.known[*sort].0));
-        let places = suiting.flat_map(|(part, (_, places))| places.clone().map(move |place| (part, place)));
-        places.filter(|(_, place)| room.shares[*place] >= request.share)
-    }
-
-    /// The devices for one request with which the most is left, and how much: of several sorts, or with more or less of it free.
-    fn best(&self, room: &mut Room<'_>, request: &DeviceRequest) -> Option<(i64, Vec<usize>)> {
-        let count = request.count as usize;
-        let mut fitting: Vec<_> = self.fitting(room, request).collect();
-        if fitting.len() < count {
-            return None;
-        }
-        let alike = |(part, place): (usize, usize), room: &Room<'_>| (part, room.shares[place]);
-        fitting.sort_by_key(|device| alike(*device, room));
-        let mut best: Option<(i64, Vec<usize>)> = None;
-        for from in 0..=fitting.len() - count {
-            // What leaves at one end and what comes in at the other are alike: so are what is taken and what is left.
-            if from > 0 && alike(fitting[from - 1], room) == alike(fitting[from + count - 1], room) {
-                continue;
-            }
-            let taken: Vec<usize> = fitting[from..from + count].iter().map(|(_, place)| *place).collect();
-            let left = self.worth_after(room, &taken, request.share);
-            if best.as_ref().is_none_or(|(most, _)| left > *most) {
-                best = Some((left, taken));
+        let mut firsts = Vec::new();
+        self.weigh(candidate, request, |first| firsts.push(first))?;
+        let Candidate { host, used, .. } = candidate;
+        let (sorts, stock) = (&self.outlook.sorts, self.outlook.stocks.get(&host.id)?);
+        let names: Vec<&DeviceName> = host.inventory.devices.keys().collect();
+        let mut shares = shares(stock, host, used);
+        let mut devices = Vec::new();
+        for (request, first) in request.spec.resources.devices.iter().zip(firsts) {
+            let fitting = fitting(stock, &shares, sorts, request);
+            for place in fitting.get(first..first + request.count as usize)? {
+                shares[*place].0 -= request.share.0;
+                devices.push(names[stock.names[*place] as usize].clone());
             }
         }
-        best
+        Some(devices)
     }
 
-    fn worth_after(&self, room: &mut Room<'_>, taken: &[usize], share: Share) -> i64 {
-        room.take(taken, share);
-        let worth = self.worth(room);
-        room.give_back(taken, share);
-        worth
-    }
-
-    /// What the mix could be given there, in thousandths of a device, times [`PARTS`]. On most hosts little is free, and most requests are for more.
-    fn worth(&self, room: &Room<'_>) -> i64 {
-        let most = room.shares.iter().max().copied().unwrap_or(Share::NONE);
-        let typical =
-            self.typical.iter().enumerate().filter(|(_, typical)| typical.demand.request.share <= most);
-        let sum: i64 =
-            typical.map(|(bit, typical)| typical.weight * self.worth_for(room, typical, bit)).sum();
-        // Two halves of each worth.
-        sum.saturating_mul(PARTS).checked_div(self.whole * 2).unwrap_or(0)
-    }
-
-    /// Twice what a typical request could be given, in thousandths of a device.
-    fn worth_for(&self, room: &Room<'_>, typical: &Typical, bit: usize) -> i64 {
-        let DeviceDemand { cpu, memory, request, class } = &typical.demand;
-        let cpu = room.policy.takes_cpu(*class, *cpu);
-        if room.left.cpu < cpu || room.left.memory < *memory {
-            return 0;
-        }
-        let (mut parts, mut count) = (0_u64, 0);
-        for (sort, places) in &room.stock.parts {
-            if self.sorts.known[*sort].1 >> bit & 1 == 0 {
-                continue;
-            }
-            for share in &room.shares[places.clone()] {
-                if *share >= request.share {
-                    parts += u64::from(share.0);
-                    count += 1;
+    /// What is lost with the devices with which the least is, where those for each request are chosen after those for the one before it. Of each it is told which is the
+    /// first of those that fit.
+    fn weigh(
+        &self,
+        candidate: &Candidate<'_>,
+        request: &Request<'_>,
+        mut chosen: impl FnMut(usize),
+    ) -> Option<i64> {
+        let outlook = self.outlook;
+        let patterns = &mut *outlook.patterns.borrow_mut();
+        patterns.tidy();
+        let mut pattern = patterns.number(self.free?);
+        let free = candidate.free();
+        let left = free.saturating_sub(candidate.takes(request));
+        let before = outlook.worth(patterns, pattern, free);
+        let mut worth = None;
+        for asked in self.asked {
+            let mut best: Option<(i64, Choice)> = None;
+            for place in patterns.choices(pattern, *asked, &outlook.sorts) {
+                let choice = patterns.choice(place);
+                let worth = outlook.worth(patterns, choice.left, left);
+                if best.is_none_or(|(most, _)| worth > most) {
+                    best = Some((worth, choice));
                 }
             }
+            let (most, choice) = best?;
+            chosen(choice.first as usize);
+            (worth, pattern) = (Some(most), choice.left);
         }
-        if count < request.count {
-            return 0;
-        }
-        let asked = u64::from(request.count) * u64::from(request.share.0);
-        // How much of devices there are processors for, so far as that is less. Mostly it is more, and multiplying tells.
-        let bound = room.left.cpu.0.saturating_mul(asked);
-        let supplied = match parts.checked_mul(cpu.0) {
-            Some(wanted) if wanted <= bound => parts,
-            _ => parts.min(bound.checked_div(cpu.0).unwrap_or(u64::MAX)),
-        };
-        (parts + supplied) as i64
+        Some(before - worth.unwrap_or_else(|| outlook.worth(patterns, pattern, left)))
     }
+}
+
+/// The places with room for a request: by sort, and then from the least that is free on.
+fn fitting(stock: &Stock, shares: &[Share], sorts: &Sorts, request: &DeviceRequest) -> Vec<usize> {
+    let suiting = stock.parts.iter().filter(|(sort, _)| request.suits(sorts.device(*sort)));
+    let of_sort = suiting.flat_map(|(_, places)| {
+        let mut places: Vec<usize> = places.clone().filter(|place| shares[*place] >= request.share).collect();
+        places.sort_by_key(|place| shares[*place]);
+        places
+    });
+    of_sort.collect()
 }
 
 /// The sorts of requests that count in a state, the most frequent first.
@@ -294,52 +255,4 @@ fn typical(state: &State) -> Vec<Typical> {
     typical.sort_unstable();
     let told = |(Reverse(weight), demand): (_, &DeviceDemand)| Typical { weight, demand: demand.clone() };
     typical.into_iter().map(told).collect()
-}
-
-/// The typical requests that devices of a sort suit.
-fn suited_by(typical: &[Typical], device: &Device) -> Requests {
-    let suits =
-        |(bit, typical): (usize, &Typical)| Requests::from(typical.demand.request.suits(device)) << bit;
-    typical.iter().enumerate().map(suits).fold(0, |all, one| all | one)
-}
-
-impl Sorts {
-    /// The number of a device's sort.
-    fn number(&mut self, device: &Device, typical: &[Typical]) -> usize {
-        let Device { kind, model, labels, shared, pci, .. } = device;
-        let known = &mut self.known;
-        let key = (kind.clone(), model.clone(), labels.clone(), *shared, pci.is_some());
-        *self.numbers.entry(key).or_insert_with(|| {
-            known.push((device.clone(), suited_by(typical, device)));
-            known.len() - 1
-        })
-    }
-}
-
-impl Stock {
-    fn of(host: &Host, mut number: impl FnMut(&Device) -> usize) -> Self {
-        let named = (0..).zip(host.inventory.devices.values());
-        let mut devices: Vec<(u32, &Device)> = named.filter(|(_, device)| device.is_well()).collect();
-        fn by(device: &Device) -> (&DeviceKind, &str, &BTreeMap<String, String>, bool, bool) {
-            (&device.kind, &device.model, &device.labels, device.shared, device.pci.is_some())
-        }
-        devices.sort_by(|(_, one), (_, other)| by(one).cmp(&by(other)));
-        let mut stock = Self::default();
-        for alike in devices.chunk_by(|(_, one), (_, other)| by(one) == by(other)) {
-            let from = stock.names.len();
-            stock.names.extend(alike.iter().map(|(name, _)| *name));
-            stock.parts.extend(alike.first().map(|(_, device)| (number(device), from..stock.names.len())));
-        }
-        stock
-    }
-}
-
-impl Room<'_> {
-    fn take(&mut self, places: &[usize], share: Share) {
-        places.iter().for_each(|place| self.shares[*place].0 -= share.0);
-    }
-
-    fn give_back(&mut self, places: &[usize], share: Share) {
-        places.iter().for_each(|place| self.shares[*place].0 += share.0);
-    }
 }

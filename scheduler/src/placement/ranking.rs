@@ -2,20 +2,23 @@
 //! time, and read from the least crowded group on. It does not know what makes a rank.
 //!
 //! Many workloads share it. What one of them has to pass over, since it has instances there, is *set aside* while it is that workload's turn
-//! and put back after it: so a workload of a thousand passes over each of its hosts once a turn, and not once for each that is still to come. The
-//! groups stand in an order of their own for that turn, in which only the group that was taken from changes its place, and with it what else it makes
-//! more crowded. That is not looked for: counts only grow in a turn, so nothing is better than where it stood when it was last looked at, and it is
-//! enough to look at what stands first.
+//! and put back after it: so a workload of a thousand passes over each of its hosts once a turn, and not once for each that is still to come. The same
+//! goes for the groups, which stand in an order of their own (`order`).
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap, binary_heap::PeekMut},
+    collections::{BTreeMap, BinaryHeap, HashMap},
 };
 
 use super::{
+    by_number::ByNumber,
     ledger::Slot,
-    spread::{Burden, Look, Neighbourhood, OUT, Siblings},
+    spread::{Burden, Domain, Look, Neighbourhood, OUT, Siblings},
 };
+
+mod order;
+
+use order::{AreaNumber, AreaStanding, Order, Standing};
 
 /// How good a host is.
 pub(super) type Rank = i64;
@@ -48,7 +51,7 @@ type Best = (Reverse<Burden>, Entry);
 #[derive(Debug, Default)]
 pub(super) struct Ranking {
     /// Groups by what is narrowest of their places.
-    numbers: Vec<Option<Group>>,
+    numbers: ByNumber<Domain, Group>,
     /// Those whose narrowest was another one's before.
     crossing: HashMap<Neighbourhood, Group>,
     groups: Vec<Ranked>,
@@ -57,31 +60,9 @@ pub(super) struct Ranking {
     entries: usize,
     /// What whose turn it is has passed over.
     aside: BTreeMap<Group, BinaryHeap<Best>>,
-    /// The groups as whose turn it is takes from them.
-    order: Option<Order>,
-    /// Groups that may not be where they stand in it.
-    moved: Vec<Group>,
+    /// The groups, where there is more than one.
+    order: Order,
 }
-
-/// Groups by area: how crowded an area is changes for all its groups at once.
-#[derive(Debug, Default)]
-struct Order {
-    areas: Vec<Area>,
-    /// The areas as they stood when they were last looked at, the best at the top: least crowded, and then by their best group.
-    line: BinaryHeap<(Reverse<u64>, Standing, usize)>,
-    /// Number of each group's area.
-    of_group: Vec<usize>,
-}
-
-/// The groups that are the same but for what is narrowest, and have a host; the best at the top, as they stood when they were last looked at.
-#[derive(Debug)]
-struct Area {
-    place: Neighbourhood,
-    groups: BinaryHeap<Standing>,
-}
-
-/// How a group stands in its area: the less crowded the better, and then by its best host.
-type Standing = (Reverse<u32>, Best, Group);
 
 /// The hosts of one group. What stands here otherwise than in its seat is out of date.
 #[derive(Debug)]
@@ -90,6 +71,12 @@ struct Ranked {
     best: BinaryHeap<Entry>,
     /// The first of `best` that is not out of date, where that is known.
     top: Option<Entry>,
+}
+
+impl Ranked {
+    fn of(place: Neighbourhood) -> Self {
+        Self { place, best: BinaryHeap::new(), top: None }
+    }
 }
 
 /// How a host stands now.
@@ -106,8 +93,34 @@ impl Ranking {
         let mut ranking = Self::default();
         let seat = |(place, rank)| Seat { group: ranking.group(place), rank };
         ranking.seats = hosts.map(seat).collect();
-        ranking.fill();
-        ranking
+        ranking.begin()
+    }
+
+    /// Of hosts that stand in the same groups as in another one, with these ranks.
+    pub(super) fn like(other: &Self, ranks: impl Iterator<Item = Option<Rank>>) -> Self {
+        let (numbers, crossing) = (other.numbers.clone(), other.crossing.clone());
+        let mut ranking = Self { numbers, crossing, ..Self::default() };
+        for Ranked { place, .. } in &other.groups {
+            ranking.groups.push(Ranked::of(*place));
+            ranking.order.add(*place);
+        }
+        let seats = other.seats.iter().zip(ranks);
+        ranking.seats = seats.map(|(seat, rank)| Seat { group: seat.group, rank }).collect();
+        ranking.begin()
+    }
+
+    /// Once the seats are known.
+    fn begin(mut self) -> Self {
+        self.fill();
+        if self.groups.len() > 1 {
+            (0..self.groups.len() as Group).for_each(|group| self.raise(group));
+        }
+        self
+    }
+
+    /// How good the host in a slot is; `None`: it is out.
+    pub(super) fn rank(&self, slot: Slot) -> Option<Rank> {
+        self.seats[slot].rank
     }
 
     /// Gives each group the entries of its seats, and no others.
@@ -165,28 +178,34 @@ impl Ranking {
             ranked.top = ranked.top.map(|top| top.max(entry));
         }
         self.entries += 1;
-        self.note_moved(now.group);
+        if self.groups.len() > 1 {
+            let crowd = look.siblings.crowd_within(&self.groups[now.group as usize].place);
+            let standing = (Reverse(crowd), (Reverse(burden), entry), now.group);
+            self.order.raise(standing, look.siblings);
+            self.order.touch(now.group);
+        }
     }
 
     fn group(&mut self, place: Neighbourhood) -> Group {
-        let Self { groups, numbers, crossing, .. } = self;
+        let Self { groups, numbers, crossing, order, .. } = self;
         if let [only] = &groups[..]
             && only.place == place
         {
             return 0;
         }
-        let number = place.narrowest();
-        if number >= numbers.len() {
-            numbers.resize(number + 1, None);
-        }
-        let first = *numbers[number].get_or_insert(groups.len() as Group);
+        let first = *numbers.entry(place.narrowest()).or_insert(groups.len() as Group);
         if groups.get(first as usize).is_some_and(|group| group.place == place) {
             return first;
         }
         let new = groups.len() as Group;
         let group = if first == new { first } else { *crossing.entry(place).or_insert(new) };
         if group == new {
-            groups.push(Ranked { place, best: BinaryHeap::new(), top: None });
+            groups.push(Ranked::of(place));
+            order.add(place);
+            // As long as it was the only one, nobody asked for its place in an order.
+            if group == 1 {
+                self.raise(0);
+            }
         }
         group
     }
@@ -194,13 +213,6 @@ impl Ranking {
     fn forget_top(&mut self, group: Group, slot: Slot) {
         let ranked = &mut self.groups[group as usize];
         ranked.top = ranked.top.filter(|top| top.slot() != slot);
-        self.note_moved(group);
-    }
-
-    fn note_moved(&mut self, group: Group) {
-        if self.order.is_some() && self.moved.last() != Some(&group) {
-            self.moved.push(group);
-        }
     }
 
     /// Leaves a host out until it is put in again.
@@ -214,54 +226,27 @@ impl Ranking {
         if self.groups.len() <= 1 {
             return self.best_of(0, look).map(|(_, entry)| entry.slot());
         }
-        let mut order = self.order.take().unwrap_or_default();
-        let mut moved = std::mem::take(&mut self.moved);
-        let is_right =
-            !order.areas.is_empty() && moved.drain(..).all(|group| self.put_right(&mut order, group, look));
-        self.moved = moved;
-        if !is_right {
-            order = self.order_for(look);
-        }
-        let found = order.first(&self.groups, look.siblings);
-        self.order = Some(order);
-        let (slot, group) = found?;
-        // Whoever takes from it makes it more crowded.
-        self.moved.push(group);
-        Some(slot)
-    }
-
-    /// Puts a group right that was the first of all; any other one is not found.
-    fn put_right(&mut self, order: &mut Order, group: Group, look: Look<'_>) -> bool {
-        let Some(number) = order.of_group.get(group as usize) else { return false };
-        let area = &mut order.areas[*number];
-        let is_first = order.line.peek().is_some_and(|(.., first)| first == number)
-            && area.groups.peek().is_some_and(|(.., first)| *first == group);
-        if is_first {
-            area.groups.pop();
-            area.groups.extend(self.standing(group, look));
-        }
-        is_first
-    }
-
-    fn order_for(&mut self, look: Look<'_>) -> Order {
-        let (mut order, mut numbers) = (Order::default(), BTreeMap::new());
-        let mut lists: Vec<(Neighbourhood, Vec<Standing>)> = Vec::new();
-        for group in 0..self.groups.len() as Group {
-            let place = self.groups[group as usize].place.wider();
-            let number = *numbers.entry(place).or_insert(lists.len());
-            if number == lists.len() {
-                lists.push((place, Vec::new()));
+        loop {
+            let (listed, area) = self.order.first()?;
+            let now = self.area_standing(area, look);
+            if now == Some(listed) {
+                let (_, (_, (_, entry), _)) = listed;
+                return Some(entry.slot());
             }
-            lists[number].1.extend(self.standing(group, look));
-            order.of_group.push(number);
+            self.order.set_first(now);
         }
-        let area = |(place, list)| Area { place, groups: BinaryHeap::from(list) };
-        order.areas = lists.into_iter().map(area).collect();
-        let stands = |(number, area): (usize, &mut Area)| {
-            area.stands(&self.groups, look.siblings).map(|(crowd, standing)| (crowd, standing, number))
-        };
-        order.line = order.areas.iter_mut().enumerate().filter_map(stands).collect();
-        order
+    }
+
+    /// How an area stands, with its first group; nowhere if no group in it has a host.
+    fn area_standing(&mut self, area: AreaNumber, look: Look<'_>) -> Option<AreaStanding> {
+        loop {
+            let listed = self.order.first_of(area)?;
+            let now = self.standing(listed.2, look);
+            if now == Some(listed) {
+                return Some((self.order.crowd_around(area, look.siblings), listed));
+            }
+            self.order.set_first_of(area, now);
+        }
     }
 
     /// Where a group stands in its area; nowhere if it has no host.
@@ -330,9 +315,29 @@ impl Ranking {
             let ranked = &mut self.groups[group as usize];
             ranked.best.extend(aside.into_iter().map(|(_, entry)| entry));
             ranked.top = None;
+            self.touch(group);
         }
-        self.order = None;
-        self.moved.clear();
+        for group in self.order.take_touched() {
+            self.raise(group);
+        }
+        self.order.raise_areas();
+    }
+
+    /// Lists a group as good as it is to whom nothing belongs yet.
+    fn raise(&mut self, group: Group) {
+        let best = self.top(group).map(|top| (Reverse(0), top));
+        let aside = self.aside.get(&group).and_then(|aside| aside.peek().copied());
+        if let Some(best) = best.or(aside) {
+            let nobody = Siblings::default();
+            let crowd = nobody.crowd_within(&self.groups[group as usize].place);
+            self.order.raise((Reverse(crowd), best, group), &nobody);
+        }
+    }
+
+    fn touch(&mut self, group: Group) {
+        if self.groups.len() > 1 {
+            self.order.touch(group);
+        }
     }
 
     /// Throws out what is out of date, when it is much.
@@ -342,38 +347,6 @@ impl Ranking {
         }
         self.aside.clear();
         self.fill();
-    }
-}
-
-impl Order {
-    /// The best host of the first group, and that group.
-    fn first(&mut self, groups: &[Ranked], siblings: &Siblings) -> Option<(Slot, Group)> {
-        loop {
-            let mut first = self.line.peek_mut()?;
-            let (crowd, standing, number) = *first;
-            match self.areas[number].stands(groups, siblings) {
-                None => drop(PeekMut::pop(first)),
-                Some(now) if now == (crowd, standing) => {
-                    let (_, (_, entry), group) = standing;
-                    return Some((entry.slot(), group));
-                }
-                Some((crowd, standing)) => *first = (crowd, standing, number),
-            }
-        }
-    }
-}
-
-impl Area {
-    /// How it stands now, with its first group; nowhere if no group in it has a host.
-    fn stands(&mut self, groups: &[Ranked], siblings: &Siblings) -> Option<(Reverse<u64>, Standing)> {
-        loop {
-            let mut first = self.groups.peek_mut()?;
-            let crowd = Reverse(siblings.crowd_within(&groups[first.2 as usize].place));
-            if first.0 == crowd {
-                return Some((Reverse(siblings.crowd_around(&self.place)), *first));
-            }
-            first.0 = crowd;
-        }
     }
 }
 

@@ -19,7 +19,7 @@
 
 use supercloud_proto::amount::Amounts;
 
-use super::outlook::{Outlook, PARTS};
+use super::outlook::{Outlook, PARTS, Prospect};
 use crate::state::{
     Packing, SitePolicy, State,
     fits::{Candidate, Request},
@@ -43,7 +43,7 @@ pub(super) struct Rule {
     /// Its name, part of the API.
     pub(super) name: &'static str,
     /// What it gives a host that fits.
-    pub(super) score: fn(&Candidate<'_>, &Request<'_>, &Outlook) -> i64,
+    pub(super) score: fn(&Candidate<'_>, &Request<'_>, Prospect<'_>) -> i64,
     /// Whether the spec or the estate has anything to do with it; where not, it gives nothing and is not told.
     pub(super) applies: fn(&State, &Request<'_>, &Outlook) -> bool,
 }
@@ -62,13 +62,13 @@ pub(super) const RULES: [Rule; 5] = [
 ];
 
 /// The score of a host that fits.
-pub(super) fn score(candidate: &Candidate<'_>, request: &Request<'_>, outlook: &Outlook) -> i64 {
-    RULES.iter().map(|rule| (rule.score)(candidate, request, outlook)).fold(0, i64::saturating_add)
+pub(super) fn score(candidate: &Candidate<'_>, request: &Request<'_>, prospect: Prospect<'_>) -> i64 {
+    RULES.iter().map(|rule| (rule.score)(candidate, request, prospect)).fold(0, i64::saturating_add)
 }
 
 /// Where hosts are packed: 0 for one that stays empty, [`WHOLE`] for one that is full to the brim.
 #[inline]
-fn best_fit(candidate: &Candidate<'_>, request: &Request<'_>, _: &Outlook) -> i64 {
+fn best_fit(candidate: &Candidate<'_>, request: &Request<'_>, _: Prospect<'_>) -> i64 {
     if spreads(&candidate.used.policy) {
         return 0;
     }
@@ -78,7 +78,7 @@ fn best_fit(candidate: &Candidate<'_>, request: &Request<'_>, _: &Outlook) -> i6
 
 /// Where hosts are spread over: [`WHOLE`] for one that stays empty, 0 for one whose processors or memory are used up.
 #[inline]
-fn emptiest(candidate: &Candidate<'_>, request: &Request<'_>, _: &Outlook) -> i64 {
+fn emptiest(candidate: &Candidate<'_>, request: &Request<'_>, _: Prospect<'_>) -> i64 {
     if !spreads(&candidate.used.policy) {
         return 0;
     }
@@ -97,20 +97,20 @@ fn some_site(state: &State, holds: impl Fn(&SitePolicy) -> bool) -> bool {
 }
 
 /// What of the host's devices typical requests could no longer be given, as a loss: a whole device is [`DEVICE`].
-fn devices(candidate: &Candidate<'_>, request: &Request<'_>, outlook: &Outlook) -> i64 {
-    let loss = outlook.loss(candidate, request);
+fn devices(candidate: &Candidate<'_>, request: &Request<'_>, prospect: Prospect<'_>) -> i64 {
+    let loss = prospect.loss(candidate, request);
     loss.map_or(0, |loss| -(loss * (DEVICE / (1_000 * PARTS))))
 }
 
 /// The weights of the wishes that the host grants, a hundredth of [`WHOLE`] each point: one of weight 100 outweighs any fit.
-fn prefer(candidate: &Candidate<'_>, request: &Request<'_>, _: &Outlook) -> i64 {
+fn prefer(candidate: &Candidate<'_>, request: &Request<'_>, _: Prospect<'_>) -> i64 {
     let wishes = request.spec.place.prefer.iter();
     let granted = wishes.filter(|wish| wish.when.holds(candidate.attribute(&wish.when.attribute)));
     granted.map(|wish| i64::from(wish.weight) * POINT).sum()
 }
 
 /// What the site costs, as a loss: [`UNIT`] for each unit of its cost.
-fn site_cost(candidate: &Candidate<'_>, _: &Request<'_>, _: &Outlook) -> i64 {
+fn site_cost(candidate: &Candidate<'_>, _: &Request<'_>, _: Prospect<'_>) -> i64 {
     -(i64::from(candidate.used.policy.cost) * UNIT)
 }
 

@@ -1,5 +1,6 @@
 //! Shapes: what instances want, without whose they are. Instances of one shape fit the same hosts with the same scores, so they share one ordered list of
-//! hosts, whatever workload they belong to. It is made once and repaired by what changed, over many passes.
+//! hosts, whatever workload they belong to. It is made once and repaired by what changed, over many passes; that of a shape that is spread is made from that
+//! of the same shape without, for which all hosts are judged already.
 //!
 //! What depends on the workload does not part shapes: where its instances are is counted once a pass (`spread`) and laid over the list while it is
 //! that workload's turn, and likewise where those are whom it must be apart from, where room is kept, where volumes of the workload live, and which hosts other boroughs keep to themselves. An instance whose own volumes live somewhere looks at no list, but at that host. As long as a workload has no instance that the next one could meet, it shares the list of those that are not
@@ -9,7 +10,8 @@
 //! one, of the hosts that it keeps.
 
 use std::{
-    collections::{HashMap, HashSet},
+    collections::{BTreeMap, HashMap, HashSet},
+    hash::{Hash, Hasher},
     sync::Arc,
 };
 
@@ -26,6 +28,7 @@ use supercloud_proto::{
 
 use super::{
     ledger::{Change, Ledger, Slot},
+    outlook::Asked,
     ranking::{Rank, Ranking},
     score::score,
     spread::{Apart, Look, Neighbourhood, Siblings},
@@ -86,13 +89,22 @@ impl Needs {
 }
 
 /// What makes a shape: where its instances fit, and how well.
-#[derive(Debug, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 struct Wants {
     needs: Needs,
     spread: Vec<Spread>,
     prefer: Vec<Prefer>,
     /// Whether it is private, and its borough may keep one more host to itself.
     may_keep: bool,
+}
+
+impl Hash for Wants {
+    /// By what tells most shapes apart: a turn begins with this, and to hash all texts takes longer than to compare those of the few that are the same in this.
+    fn hash<H: Hasher>(&self, hasher: &mut H) {
+        let Needs { demand: Amounts { cpu, memory, disk }, ports, devices, require, .. } = &self.needs;
+        (cpu.0, memory.0, disk.0, devices.len(), require, self.spread.len()).hash(hasher);
+        ports.iter().filter_map(|(_, host)| *host).for_each(|host| host.hash(hasher));
+    }
 }
 
 /// The shapes that were met of late, and where the workloads are that were met in this pass.
@@ -261,9 +273,34 @@ impl Shapes {
             self.forget_oldest();
         }
         let wants = Arc::new(wants);
-        self.numbers.insert(wants.clone(), self.live.len());
-        self.live.push(Shape::new(ledger, wants, example.clone(), self.clock));
+        let shape = Shape::new(wants.clone(), example.clone(), self.clock);
+        let shape = match self.plain(ledger, &wants) {
+            Some(plain) => {
+                let (plain, alike) = (&self.live[plain], self.spread_alike(ledger, &wants));
+                shape.ranked_as(ledger, plain, alike)
+            }
+            None => shape.ranked(ledger),
+        };
+        self.numbers.insert(wants, self.live.len());
+        self.live.push(shape);
         self.live.len() - 1
+    }
+
+    /// The shape that is the same but not spread, as of now. Mostly there is one, since a workload's first instance is of it.
+    fn plain(&mut self, ledger: &Ledger, wants: &Wants) -> Option<usize> {
+        if wants.spread.is_empty() {
+            return None;
+        }
+        let number = *self.numbers.get(&Wants { spread: Vec::new(), ..wants.clone() })?;
+        self.live[number].repair_for_all(ledger);
+        Some(number)
+    }
+
+    /// A shape that is spread in the same way, and knows where all hosts stand.
+    fn spread_alike(&self, ledger: &Ledger, wants: &Wants) -> Option<&Shape> {
+        let is_alike =
+            |shape: &&Shape| shape.wants.spread == wants.spread && ledger.are_records_of(shape.seen);
+        self.live.iter().find(is_alike)
     }
 
     fn forget_oldest(&mut self) {
@@ -368,23 +405,38 @@ struct Shape {
 }
 
 impl Shape {
-    fn new(ledger: &Ledger, wants: Arc<Wants>, example: Arc<RevisionRecord>, last_used: u64) -> Self {
+    fn new(wants: Arc<Wants>, example: Arc<RevisionRecord>, last_used: u64) -> Self {
         let (ranking, suits) = (Ranking::default(), Vec::new());
-        let mut shape = Self { wants, last_used, example, ranking, suits, seen: 0 };
-        shape.begin_anew(ledger);
-        shape
+        Self { wants, last_used, example, ranking, suits, seen: 0 }
+    }
+
+    fn ranked(mut self, ledger: &Ledger) -> Self {
+        self.begin_anew(ledger);
+        self
+    }
+
+    /// With the same hosts as good as for a shape that differs only in how it is spread, and standing as for one that is spread alike.
+    fn ranked_as(mut self, ledger: &Ledger, plain: &Self, alike: Option<&Self>) -> Self {
+        let rank = |slot| plain.ranking.rank(slot);
+        self.ranking = match alike {
+            Some(alike) => Ranking::like(&alike.ranking, ledger.slots().map(rank)),
+            None => Ranking::of(ledger.slots().map(|slot| (self.neighbourhood(ledger, slot), rank(slot)))),
+        };
+        (self.suits, self.seen) = (plain.suits.clone(), plain.seen);
+        self
     }
 
     fn begin_anew(&mut self, ledger: &Ledger) {
         self.suits = vec![None; ledger.slots().len()];
-        let judged = |slot| (self.neighbourhood(ledger, slot), self.judged(ledger, slot));
+        let asked = self.asked(ledger);
+        let judged = |slot| (self.neighbourhood(ledger, slot), self.judged(ledger, slot, &asked));
         self.ranking = Ranking::of(ledger.slots().map(judged));
         self.seen = ledger.changes();
     }
 
     /// Ranks a host with room. Of ten thousand hosts only the best are looked at more closely.
-    fn judge(&mut self, ledger: &Ledger, change: Change, look: Look<'_>) {
-        let (slot, rank) = (change.slot, self.judged(ledger, change.slot));
+    fn judge(&mut self, ledger: &Ledger, change: Change, asked: &[Asked], look: Look<'_>) {
+        let (slot, rank) = (change.slot, self.judged(ledger, change.slot, asked));
         // Where it stands is in its record.
         if change.is_of_record {
             self.ranking.put(slot, self.neighbourhood(ledger, slot), rank, look);
@@ -397,16 +449,21 @@ impl Shape {
         Neighbourhood::of(ledger, slot, &self.wants.spread)
     }
 
-    fn judged(&self, ledger: &Ledger, slot: Slot) -> Option<Rank> {
+    /// What is asked for of devices, as the ledger numbers it now.
+    fn asked(&self, ledger: &Ledger) -> Vec<Asked> {
+        ledger.outlook().asked(&self.wants.needs.devices)
+    }
+
+    fn judged(&self, ledger: &Ledger, slot: Slot, asked: &[Asked]) -> Option<Rank> {
         let request = self.request(&self.example);
-        let (candidate, outlook) = (ledger.candidate_for(slot, &request), ledger.outlook());
+        let (candidate, prospect) = (ledger.candidate_for(slot, &request), ledger.prospect(slot, asked));
         let may_be_private = |borough: &BoroughName| candidate.may_be_private(borough);
         let is_open = ledger.is_taken(slot)
             && self.suits[slot] != Some(false)
-            && outlook.has_room(&candidate, &request)
+            && prospect.has_room(&candidate, &request)
             && candidate.has_company(&request)
             && self.wants.needs.private.as_ref().is_none_or(may_be_private);
-        is_open.then(|| score(&candidate, &request, outlook))
+        is_open.then(|| score(&candidate, &request, prospect))
     }
 
     /// What an instance of a revision of this shape asks for.
@@ -422,13 +479,23 @@ impl Shape {
         }
     }
 
+    /// Takes into account what changed since, when it is nobody's turn.
+    fn repair_for_all(&mut self, ledger: &Ledger) {
+        let (siblings, unwanted) = (&Siblings::default(), &HashSet::new());
+        let (kept, private, borough) =
+            (&BTreeMap::new(), &BTreeMap::new(), &self.example.clone().key.borough);
+        let apart = Apart::Indifferent;
+        self.repair(ledger, Look { siblings, apart, unwanted, kept, priority: 0, private, borough });
+    }
+
     /// Takes into account what changed since.
     fn repair(&mut self, ledger: &Ledger, look: Look<'_>) {
         let Some(changed) = ledger.changed_since(self.seen) else { return self.begin_anew(ledger) };
         self.suits.resize(ledger.slots().len(), None);
+        let asked = self.asked(ledger);
         for change in changed {
             self.suits[change.slot] = self.suits[change.slot].filter(|_| !change.is_of_record);
-            self.judge(ledger, *change, look);
+            self.judge(ledger, change, &asked, look);
         }
         self.seen = ledger.changes();
         self.ranking.tidy();
@@ -476,7 +543,7 @@ impl Shape {
         let host = candidate.host.id;
         // The filters let the host pass, so there are ports, devices and cores; were they ever to disagree, the instance would be pending, not misplaced.
         let ports = choose_ports(candidate.host, candidate.used, request.spec, id)?;
-        let devices = ledger.outlook().choose(&candidate, &request)?;
+        let devices = ledger.prospect(slot, &self.asked(ledger)).choose(&candidate, &request)?;
         let cores = candidate.choose_cores(&request).map(Box::new);
         let placement = Placement { instance: id, host, ports, devices, cores };
         ledger.give(slot, &placement, &request);

@@ -87,8 +87,8 @@ impl Neighbourhood {
     }
 
     /// Number of the narrowest thing that it is in: mostly that is in no other group.
-    pub(super) fn narrowest(&self) -> usize {
-        self.domains[NARROWEST] as usize
+    pub(super) fn narrowest(&self) -> Domain {
+        self.domains[NARROWEST]
     }
 
     /// The same without the narrowest.
@@ -218,7 +218,8 @@ impl Labelled {
 #[derive(Debug, Default, Clone)]
 pub(super) struct Siblings {
     on: ByNumber<Slot, u32>,
-    in_domain: Vec<u32>,
+    /// Of those in which there are any: a label may have as many values as there are hosts.
+    in_domain: ByNumber<Domain, u32>,
     /// Labels by whose values they are counted.
     labels: Vec<String>,
 }
@@ -268,7 +269,7 @@ impl Siblings {
     }
 
     fn within(&self, domain: Domain) -> u32 {
-        self.in_domain.get(domain as usize).copied().unwrap_or(0)
+        self.in_domain.get(&domain).copied().unwrap_or(0)
     }
 
     fn crowd(&self, at: &Neighbourhood, place: usize) -> u32 {
@@ -297,12 +298,8 @@ impl Siblings {
     }
 }
 
-fn count_in(in_domain: &mut Vec<u32>, domain: Domain, more: u32) {
-    let domain = domain as usize;
-    if domain >= in_domain.len() {
-        in_domain.resize(domain + 1, 0);
-    }
-    in_domain[domain] += more;
+fn count_in(in_domain: &mut ByNumber<Domain, u32>, domain: Domain, more: u32) {
+    *in_domain.entry(domain).or_default() += more;
 }
 
 /// The labels that are spread over.

@@ -16,7 +16,7 @@ use supercloud_proto::{
 const WHOLE: u32 = 100;
 
 /// What holds for the hosts of a site.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct SitePolicy {
     /// How much of the processors is given away to the class standard, from [`SitePolicy::LEAST_PERCENT`] to [`SitePolicy::MOST_PERCENT`].
     pub standard_cpu_percent: u32,
@@ -29,7 +29,7 @@ pub struct SitePolicy {
 }
 
 /// Which hosts of a site are filled first.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Default)]
 pub enum Packing {
     /// The fullest with room.
     #[default]

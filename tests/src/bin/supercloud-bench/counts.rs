@@ -38,10 +38,11 @@ const TOLERANCE: u64 = 20;
 /// A series, and what its count is called.
 type Case = (&'static str, fn(&Estate) -> Outcome<Placed>);
 
-const CASES: [Case; 6] = [
+const CASES: [Case; 7] = [
     ("w1000", |estate| estate.crowds(|_| ())),
     ("w1", |estate| estate.singles(1_000)),
     ("spread", Estate::spread),
+    ("labels", Estate::labels),
     ("apart", Estate::apart),
     ("churn", Estate::churn),
     ("failing", |estate| Ok(estate.failing(1, 20)?.0)),

@@ -3,7 +3,8 @@
 //!
 //! The estate: hosts of one kind, seven tenths full of workloads of a thousand that ask for what real requests ask for (`wants`). Then, each on that
 //! estate by itself:
-//! - `decisions_w1000`, `decisions_spread`, `decisions_apart`: workloads of 1,000, plain, spread over sites and racks, and no two on a host;
+//! - `decisions_w1000`, `decisions_spread`, `decisions_labels`, `decisions_apart`: workloads of 1,000, plain, spread over sites and racks, over a label of which
+//!   each host has another value, and no two on a host;
 //! - `decisions_boroughs`: workloads of 1,000 of 33 boroughs, which take turns;
 //! - `decisions_churn`: a workload of 1,000 ends and another one comes, time and again;
 //! - `decisions_w1`: workloads of 1;
@@ -68,6 +69,7 @@ fn measure((hosts, full, suffix): (u32, u64, &str), report: &mut Report) -> Outc
     let plain = estate.crowds(|_| ())?.rate();
     note("decisions_w1000", plain);
     note("decisions_spread", estate.spread()?.rate());
+    note("decisions_labels", estate.labels()?.rate());
     note("decisions_apart", estate.apart()?.rate());
     note("decisions_boroughs", estate.in_turn()?.rate());
     note("decisions_churn", estate.churn()?.rate());

@@ -42,6 +42,8 @@ const BOROUGHS: usize = 33;
 const ROUNDS: u32 = 20;
 /// Workloads of one that are placed before each series, so that an engine knows all that is asked for.
 const WARM_UP: u32 = 200;
+/// A label of which each host has a value of its own.
+const UNIT: &str = "unit";
 /// Instances that fit nowhere.
 const FRUITLESS: u32 = 100_000;
 
@@ -85,6 +87,7 @@ impl Estate {
         for number in 1..=hosts {
             let mut inventory = inventory(number)?;
             (inventory.capacity.cpu, inventory.capacity.memory) = Wants::of_many(full);
+            inventory.labels.insert(UNIT.to_owned(), format!("u{number}"));
             register(&mut estate.state, number, inventory)?;
         }
         let goal = estate.room() * PERCENT / 100;
@@ -225,6 +228,11 @@ impl Estate {
     /// The same, spread over sites and racks.
     pub(crate) fn spread(&self) -> Outcome<Placed> {
         self.crowds(|spec| spec.place.spread = vec![SpreadOver::Site.into(), SpreadOver::Rack.into()])
+    }
+
+    /// The same, spread over a label of which each host has another value.
+    pub(crate) fn labels(&self) -> Outcome<Placed> {
+        self.crowds(|spec| spec.place.spread = vec![SpreadOver::Label(UNIT.to_owned()).into()])
     }
 
     /// The same, no two of a workload on a host.
