@@ -17,6 +17,7 @@ use supercloud_proto::{
 };
 
 use super::{
+    by_priority::ByPriority,
     demand::{DemandCounts, DeviceDemand, demand, device_demands},
     model::{Awaited, DevicesUse, Host, Instance, Placed},
     site::SitePolicy,
@@ -163,19 +164,36 @@ impl HostUse {
 }
 
 /// What the instances of a borough take of their hosts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BoroughUse {
     /// All of it, with the room that is made for those that wait.
     pub taken: Amounts,
     /// What of it those take that are told to stop and not gone.
     pub going: Amounts,
+    /// What of it is the room that is made for those that wait.
+    pub awaited: ByPriority,
+    /// What of it those take that are to stay on their hosts: of that more urgent work of the borough may displace the rest.
+    pub to_stay: ByPriority,
 }
 
 impl BoroughUse {
     /// What is not told to stop.
     #[must_use]
-    pub fn staying(self) -> Amounts {
+    pub fn staying(&self) -> Amounts {
         self.taken.saturating_sub(self.going)
+    }
+
+    /// What is on hosts.
+    #[must_use]
+    pub fn on_hosts(&self) -> Amounts {
+        self.taken.saturating_sub(self.awaited.all())
+    }
+
+    /// Whether nothing has to be kept of it.
+    fn is_empty(&self) -> bool {
+        self.to_stay.is_empty()
+            && self.awaited.is_empty()
+            && [self.taken, self.going] == [Amounts::default(); 2]
     }
 }
 
@@ -325,15 +343,25 @@ impl Derived {
 
     /// Charges a borough what has changed of what an instance takes.
     fn charge(&mut self, before: Standing, now: Standing, instance: &Instance) {
-        if (before.is_charged, before.is_going) == (now.is_charged, now.is_going) {
+        let of = |of: Standing| (of.is_charged, of.is_going, of.awaited.is_some());
+        if of(before) == of(now) {
             return;
         }
         let amounts = instance.placed.as_ref().map_or_else(|| demand(instance.spec()), |placed| placed.taken);
         let used = self.boroughs.entry(instance.workload().borough.clone()).or_default();
         let going = |of: Standing| of.is_charged && of.is_going;
+        let stays = |of: Standing| of.is_charged && of.takes && !of.is_going;
         add_or_take(&mut used.taken, before.is_charged, now.is_charged, amounts);
         add_or_take(&mut used.going, going(before), going(now), amounts);
-        if *used == BoroughUse::default() {
+        let priority = instance.spec().priority;
+        let count = |of: &mut ByPriority, before: bool, now: bool| match (before, now) {
+            (false, true) => of.add(priority, amounts),
+            (true, false) => of.take(priority, amounts),
+            _ => {}
+        };
+        count(&mut used.awaited, before.awaited.is_some(), now.awaited.is_some());
+        count(&mut used.to_stay, stays(before), stays(now));
+        if used.is_empty() {
             self.boroughs.remove(&instance.workload().borough);
         }
     }
@@ -475,7 +503,7 @@ impl Derived {
     }
 
     pub(super) fn use_of(&self, borough: &BoroughName) -> BoroughUse {
-        self.boroughs.get(borough).copied().unwrap_or_default()
+        self.boroughs.get(borough).cloned().unwrap_or_default()
     }
 
     pub(super) fn minding(&self, key: &WorkloadKey) -> impl Iterator<Item = &InstanceId> {
