@@ -5,6 +5,8 @@
 //! - *An order older than the highest index ever accepted for its instance is refused*, also after the instance was forgotten. Once the
 //!   scheduler no longer knows an instance, the very order that was dropped is refused too: only a node that lags behind still has it, and
 //!   it would begin anew what is over.
+//! - *An order that the newest full set would have named and did not is refused*, even where nothing is known of its instance: the ledger was lost, or the
+//!   fence was too old to be kept. What a full set does not name had come to its end when it was read.
 //! - *A full set counts when its last part has come.* Orders that it does not name are dropped, unless they were decided after the index
 //!   at which the set was read: a node that lags behind cannot speak of them. Dropping an order destroys nothing.
 
@@ -81,15 +83,21 @@ pub struct Orders {
     orders: BTreeMap<InstanceId, Arc<Order>>,
     fences: BTreeMap<InstanceId, LogIndex>,
     strange: BTreeMap<InstanceId, (LogIndex, String)>,
+    /// Where the newest full set was read; 0: there was none.
+    floor: LogIndex,
     /// Instances named so far by a full set that is not complete.
     naming: BTreeSet<InstanceId>,
 }
 
 impl Orders {
-    /// From a ledger's contents.
-    pub fn new(orders: BTreeMap<InstanceId, Order>, fences: BTreeMap<InstanceId, LogIndex>) -> Self {
+    /// From a ledger's contents; `floor` is where the newest full set was read.
+    pub fn new(
+        orders: BTreeMap<InstanceId, Order>,
+        fences: BTreeMap<InstanceId, LogIndex>,
+        floor: LogIndex,
+    ) -> Self {
         let orders = orders.into_iter().map(|(id, order)| (id, Arc::new(order))).collect();
-        Self { orders, fences, ..Self::default() }
+        Self { orders, fences, floor, ..Self::default() }
     }
 
     /// All orders, by instance.
@@ -115,6 +123,7 @@ impl Orders {
     /// Takes in a message of orders. What changed is added to `batch`.
     pub fn take(&mut self, set: OrderSet, batch: &mut Batch) -> Taken {
         let mut taken = Taken::default();
+        let unknown = self.fence_of_unknown(&set);
         for (id, index, problems) in set.strange {
             if set.full {
                 self.naming.insert(id);
@@ -128,7 +137,7 @@ impl Orders {
             if set.full {
                 self.naming.insert(id);
             }
-            let fence = self.fences.get(&id).copied().unwrap_or(0);
+            let fence = self.fences.get(&id).copied().unwrap_or(unknown);
             #[cfg(feature = "planted")]
             let fence = if crate::planted::takes_old_orders() { 0 } else { fence };
             if index < fence {
@@ -146,9 +155,17 @@ impl Orders {
             let named = std::mem::take(&mut self.naming);
             taken.dropped = self.drop_unnamed(&named, set.index, batch);
             taken.synced = true;
-            batch.synced(set.index);
+            self.floor = self.floor.max(set.index);
+            batch.synced(self.floor);
         }
         taken
+    }
+
+    /// The lowest index that an order in such a message may have if nothing is known of its instance. A full set that is as new as the newest says itself
+    /// what there is.
+    fn fence_of_unknown(&self, set: &OrderSet) -> LogIndex {
+        let says_all = set.full && set.index >= self.floor;
+        if says_all || self.floor == 0 { 0 } else { self.floor.saturating_add(1) }
     }
 
     fn drop_unnamed(
@@ -242,6 +259,25 @@ mod tests {
         assert!(orders.all().is_empty());
         orders.take(set(vec![order(1, 21)], 21, false, false), &mut batch);
         assert_eq!(ids(&orders), [1], "a newer decision counts");
+    }
+
+    #[test]
+    fn what_the_newest_full_set_did_not_name_is_old_also_where_nothing_is_known_of_it() {
+        let mut orders = Orders::default();
+        let mut batch = Batch::default();
+        orders.take(set(vec![order(1, 9)], 9, false, false), &mut batch);
+        assert_eq!(ids(&orders), [1], "before a full set nothing is known to be old");
+        orders.take(set(vec![order(2, 10)], 20, true, false), &mut batch);
+        for full in [false, true] {
+            let taken = orders.take(set(vec![order(2, 10), order(3, 19)], 19, full, false), &mut batch);
+            assert_eq!(taken.refused, [(instance(3), 19, 21)], "full: {full}");
+        }
+        orders.take(set(vec![order(4, 21)], 21, false, false), &mut batch);
+        orders.take(set(vec![order(2, 10), order(3, 19), order(4, 21)], 22, true, false), &mut batch);
+        assert_eq!(ids(&orders), [2, 3, 4], "a newer full set says what there is");
+        let mut again = Orders::new(BTreeMap::new(), BTreeMap::new(), 22);
+        let taken = again.take(set(vec![order(5, 22)], 22, false, false), &mut batch);
+        assert_eq!(taken.refused, [(instance(5), 22, 23)], "the ledger tells how new it was");
     }
 
     #[test]

@@ -136,7 +136,7 @@ impl Keeper {
             owner,
             boot_id,
             kinds,
-            orders: Orders::new(contents.orders, contents.fences),
+            orders: Orders::new(contents.orders, contents.fences, contents.synced),
             histories: contents.histories,
             in_flight: BTreeMap::new(),
             settling: BTreeMap::new(),
@@ -389,7 +389,7 @@ impl Keeper {
         let had_exclusive = self.orders.has_exclusive();
         let taken = self.orders.take(set, &mut batch);
         for (id, index, fence) in taken.refused {
-            warn!(instance = %id, index, fence, "an order is older than one that was accepted before; refused");
+            warn!(instance = %id, index, fence, "an order is older than what is known; refused");
         }
         for id in taken.dropped {
             info!(instance = %id, "the scheduler does not know it any more; left alone");

@@ -25,7 +25,7 @@ use crate::{
 pub mod judge;
 mod liveness;
 mod marking;
-mod passing;
+pub mod passing;
 mod raising;
 mod rolling;
 pub mod rollout;

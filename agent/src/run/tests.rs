@@ -186,7 +186,7 @@ async fn an_older_order_is_refused() {
     let mut node = rig.synced(std::slice::from_ref(&order)).await;
     node.until(true, is(1, InstanceState::Running)).await;
     node.orders(&[Order { index: 49, ..stopping(&order) }], 51, false, false).await;
-    node.orders(&[service(2)], 52, false, false).await;
+    node.orders(&[Order { index: 52, ..service(2) }], 52, false, false).await;
     node.until(true, is(2, InstanceState::Running)).await;
     assert!(runs(&rig, instance(1)), "the older stop order was not obeyed");
 }

@@ -1,5 +1,5 @@
 //! The loop of the scheduling pass: whenever something waits for a host, a pass on the latest state, its placements into the log, and again.
-//! Decides nothing: that is `placement::pass` before the log and `State::apply` behind it.
+//! Decides nothing: that is `placement::pass` before the log and `State::apply` behind it. What a plan is proposed as, [`placing`] and [`displacing`] say.
 
 use std::{
     ops::Range,
@@ -14,7 +14,7 @@ use crate::{
     core::ProposeError,
     placement::{Engine, Limits, Plan},
     state::{
-        Command, Done, Outcome, Placement, Preemption, State,
+        Command, Done, Outcome, Placement, State,
         level::{Level, SECOND},
     },
 };
@@ -51,8 +51,8 @@ pub(super) async fn run(core: Core) {
         engine = Some(kept);
         let took = began.elapsed();
         core.metrics().passed(took);
-        let placed = propose(&core, plan.placements, &plan.gangs).await;
-        match preempt(&core, plan.preemptions, placed).await {
+        let placed = propose(&core, placing(core.view().level(), &plan)).await;
+        match preempt(&core, displacing(&plan), placed).await {
             Proposed::Held | Proposed::Refused => continue,
             Proposed::Nothing => {}
         }
@@ -97,6 +97,17 @@ enum Proposed {
     Nothing,
 }
 
+/// What the placements of a plan are proposed as at this level, each command good for an entry. Each placement, or gang, is checked by itself when it is
+/// applied, so that none of the commands need wait for the one before.
+pub fn placing(level: Level, plan: &Plan) -> Vec<Command> {
+    chunks(&plan.placements, &plan.gangs).into_iter().map(|chunk| command(level, chunk)).collect()
+}
+
+/// What those who make way by a plan are proposed as, one after the other, once its placements are in.
+pub fn displacing(plan: &Plan) -> Vec<Command> {
+    plan.preemptions.chunks(PREEMPTIONS_OF_AN_ENTRY).map(|chunk| Command::Preempt(chunk.to_vec())).collect()
+}
+
 /// A command with placements, in few bytes where every member reads them.
 fn command(state_level: Level, placements: &[Placement]) -> Command {
     if state_level >= SECOND {
@@ -125,13 +136,11 @@ fn chunks<'p>(placements: &'p [Placement], gangs: &[Range<usize>]) -> Vec<&'p [P
     chunks
 }
 
-/// Proposes placements, all chunks at once: each placement, or gang, is checked by itself when it is applied, so that no chunk need wait for the one
-/// before. Returns once they are applied here.
-async fn propose(core: &Core, placements: Vec<Placement>, gangs: &[Range<usize>]) -> Proposed {
+/// Proposes placements, all commands at once. Returns once they are applied here.
+async fn propose(core: &Core, placing: Vec<Command>) -> Proposed {
     let mut proposed = Proposed::Nothing;
-    let level = core.view().level();
-    let chunks = chunks(&placements, gangs).into_iter().map(|chunk| core.propose_here(command(level, chunk)));
-    for outcome in futures::future::join_all(chunks).await {
+    let placing = placing.into_iter().map(|command| core.propose_here(command));
+    for outcome in futures::future::join_all(placing).await {
         match held(outcome, "placed").await {
             None => return Proposed::Refused,
             Some(0) => {}
@@ -141,13 +150,13 @@ async fn propose(core: &Core, placements: Vec<Placement>, gangs: &[Range<usize>]
     proposed
 }
 
-/// Proposes what makes way, in pieces that follow each other, once the placements are in.
-async fn preempt(core: &Core, preemptions: Vec<Preemption>, mut proposed: Proposed) -> Proposed {
+/// Proposes what makes way, one command after the other, unless the placements were refused.
+async fn preempt(core: &Core, displacing: Vec<Command>, mut proposed: Proposed) -> Proposed {
     if matches!(proposed, Proposed::Refused) {
         return proposed;
     }
-    for chunk in preemptions.chunks(PREEMPTIONS_OF_AN_ENTRY) {
-        match held(core.propose_here(Command::Preempt(chunk.to_vec())).await, "others make way").await {
+    for command in displacing {
+        match held(core.propose_here(command).await, "others make way").await {
             None => return Proposed::Refused,
             Some(0) => {}
             Some(_) => proposed = Proposed::Held,

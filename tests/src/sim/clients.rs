@@ -2,10 +2,10 @@
 
 use std::collections::BTreeMap;
 
-use supercloud_proto::name::WorkloadKey;
+use supercloud_proto::{amount::MilliCpu, name::WorkloadKey};
 use supercloud_scheduler::{
     raft::NodeId,
-    state::{Command, Entry, Outcome},
+    state::{BoroughChange, Command, Entry, Outcome, level::FOURTH},
 };
 
 use super::{
@@ -13,7 +13,7 @@ use super::{
     calls::{Answer, CallId, Request},
     faults::OPERATOR,
     network::Place,
-    specs,
+    specs::{self, Wish},
     world::{Event, World},
 };
 
@@ -88,14 +88,17 @@ impl World {
             return Doing::Read(self.ghost.seen());
         }
         let workload = format!("w{number}-{}", self.dice.below(WORKLOADS));
-        let exclusive = workload.ends_with('0');
-        let key = WorkloadKey { borough: specs::borough(), workload: specs::name(&workload) };
-        let command = match self.dice.below(10) {
+        let [even, odd] = specs::boroughs();
+        let borough = if number.is_multiple_of(2) { even } else { odd };
+        let key = WorkloadKey { borough, workload: specs::name(&workload) };
+        let command = match self.dice.below(12) {
             0 => Command::StopWorkload { key, purge: self.dice.permille(300) },
             1..=3 => Command::ScaleWorkload { key, count: self.dice.below(4) as u32 },
+            4 if self.shape.level >= FOURTH => {
+                Command::SetBorough { name: key.borough, change: self.allowance() }
+            }
             _ => {
-                let (count, memory) = (self.dice.below(4) as u32, self.dice.between(1, 4));
-                let spec = Box::new(specs::service(&workload, count, memory, exclusive));
+                let spec = Box::new(specs::service(&key, self.wish(number, &workload)));
                 Command::ApplyWorkload { spec, expect_revision: None }
             }
         };
@@ -107,6 +110,35 @@ impl World {
         }
         request_id.push_str(&format!("r{requests}"));
         Doing::Write(Box::new(Entry { time: 0, by: format!("operator:c{number}"), request_id, command }))
+    }
+
+    /// What a workload shall be like: every third one is exclusive.
+    fn wish(&mut self, number: usize, workload: &str) -> Wish {
+        let exclusive = workload.ends_with('0');
+        let plain = Wish::plain(self.dice.below(4) as u32, self.dice.between(1, 4), exclusive);
+        if self.shape.level < FOURTH {
+            return plain;
+        }
+        let other = format!("w{number}-{}", self.dice.below(WORKLOADS));
+        let apart = self.dice.permille(150) && other != workload;
+        Wish {
+            priority: self.dice.pick(&[20, 50, 50, 80]).copied().unwrap_or(plain.priority),
+            gang: self.dice.permille(250),
+            network: self.dice.pick(&[0, 0, 200, 600]).copied().unwrap_or(plain.network),
+            apart: apart.then(|| specs::name(&other)),
+            ..plain
+        }
+    }
+
+    /// What a borough may have from now on.
+    fn allowance(&mut self) -> BoroughChange {
+        let quota = self.dice.permille(600).then(|| MilliCpu(500 * self.dice.between(1, 12)));
+        let guarantee = quota.map_or(1_000, |quota| quota.0 / 2);
+        BoroughChange {
+            quota_cpu: Some(quota),
+            guarantee_cpu: Some(MilliCpu(guarantee)),
+            ..BoroughChange::default()
+        }
     }
 
     /// No answer came in time, or the node could do nothing: the same is asked of another node.

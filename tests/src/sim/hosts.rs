@@ -435,7 +435,9 @@ impl World {
         }
         let has = specs::inventory(&host.site, "", true).capacity;
         if cpu > has.cpu.0 || memory > has.memory.0 {
-            self.ghost.accuse(|| format!("I4: host {number} runs more than it can bear"));
+            let things: Vec<String> = host.running().iter().map(ToString::to_string).collect();
+            let things = things.join(", ");
+            self.ghost.accuse(|| format!("I4: host {number} runs more than it can bear: {things}"));
         }
     }
 

@@ -5,7 +5,11 @@ use std::time::Duration;
 
 use supercloud_scheduler::{
     heartbeats::Beat,
-    leader::{judge::Table, rollout::Watch},
+    leader::{
+        judge::Table,
+        passing::{displacing, placing},
+        rollout::Watch,
+    },
     placement::{Engine, Limits},
     raft::{NodeId, Role, Status},
     state::{Command, State},
@@ -114,9 +118,12 @@ impl World {
         }
         if state.cluster_id().is_none() {
             self.propose_own(id, Own::Found, Command::Initialise { cluster_id: CLUSTER.to_owned() });
-        } else if !state.boroughs().contains_key(&specs::borough()) {
-            let command = Command::CreateBorough { name: specs::borough(), title: "Camden".to_owned() };
-            self.propose_own(id, Own::Found, command);
+        } else if state.level() < self.shape.level {
+            self.propose_own(id, Own::Found, Command::RaiseLevel { level: self.shape.level });
+        } else if let Some(name) =
+            specs::boroughs().into_iter().find(|name| !state.boroughs().contains_key(name))
+        {
+            self.propose_own(id, Own::Found, Command::CreateBorough { name, title: String::new() });
         }
     }
 
@@ -130,10 +137,11 @@ impl World {
         }
         let engine = leading.engine.get_or_insert_with(|| Engine::new(state));
         let plan = engine.pass(state, unix, Limits::default());
-        if plan.placements.is_empty() {
+        if plan.placements.is_empty() && plan.preemptions.is_empty() {
             leading.fruitless = Some((state.applied(), now));
-        } else {
-            self.propose_own(id, Own::Place, Command::Place(plan.placements));
+        }
+        for command in placing(state.level(), &plan).into_iter().chain(displacing(&plan)) {
+            self.propose_own(id, Own::Place, command);
         }
     }
 

@@ -171,6 +171,9 @@ impl World {
         if let Some(placement) = plan.placements.first() {
             return Some(format!("{} could be placed", placement.instance));
         }
+        if let Some(preemption) = plan.preemptions.first() {
+            return Some(format!("room could be made for {}", preemption.instance));
+        }
         for (number, host) in self.hosts.iter().enumerate() {
             let record = state.host_named(host.name().as_str());
             let Some(record) = record.filter(|_| host.is_up()) else {

@@ -1,6 +1,9 @@
 //! What kind of run a seed makes: how many nodes, who writes how fast, which faults.
 
-use supercloud_scheduler::leader::Timing;
+use supercloud_scheduler::{
+    leader::Timing,
+    state::level::{self, Level},
+};
 
 use super::{Micros, dice::Dice};
 
@@ -10,10 +13,15 @@ pub(super) const SECOND: Micros = 1_000_000;
 /// So many runs of a thousand have hosts with agents. They last longer: a host is lost after 25 s.
 const ESTATE_PERMILLE: u64 = 300;
 
+/// So many runs of a thousand are of a cluster of the first feature level.
+const OLD_PERMILLE: u64 = 200;
+
 /// See the head of the module.
 #[derive(Debug, Clone)]
 pub(super) struct Shape {
     pub(super) nodes: u64,
+    /// Feature level of the cluster.
+    pub(super) level: Level,
     pub(super) clients: usize,
     /// Hosts with agents; none in runs about the log alone.
     pub(super) hosts: usize,
@@ -82,6 +90,7 @@ impl Shape {
         let slow = dice.permille(300);
         Self {
             nodes,
+            level: if dice.permille(OLD_PERMILLE) { level::FIRST } else { level::KNOWN },
             clients: dice.between(1, if estate { 2 } else { 9 }) as usize,
             hosts: if estate { dice.between(2, 6) as usize } else { 0 },
             sites: dice.between(1, 2) as usize,

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use supercloud_proto::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
     host::{DriverInfo, Inventory, PortRange},
-    name::{BoroughName, WorkloadName},
+    name::{BoroughName, WorkloadKey, WorkloadName},
     spec::{
         Class, Container, Driver, DriverKind, Place, Resources, Restart, Task, Update, WorkloadKind,
         WorkloadSpec,
@@ -24,43 +24,65 @@ pub(super) fn name<T: std::str::FromStr<Err: std::fmt::Debug>>(text: &str) -> T 
     text.parse().expect("a good name")
 }
 
-/// The borough of all workloads.
-pub(super) fn borough() -> BoroughName {
-    name("camden")
+/// The boroughs of all workloads.
+pub(super) fn boroughs() -> [BoroughName; 2] {
+    [name("camden"), name("hackney")]
+}
+
+/// What a service is like.
+#[derive(Debug, Clone)]
+pub(super) struct Wish {
+    pub(super) count: u32,
+    /// In gibibytes.
+    pub(super) memory: u64,
+    pub(super) exclusive: bool,
+    pub(super) priority: u32,
+    /// Whether all of it is given hosts at once or none.
+    pub(super) gang: bool,
+    /// Megabits a second.
+    pub(super) network: u64,
+    pub(super) apart: Option<WorkloadName>,
+}
+
+impl Wish {
+    /// One that every feature level knows.
+    pub(super) fn plain(count: u32, memory: u64, exclusive: bool) -> Self {
+        Self { count, memory, exclusive, priority: 50, gang: false, network: 0, apart: None }
+    }
 }
 
 /// A service of one container.
-pub(super) fn service(workload: &str, count: u32, memory: u64, exclusive: bool) -> WorkloadSpec {
+pub(super) fn service(key: &WorkloadKey, wish: Wish) -> WorkloadSpec {
     WorkloadSpec {
-        workload: name::<WorkloadName>(workload),
-        borough: borough(),
+        workload: key.workload.clone(),
+        borough: key.borough.clone(),
         kind: WorkloadKind::Service,
-        count,
-        priority: 50,
+        count: wish.count,
+        priority: wish.priority,
         tasks: vec![Task {
             name: name("main"),
             driver: Driver::Container(Container { image: "hello:1".to_owned(), ..Container::default() }),
         }],
         resources: Resources {
             cpu: MilliCpu(500),
-            memory: Bytes(memory * GIB),
+            memory: Bytes(wish.memory * GIB),
             disk: Bytes(0),
             pids: None,
             devices: Vec::new(),
-            network: Mbits(0),
+            network: Mbits(wish.network),
         },
-        place: Place::default(),
+        place: Place { apart: wish.apart.into_iter().collect(), all_or_none: wish.gang, ..Place::default() },
         health: None,
         restart: Restart::default(),
         update: Update::default(),
         stop_grace: 2_000,
-        exclusive: Some(exclusive),
+        exclusive: Some(wish.exclusive),
         schedule: None,
         class: Class::default(),
     }
 }
 
-/// What a host offers: four cores and 12 GiB.
+/// What a host offers: four cores, 12 GiB and a gigabit a second.
 pub(super) fn inventory(site: &str, boot: &str, healthy: bool) -> Inventory {
     let driver = DriverInfo { version: "1".to_owned(), healthy, ..DriverInfo::default() };
     Inventory {
@@ -69,7 +91,7 @@ pub(super) fn inventory(site: &str, boot: &str, healthy: bool) -> Inventory {
         address: "192.0.2.1".to_owned(),
         capacity: Amounts { cpu: MilliCpu(4000), memory: Bytes(12 * GIB), disk: Bytes(100 * GIB) },
         reserved: Amounts::default(),
-        network: Default::default(),
+        network: Mbits(1_000),
         network_reserved: Default::default(),
         arch: "amd64".to_owned(),
         kernel: "6.1".to_owned(),

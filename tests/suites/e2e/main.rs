@@ -6,6 +6,7 @@
 mod agent_killed;
 mod comes_back;
 mod devices;
+mod displacing;
 mod estate;
 mod events;
 mod ledger;
