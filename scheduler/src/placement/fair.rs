@@ -76,6 +76,8 @@ struct Account {
     staying: Amounts,
     /// What it was given in the pass.
     given: Amounts,
+    /// Whether nothing of it was stopping, awaited or lost when the pass began.
+    is_at_rest: bool,
     /// What of all of it is on hosts.
     on_hosts: Amounts,
     /// What was to stay on hosts when the pass began.
@@ -127,6 +129,8 @@ impl Boroughs {
             let before = Account { borough: account.borough.clone(), allowance, taken, ..account.clone() };
             account.kept_hosts = state.kept_hosts(&account.borough);
             account.staying = used.staying();
+            account.is_at_rest =
+                used.going == Amounts::default() && used.awaited.is_empty() && used.lost == 0;
             account.on_hosts = used.on_hosts();
             account.to_stay = used.to_stay;
             account.awaited = used.awaited;
@@ -165,6 +169,7 @@ impl Boroughs {
             taken: nothing,
             staying: nothing,
             given: nothing,
+            is_at_rest: true,
             on_hosts: nothing,
             to_stay: ByPriority::default(),
             gone: ByPriority::default(),
@@ -257,6 +262,15 @@ impl Boroughs {
         let account = &self.accounts[borough];
         let less_urgent = if self.do_yield { account.less_urgent(priority) } else { Amounts::default() };
         less_urgent != Amounts::default() && account.overdraft(needed).within(less_urgent)
+    }
+
+    /// Whether nothing is of a lower priority anywhere, and nothing stopping, awaited or lost: who has no claim finds nobody then who makes way, and no room that comes.
+    pub(super) fn nobody_goes(&self, priority: u32) -> bool {
+        self.accounts.iter().all(|account| {
+            account.is_at_rest
+                && account.gone.is_empty()
+                && account.to_stay.below(priority) == Amounts::default()
+        })
     }
 
     fn standing(&self, borough: Number) -> Standing {

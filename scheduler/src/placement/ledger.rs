@@ -498,7 +498,7 @@ impl Ledger {
         let Some(instance) = self.state.instance(victim) else { return };
         let Some(slot) = instance.host().and_then(|host| self.slot(host)) else { return };
         let used = Arc::make_mut(&mut self.seats[slot].used);
-        used.going += used.taken_by(instance);
+        used.count_going(false, true, instance, used.taken_by(instance));
         used.leaving += 1;
         self.doomed.insert(victim);
         self.note_given(slot);

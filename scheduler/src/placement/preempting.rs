@@ -39,7 +39,7 @@ use super::{
 };
 use crate::state::{
     HostUse, Instance, Preemption, RevisionRecord, State,
-    derived::{Hold, hold},
+    derived::{Held, Hold, hold},
     fits::{Candidate, Request},
     preempt::{
         MANY_FAILURES, are_spare, expected, has_claim, is_in_the_way, may_make_way, rank, will_fit, yielded,
@@ -163,6 +163,9 @@ impl Preempting {
         let Self { spare, promised, own } = self;
         let has_claim = has_claim(request, boroughs);
         let overdraft = seeker.overdraft;
+        if !has_claim && boroughs.nobody_goes(request.spec.priority) {
+            return Err(Room::Nowhere);
+        }
         let own = if overdraft == Amounts::default() { Vec::new() } else { own.below(ledger, request) };
         let least = own::at_least(&own, overdraft).unwrap_or_default();
         if overdraft != Amounts::default() && least == Cost::default() {
@@ -175,9 +178,10 @@ impl Preempting {
             return sought.look(open, spare).map(|looked| sought.nearer(looked)).ok_or(Room::Nowhere);
         }
         let mut hosts = sought.hosts(least);
-        let all = hosts.len();
-        hosts.retain(|Reverse(host)| !promised.contains(&host.slot));
-        let has_passed_over = hosts.len() < all;
+        let is_promised = |host: &Looked| promised.contains(&host.slot);
+        let has_passed_over = !promised.is_empty()
+            && hosts.iter().any(|Reverse(host)| is_promised(host) && sought.suits(host.slot));
+        hosts.retain(|Reverse(host)| !is_promised(host));
         let room = if has_passed_over { Room::Taken } else { Room::Nowhere };
         sought.cheapest(hosts, spare).ok_or(room)
     }
@@ -223,20 +227,20 @@ fn at_least(
     is_over: bool,
 ) -> Option<Cost> {
     let used = candidate.used;
-    if request.spec.resources.network > candidate.host.inventory.allocatable_network() {
-        return None;
-    }
     let is_coming = used.leaving > 0 || !used.awaited.is_empty();
     let mut free = candidate.free().saturating_add(used.going);
-    let needed = candidate.takes(request);
-    if (is_coming || is_over) && needed.within(free) {
+    let mut network = candidate.free_network();
+    network += used.going_network;
+    let (needed, needed_network) = (candidate.takes(request), request.spec.resources.network);
+    if (is_coming || is_over) && needed.within(free) && needed_network <= network {
         return Some(Cost::default());
     }
     let may_go = |(_, priority): Hold| has_claim || priority < request.spec.priority;
-    let looked_at = used.by_hold().iter().take_while(|(hold, _)| !hold.0 || may_go(*hold));
-    let (highest, _) = looked_at.filter(|(hold, _)| may_go(*hold)).find(|(_, amounts)| {
-        free = free.saturating_add(*amounts);
-        needed.within(free)
+    let looked_at = used.by_hold().iter().take_while(|held| !held.hold.0 || may_go(held.hold));
+    let Held { hold: highest, .. } = looked_at.filter(|held| may_go(held.hold)).find(|held| {
+        free = free.saturating_add(held.amounts);
+        network += held.network;
+        needed.within(free) && needed_network <= network
     })?;
     // Whoever holds its room most firmly among those that go is one of them.
     let of_one = Cost { highest: Some(*highest), beyond: 0, count: 1, sum: highest.1.into() };
@@ -262,11 +266,15 @@ impl Sought<'_> {
             let candidate = self.ledger.candidate_for(slot, self.request);
             let is_over = self.overdraft != Amounts::default();
             let cost = at_least(&candidate, self.request, self.has_claim, is_over)?.max(least);
-            let may_be = self.ledger.is_taken(slot) && candidate.suits(self.request);
-            let cost = cost.max(self.of_strangers(&candidate).filter(|_| may_be)?);
+            let cost = cost.max(self.of_strangers(&candidate)?);
             Some(Reverse(Looked { cost, slot, victims: Vec::new() }))
         };
         self.ledger.slots().filter_map(least).collect()
+    }
+
+    /// Whether nothing speaks against a host that only its record could change.
+    fn suits(&self, slot: Slot) -> bool {
+        self.ledger.is_taken(slot) && self.ledger.candidate(slot).suits(self.request)
     }
 
     /// What it costs at least that nobody of other boroughs is on a host, where that has to be so; `None`: it cannot.
@@ -301,6 +309,10 @@ impl Sought<'_> {
             if best.as_ref().is_some_and(|best| *best < next || more == MORE) {
                 break;
             }
+            // Of many only few are ever asked.
+            if !self.suits(next.slot) {
+                continue;
+            }
             more += usize::from(best.is_some());
             if let Some(looked) = self.look(next.slot, spare)
                 && best.as_ref().is_none_or(|best| looked < *best)
@@ -328,7 +340,6 @@ impl Sought<'_> {
         }
         let mut pool = victims(&candidate, request, has_claim, &later);
         pool.retain(|victim| are_spare([&***victim].into_iter(), request, boroughs));
-        pool.iter().for_each(|victim| note_spare(ledger, victim, spare));
         let on = Some(candidate.host.id);
         let elsewhere = self.own.iter().copied().filter(|victim| victim.host() != on);
         if overdraft != Amounts::default() {
@@ -337,7 +348,7 @@ impl Sought<'_> {
         }
         let (must, pool): (Vec<_>, Vec<_>) =
             pool.into_iter().partition(|victim| is_in_the_way(victim, request));
-        let host = OneHost { candidate, request, later, spare, boroughs, must, overdraft };
+        let mut host = OneHost { candidate, request, later, ledger, spare, boroughs, must, overdraft };
         let choice = host.cheapest(&pool)?;
         let victims = host.all(&choice).map(|victim| victim.id).collect();
         Some(Looked { cost: host.cost(&choice), slot, victims })

@@ -5,11 +5,11 @@ use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 use supercloud_proto::{amount::Amounts, name::WorkloadKey};
 
 use super::{
-    Cost,
+    Cost, note_spare,
     own::{charged, part, parts},
 };
 use crate::{
-    placement::fair::Boroughs,
+    placement::{fair::Boroughs, ledger::Ledger},
     state::{
         HostUse, Instance,
         derived::hold,
@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// Of so many all choices are tried.
-const FEW: usize = 10;
+pub(super) const FEW: usize = 10;
 /// Of so many all pairs are tried.
 const MANY: usize = 200;
 
@@ -29,7 +29,9 @@ pub(super) struct OneHost<'h> {
     pub(super) request: &'h Request<'h>,
     /// What will be given away of it, with nobody else gone.
     pub(super) later: HostUse,
-    pub(super) spare: &'h HashMap<WorkloadKey, u32>,
+    pub(super) ledger: &'h Ledger,
+    /// How many more instances of workloads may be missing, of those that were asked about.
+    pub(super) spare: &'h mut HashMap<WorkloadKey, u32>,
     pub(super) boroughs: &'h Boroughs,
     /// Those who are in every choice.
     pub(super) must: Vec<&'h Arc<Instance>>,
@@ -44,7 +46,7 @@ impl OneHost<'_> {
     }
 
     /// The cheapest choice among those who may go: among all up to those that hold their room no more firmly than it takes for there to be enough.
-    pub(super) fn cheapest<'v>(&self, pool: &[&'v Arc<Instance>]) -> Option<Vec<&'v Arc<Instance>>> {
+    pub(super) fn cheapest<'v>(&mut self, pool: &[&'v Arc<Instance>]) -> Option<Vec<&'v Arc<Instance>>> {
         if !self.is_enough(pool) {
             return None;
         }
@@ -54,17 +56,21 @@ impl OneHost<'_> {
         let no_higher = pool.partition_point(|victim| Some(hold(victim.spec())) <= highest);
         let first = if self.must.is_empty() { 1 } else { no_higher };
         let ends = (first..=pool.len()).filter(|end| *end == no_higher || hold_of(*end) != hold_of(end - 1));
-        ends.filter(|end| self.is_enough(&pool[..*end])).find_map(|end| self.cheapest_among(&pool[..end]))
+        for end in ends {
+            if !self.is_enough(&pool[..end]) {
+                continue;
+            }
+            // Of most that are there it does not matter.
+            let Self { ledger, spare, must, .. } = self;
+            must.iter().chain(&pool[..end]).for_each(|victim| note_spare(ledger, victim, spare));
+            if let Some(choice) = self.cheapest_among(&pool[..end]) {
+                return Some(choice);
+            }
+        }
+        None
     }
 
     fn cheapest_among<'v>(&self, pool: &[&'v Arc<Instance>]) -> Option<Vec<&'v Arc<Instance>>> {
-        if pool.len() <= FEW {
-            let choices = (u32::from(self.must.is_empty())..1 << pool.len()).map(|choice| {
-                let is_in = |(place, _): &(usize, &&'v Arc<Instance>)| choice >> place & 1 == 1;
-                pool.iter().enumerate().filter(is_in).map(|(_, victim)| *victim).collect()
-            });
-            return self.cheapest_of(choices);
-        }
         let none = (!self.must.is_empty()).then(Vec::new);
         let one = self.cheapest_of(none.into_iter().chain(pool.iter().map(|victim| vec![*victim])));
         let beyond = one.as_ref().map_or(u32::MAX, |one| self.cost(one).beyond);
@@ -74,6 +80,14 @@ impl OneHost<'_> {
         // More than one cost less only where each of them does.
         let less: Vec<_> =
             pool.iter().copied().filter(|victim| self.cost(&[victim]).beyond < beyond).collect();
+        if less.len() <= FEW {
+            let several = (1_u32..1 << less.len()).filter(|choice| choice.count_ones() > 1);
+            let choices = several.map(|choice| {
+                let is_in = |(place, _): &(usize, &&'v Arc<Instance>)| choice >> place & 1 == 1;
+                less.iter().enumerate().filter(is_in).map(|(_, victim)| *victim).collect()
+            });
+            return self.cheapest_of(one.into_iter().chain(choices));
+        }
         let pairs = less[..less.len().min(MANY)].iter().enumerate();
         let pairs = pairs.flat_map(|(place, one)| less[..place].iter().map(|other| vec![*other, *one]));
         self.cheapest_of(one.into_iter().chain(pairs).chain([self.as_many_as_needed(&less)]))
