@@ -193,7 +193,8 @@ fn at_a_quota_only_those_of_the_borough_make_way_that_are_needed() {
         assert!(world.place(instance, host));
     }
     let displace = |world: &mut World, victims: &[InstanceId]| {
-        let made = Preemption { instance: urgent, before: None, host: Some(hosts[0]), victims: victims.to_vec() };
+        let made =
+            Preemption { instance: urgent, before: None, host: Some(hosts[0]), victims: victims.to_vec() };
         world.must(Command::Preempt(vec![made])) == Done::Instances(1)
     };
     world.must(Command::RaiseLevel { level: FOURTH });
