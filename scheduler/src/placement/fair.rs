@@ -22,7 +22,9 @@ use std::{
 
 use supercloud_proto::{amount::Amounts, name::BoroughName};
 
-use crate::state::{Allowance, State, preempt::Guarantees};
+use crate::state::{
+    Allowance, BoroughUse, State, by_priority::ByPriority, level::FIFTH, preempt::Guarantees,
+};
 
 /// Steps in which shares are compared: the whole estate. A step of an estate of a million instances is some 250 of them.
 const STEPS: u128 = 4_096;
@@ -60,8 +62,11 @@ pub(super) struct Boroughs {
     /// By number.
     accounts: Vec<Account>,
     whole: Whole,
+    /// Whether work displaces less urgent work of its own borough for the quota's sake.
+    do_yield: bool,
 }
 
+#[derive(Clone)]
 struct Account {
     borough: BoroughName,
     allowance: Allowance,
@@ -71,6 +76,16 @@ struct Account {
     staying: Amounts,
     /// What it was given in the pass.
     given: Amounts,
+    /// Whether nothing of it was stopping, awaited or lost when the pass began.
+    is_at_rest: bool,
+    /// What of all of it is on hosts.
+    on_hosts: Amounts,
+    /// What was to stay on hosts when the pass began.
+    to_stay: ByPriority,
+    /// What of that made way in the pass.
+    gone: ByPriority,
+    /// The room that is made for those that wait.
+    awaited: ByPriority,
     /// Whether something took back in the pass what is guaranteed to it.
     has_claimed: bool,
     /// Hosts that it keeps to itself.
@@ -82,6 +97,8 @@ struct Account {
 pub(super) struct Shift {
     /// Their quotas may have more room.
     pub(super) roomier: Vec<Number>,
+    /// What of their own work more urgent work of theirs may displace is not what it was, or how much they may have.
+    pub(super) own: Vec<Number>,
     /// They may take back what they are guaranteed for more than before, or keep more hosts to themselves.
     pub(super) claimants: Vec<Number>,
     /// Whether some have more beyond their guarantees that may make way, and could not before.
@@ -95,6 +112,7 @@ impl Boroughs {
     /// Takes what they have and may have from a state whose hosts have so much in all, and each at most so much.
     pub(super) fn catch_up(&mut self, state: &State, whole: Whole, largest: Amounts) -> Shift {
         self.whole = whole;
+        self.do_yield = state.level() >= FIFTH;
         // No borough is ever forgotten, and none is numbered that is not there.
         if self.accounts.len() < state.boroughs().len() {
             for borough in state.boroughs().keys() {
@@ -104,11 +122,19 @@ impl Boroughs {
         let mut shift = Shift::default();
         for (number, account) in self.accounts.iter_mut().enumerate() {
             let used = state.use_of(&account.borough);
+            let is_own_the_same = account.is_as_in(&used)
+                && account.allowance.quota == state.allowance_of(&account.borough).quota;
             let taken = std::mem::replace(&mut account.taken, used.taken);
             let allowance = std::mem::replace(&mut account.allowance, state.allowance_of(&account.borough));
-            let before = Account { borough: account.borough.clone(), allowance, taken, ..*account };
+            let before = Account { borough: account.borough.clone(), allowance, taken, ..account.clone() };
             account.kept_hosts = state.kept_hosts(&account.borough);
             account.staying = used.staying();
+            account.is_at_rest =
+                used.going == Amounts::default() && used.awaited.is_empty() && used.lost == 0;
+            account.on_hosts = used.on_hosts();
+            account.to_stay = used.to_stay;
+            account.awaited = used.awaited;
+            account.gone = ByPriority::default();
             account.given = Amounts::default();
             account.has_claimed = false;
             shift.more_is_spare |= rose(before.surplus(), account.surplus(), largest);
@@ -120,8 +146,11 @@ impl Boroughs {
             }
             let is_tighter =
                 taken.within(account.taken) && account.allowance.quota.most().within(allowance.quota.most());
-            if !is_tighter {
+            if !is_tighter || !is_own_the_same {
                 shift.roomier.push(number);
+            }
+            if !is_own_the_same {
+                shift.own.push(number);
             }
         }
         shift
@@ -140,17 +169,44 @@ impl Boroughs {
             taken: nothing,
             staying: nothing,
             given: nothing,
+            is_at_rest: true,
+            on_hosts: nothing,
+            to_stay: ByPriority::default(),
+            gone: ByPriority::default(),
+            awaited: ByPriority::default(),
             has_claimed: false,
             kept_hosts: 0,
         });
         self.accounts.len() - 1
     }
 
-    /// Counts what an instance of a borough is given.
+    /// The number of a borough that has one.
+    pub(super) fn known(&self, borough: &BoroughName) -> Option<Number> {
+        self.numbers.get(borough).copied()
+    }
+
+    /// Counts what an instance of a borough is given on a host.
+    #[inline]
     pub(super) fn give(&mut self, borough: Number, amounts: Amounts) {
         let account = &mut self.accounts[borough];
         account.taken += amounts;
         account.given += amounts;
+        account.on_hosts += amounts;
+    }
+
+    /// Counts that room is made for an instance of a borough and some priority.
+    pub(super) fn charge(&mut self, borough: Number, priority: u32, amounts: Amounts) {
+        let account = &mut self.accounts[borough];
+        account.taken += amounts;
+        account.given += amounts;
+        account.awaited.add(priority, amounts);
+    }
+
+    /// Counts that such a one is given what room was made for.
+    pub(super) fn settle(&mut self, borough: Number, priority: u32, amounts: Amounts) {
+        let account = &mut self.accounts[borough];
+        account.on_hosts += amounts;
+        account.awaited.take(priority, amounts);
     }
 
     /// Counts hosts that a borough began to keep to itself in the pass.
@@ -160,11 +216,12 @@ impl Boroughs {
         }
     }
 
-    /// Counts what makes way of a borough's work.
-    pub(super) fn make_way(&mut self, borough: &BoroughName, amounts: Amounts) {
+    /// Counts what makes way of a borough's work of some priority.
+    pub(super) fn make_way(&mut self, borough: &BoroughName, priority: u32, amounts: Amounts) {
         if let Some(number) = self.numbers.get(borough) {
-            let staying = &mut self.accounts[*number].staying;
-            *staying = staying.saturating_sub(amounts);
+            let account = &mut self.accounts[*number];
+            account.staying = account.staying.saturating_sub(amounts);
+            account.gone.add(priority, amounts);
         }
     }
 
@@ -190,6 +247,30 @@ impl Boroughs {
     pub(super) fn admits(&self, borough: Number, needed: Amounts) -> bool {
         let account = &self.accounts[borough];
         account.allowance.quota.admits(account.taken, needed)
+    }
+
+    /// Whether a borough's quota bears something of a priority for which room was made, beside what is on hosts and what is more urgent and waits likewise.
+    pub(super) fn bears(&self, borough: Number, priority: u32, needed: Amounts) -> bool {
+        let account = &self.accounts[borough];
+        let first = account.awaited.above(priority);
+        account.allowance.quota.admits(account.on_hosts.saturating_add(first), needed)
+    }
+
+    /// Whether a borough's quota would bear something of a priority that it does not let in, were enough to go of what the borough has of lower ones. What is
+    /// stopping may leave enough already.
+    pub(super) fn would_yield(&self, borough: Number, priority: u32, needed: Amounts) -> bool {
+        let account = &self.accounts[borough];
+        let less_urgent = if self.do_yield { account.less_urgent(priority) } else { Amounts::default() };
+        less_urgent != Amounts::default() && account.overdraft(needed).within(less_urgent)
+    }
+
+    /// Whether nothing is of a lower priority anywhere, and nothing stopping, awaited or lost: who has no claim finds nobody then who makes way, and no room that comes.
+    pub(super) fn nobody_goes(&self, priority: u32) -> bool {
+        self.accounts.iter().all(|account| {
+            account.is_at_rest
+                && account.gone.is_empty()
+                && account.to_stay.below(priority) == Amounts::default()
+        })
     }
 
     fn standing(&self, borough: Number) -> Standing {
@@ -235,6 +316,23 @@ impl Account {
     fn claims(&self, needed: Amounts) -> bool {
         self.allowance.claims(self.staying.saturating_add(self.given), needed)
     }
+
+    fn overdraft(&self, needed: Amounts) -> Amounts {
+        self.allowance.quota.overdraft(self.staying.saturating_add(self.given), needed)
+    }
+
+    /// What it has of lower priorities that is to stay.
+    fn less_urgent(&self, priority: u32) -> Amounts {
+        self.to_stay.below(priority).saturating_sub(self.gone.below(priority))
+    }
+
+    /// Whether nothing of its work is other than it was in the state of the last pass, and nothing was given or taken in that.
+    fn is_as_in(&self, used: &BoroughUse) -> bool {
+        self.to_stay.is_untouched(&used.to_stay)
+            && self.gone.is_empty()
+            && self.given == Amounts::default()
+            && self.staying == used.staying()
+    }
 }
 
 /// What the pass gives is not looked at where it would make more way: so who finds nobody who makes way does not find one later in the pass.
@@ -245,6 +343,10 @@ impl Guarantees for Boroughs {
 
     fn claims(&self, borough: &BoroughName, needed: Amounts) -> bool {
         self.numbers.get(borough).is_some_and(|number| self.accounts[*number].claims(needed))
+    }
+
+    fn overdraft(&self, borough: &BoroughName, needed: Amounts) -> Amounts {
+        self.numbers.get(borough).map_or_else(Amounts::default, |of| self.accounts[*of].overdraft(needed))
     }
 }
 
@@ -275,8 +377,8 @@ fn is_within_guarantee(allowance: &Allowance, taken: Amounts) -> bool {
 #[derive(Default)]
 pub(super) struct Turns {
     waiting: BinaryHeap<Reverse<(Standing, BoroughName, Number)>>,
-    /// The borough, and the processor, memory and disk at which its turn ends.
-    turn: Option<(Number, [u64; 3])>,
+    /// The borough, the processor, memory and disk at which its turn ends, and how it stood when it began.
+    turn: Option<(Number, [u64; 3], Standing)>,
 }
 
 impl Turns {
@@ -288,7 +390,7 @@ impl Turns {
 
     /// Whose turn it is.
     pub(super) fn whose(&mut self, boroughs: &Boroughs) -> Option<Number> {
-        if let Some((borough, [cpu, memory, disk])) = self.turn {
+        if let Some((borough, [cpu, memory, disk], _)) = self.turn {
             let Amounts { cpu: of_cpu, memory: of_memory, disk: of_disk } = boroughs.accounts[borough].taken;
             if of_cpu.0 < cpu && of_memory.0 < memory && of_disk.0 < disk {
                 return Some(borough);
@@ -296,8 +398,24 @@ impl Turns {
             self.join(boroughs, borough);
         }
         let Reverse((standing, _, borough)) = self.waiting.pop()?;
-        self.turn = Some((borough, boroughs.bounds(borough, standing)));
+        self.turn = Some((borough, boroughs.bounds(borough, standing), standing));
         Some(borough)
+    }
+
+    /// Whether a borough whose turn it is not may still have one, as it stands now: it comes after the one whose turn it is.
+    pub(super) fn comes_later(&self, boroughs: &Boroughs, other: Number) -> bool {
+        let place = |borough: Number, standing: Standing| (standing, &boroughs.accounts[borough].borough);
+        let is_later = |(borough, _, standing): &(Number, [u64; 3], Standing)| {
+            place(other, boroughs.standing(other)) > place(*borough, *standing)
+        };
+        self.turn.as_ref().is_some_and(is_later)
+    }
+
+    /// A borough waits, if it did not.
+    pub(super) fn join_once(&mut self, boroughs: &Boroughs, borough: Number) {
+        if !self.waiting.iter().any(|Reverse((_, _, other))| *other == borough) {
+            self.join(boroughs, borough);
+        }
     }
 
     /// Whose turn it is has nobody left.

@@ -527,17 +527,27 @@ impl Ledger {
 
     /// Keeps room in a slot for an instance of this rank, for which these are to make way.
     pub(super) fn keep(&mut self, slot: Slot, rank: u32, instance: InstanceId, victims: &[InstanceId]) {
-        let Self { state, seats, .. } = self;
-        let used = Arc::make_mut(&mut seats[slot].used);
-        used.awaited.insert((rank, instance));
-        let going = victims.iter().filter_map(|id| state.instance(*id));
-        going.for_each(|victim| used.going += used.taken_by(victim));
-        self.doomed.extend(victims);
+        Arc::make_mut(&mut self.seats[slot].used).awaited.insert((rank, instance));
+        for victim in victims {
+            self.send_away(*victim);
+        }
+        let state = &self.state;
         let awaited = state.instance(instance).filter(|awaited| awaited.spec().place.private);
         if let Some(borough) = awaited.map(|awaited| awaited.workload().borough.clone()) {
             self.claim(slot, &borough);
         }
         self.note_kept(slot);
+        self.note_given(slot);
+    }
+
+    /// Counts that somebody is to make way, wherever that is.
+    fn send_away(&mut self, victim: InstanceId) {
+        let Some(instance) = self.state.instance(victim) else { return };
+        let Some(slot) = instance.host().and_then(|host| self.slot(host)) else { return };
+        let used = Arc::make_mut(&mut self.seats[slot].used);
+        used.count_going(false, true, instance, used.taken_by(instance));
+        used.leaving += 1;
+        self.doomed.insert(victim);
         self.note_given(slot);
     }
 

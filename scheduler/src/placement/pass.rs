@@ -5,12 +5,12 @@
 //! left, as far as its borough's quota goes (`state::quota`). What one takes, the next one misses. What waits (`queue`), what hosts have (`ledger`) and in which order they are good for which shape of instance (`shapes`) is
 //! kept by an [`Engine`] from pass to pass and repaired by what changed, so that a pass costs what it decides: neither what the estate holds nor
 //! what waits in vain. What an engine knows from before never changes what it decides: [`pass`], which begins with a new one, decides
-//! the same; a test compares. But for one thing: what was known to fit nowhere, and could displace others only since some make way in the same pass, is looked
-//! at in the next pass, which follows at once.
+//! the same; a test compares.
 //!
 //! A gang gets hosts for all of it or for none (`state::gang`): it is given them one after the other, and what was given is taken back where one finds none.
 //!
-//! What fits nowhere may displace what is less urgent (`preempting`); it is placed once that is gone.
+//! What fits nowhere may displace what is less urgent (`preempting`), and what its borough's quota keeps what is less urgent of its borough; it is placed once that is
+//! gone.
 //!
 //! Deliberately absent: moving what already runs.
 
@@ -21,6 +21,7 @@ use std::{
 };
 
 use supercloud_proto::{
+    amount::Amounts,
     id::{InstanceId, UnixMillis},
     name::WorkloadKey,
 };
@@ -29,15 +30,15 @@ pub use super::queue::{Unplaced, Why};
 use super::{
     fair::Boroughs,
     ledger::{CaughtUp, Ledger, Slot},
-    preempting::{Preempting, Room, is_worth_waiting},
+    preempting::{Preempting, Room, Seeker, is_worth_waiting},
     queue::{Line, Progress, Queue},
     shapes::Shapes,
 };
 use crate::state::{
     Placement, Preemption, RevisionRecord, State,
     fits::{Request, held_slots},
-    level::FOURTH,
-    preempt::has_claim,
+    level::{FIFTH, FOURTH},
+    preempt::{has_claim, overdraft},
 };
 
 /// Most placements of one pass: so many fit into one log entry of about half a MiB, and apply is done with them in some tens of milliseconds.
@@ -165,6 +166,7 @@ impl Engine {
             let is_full = plan.placements.len() >= limits.placements.min(MAX_PLACEMENTS);
             let (borough, demand) = self.queue.charge(line);
             let is_charged = self.queue.are_awaited(line);
+            let is_let_in = self.is_let_in(line, is_charged);
             // Placements come into the state before what makes way, which has to be right then.
             let is_too_early = !is_charged && self.boroughs.may_belie_claims(borough, demand);
             if is_full || plan.preemptions.len() >= MAX_PREEMPTIONS || is_too_early {
@@ -173,7 +175,8 @@ impl Engine {
             }
             // What a pass gives is not given back in it: what its quota keeps, or what found no host, fares no better later. What is awaited is charged already.
             let kept = is_charged.then(|| self.kept(id)).flatten();
-            if !is_charged && !self.boroughs.admits(borough, demand) {
+            let is_over = !is_let_in && !is_charged;
+            if is_over && !self.would_yield(line) {
                 plan.unplaced.push(self.queue.keep(line, id));
                 continue;
             }
@@ -182,16 +185,22 @@ impl Engine {
                 continue;
             }
             let record = record.clone();
-            if let Some(placement) = self.shapes.place(&mut self.ledger, &record, id, kept) {
-                if !is_charged {
+            if is_let_in && let Some(placement) = self.shapes.place(&mut self.ledger, &record, id, kept) {
+                if is_charged {
+                    self.boroughs.settle(borough, record.spec.priority, demand);
+                } else {
                     self.boroughs.give(borough, demand);
                 }
                 plan.placements.push(placement);
                 self.queue.note_given(&mut progress, line, id);
                 continue;
             }
-            let room = self.make_room(&record, id, kept);
+            let room = self.make_room((line, id), kept, is_let_in);
+            let is_made = matches!(room, Room::Made(_));
             self.settle(room, (line, id), &mut plan, &mut making);
+            if let Some(made) = plan.preemptions.last().filter(|_| is_made) {
+                self.queue.note_made(&mut progress, &self.ledger, &self.boroughs, (line, id), made);
+            }
         }
         plan.more |= self.queue.has_passed() || !plan.preemptions.is_empty();
         plan
@@ -209,7 +218,8 @@ impl Engine {
         let placements = match self.shapes.place_all(&mut self.ledger, &record, &members) {
             Ok(placements) => placements,
             Err(fitting) => {
-                plan.unplaced.extend(self.queue.stick_gang(line, members.len() - fitting));
+                let missing = members.len() - fitting;
+                plan.unplaced.extend(self.queue.stick_gang(line, missing, &self.boroughs));
                 return;
             }
         };
@@ -237,12 +247,12 @@ impl Engine {
                 making.insert(line);
                 if !is_charged {
                     let (borough, demand) = self.queue.charge(line);
-                    self.boroughs.give(borough, demand);
+                    self.boroughs.charge(borough, self.queue.record(line).spec.priority, demand);
                 }
                 plan.preemptions.push(preemption);
             }
             // What was to make way for it is no help any more.
-            Room::Coming | Room::Taken | Room::Nowhere if is_charged => {
+            Room::Coming | Room::Leaving | Room::Taken | Room::Nowhere if is_charged => {
                 let before = self.ledger.state().instance(id).and_then(|instance| instance.awaited_host());
                 let (host, victims) = (None, Vec::new());
                 plan.preemptions.push(Preemption { instance: id, before, host, victims });
@@ -252,11 +262,13 @@ impl Engine {
                 making.insert(line);
                 plan.unplaced.push(self.queue.wait(line, id));
             }
-            Room::Taken => plan.unplaced.push(self.queue.leave(line, id)),
-            Room::Nowhere if making.contains(&line) => plan.unplaced.push(self.queue.leave(line, id)),
+            Room::Leaving | Room::Taken => plan.unplaced.push(self.queue.leave(line, id, &self.boroughs)),
+            Room::Nowhere if making.contains(&line) => {
+                plan.unplaced.push(self.queue.leave(line, id, &self.boroughs));
+            }
             // What was placed in this pass makes way for nobody in it, and may for this one in the next.
             Room::Nowhere if !plan.placements.is_empty() && self.has_claim(line) => {
-                plan.unplaced.push(self.queue.leave(line, id));
+                plan.unplaced.push(self.queue.leave(line, id, &self.boroughs));
                 plan.more = true;
             }
             Room::Nowhere => plan.unplaced.push(self.queue.stick(line, id, &self.boroughs)),
@@ -275,18 +287,52 @@ impl Engine {
         self.ledger.state().level() >= FOURTH && has_claim(&request, &self.boroughs)
     }
 
-    /// Lets others make way for an instance that fits nowhere.
-    fn make_room(&mut self, record: &Arc<RevisionRecord>, id: InstanceId, kept: Option<Slot>) -> Room {
-        if self.ledger.state().level() < FOURTH {
+    /// Whether its borough's quota bears the next one of a line on a host. What room was made for is charged, and waits until what it displaced has left the quota.
+    fn is_let_in(&self, line: Line, is_charged: bool) -> bool {
+        let (borough, demand) = self.queue.charge(line);
+        if is_charged {
+            let priority = self.queue.record(line).spec.priority;
+            self.ledger.state().level() < FIFTH || self.boroughs.bears(borough, priority, demand)
+        } else {
+            self.boroughs.admits(borough, demand)
+        }
+    }
+
+    /// Whether less urgent work of its borough may make way for one of a line, for the quota's sake.
+    fn would_yield(&self, line: Line) -> bool {
+        let (borough, demand) = self.queue.charge(line);
+        let spec = &self.queue.record(line).spec;
+        !spec.place.all_or_none && self.boroughs.would_yield(borough, spec.priority, demand)
+    }
+
+    /// Lets others make way for an instance that fits nowhere, or is not let in by its borough's quota.
+    fn make_room(&mut self, (line, id): (Line, InstanceId), kept: Option<Slot>, is_let_in: bool) -> Room {
+        let level = self.ledger.state().level();
+        if level < FOURTH {
             return Room::Nowhere;
         }
-        if let Some(slot) = kept {
-            let request = Request { instance: Some(id), ..Request::new(&record.key, &record.spec) };
-            if is_worth_waiting(&self.ledger, slot, &request) {
-                return Room::Awaited;
-            }
+        let record = self.queue.record(line).clone();
+        let request = Request { instance: Some(id), ..Request::new(&record.key, &record.spec) };
+        let is_awaited = self.queue.are_awaited(line);
+        let overdraft = overdraft(&request, is_awaited, level, &self.boroughs);
+        let is_borne = overdraft == Amounts::default();
+        if is_borne && !is_let_in && !is_awaited {
+            return Room::Leaving;
         }
-        self.preempting.make_room(&mut self.ledger, &mut self.boroughs, record, id)
+        if kept.is_some_and(|slot| is_borne && is_worth_waiting(&self.ledger, slot, &request)) {
+            return Room::Awaited;
+        }
+        // The quota alone may keep it from a host.
+        let open = if is_let_in && is_borne {
+            None
+        } else {
+            self.shapes.would_take(&mut self.ledger, &record, id, kept)
+        };
+        if open.is_some() && is_borne {
+            return Room::Coming;
+        }
+        let seeker = Seeker { record: &record, id, overdraft, open };
+        self.preempting.make_room(&mut self.ledger, &mut self.boroughs, &seeker)
     }
 }
 

@@ -3,7 +3,8 @@
 //!
 //! A line whose turn found no host is *stuck*: nobody looks at it, however long it is, until something was given back on a host that it
 //! would fit then. Lines that need the same are stuck together, so that this is asked once for all of them. A line that its borough's quota does
-//! not let in is *kept*, beside those of its borough that are charged as much: nobody looks at it until that borough's account has more room. So a pass
+//! not let in is *kept*, beside those of its borough that are charged as much: nobody looks at it until that borough's account has more room, or enough that is less
+//! urgent to make way for it. Where others make way, lines that are stuck or kept and may gain by it are opened in the same pass, as far as their turn is to come. So a pass
 //! costs what may have changed, and not what waits. A gang is one line, served as a whole; when somebody joins or leaves it, it is looked at anew.
 //!
 //! What was made by one entry has ids that follow each other. So instances are kept as *runs*, from a first to a last one: a workload of a
@@ -28,7 +29,7 @@ use supercloud_proto::{
 use super::fair::{Boroughs, Number};
 use crate::state::{Instance, RevisionRecord, State, Waiting, demand::demand};
 pub(super) use order::Progress;
-use waiters::{StuckBy, Waiters};
+use waiters::{KeptBy, StuckBy, Waiters};
 pub use waiters::{Unplaced, Why};
 
 mod order;
@@ -73,7 +74,7 @@ pub(super) struct Queue {
     /// A workload was given room in this pass after the turn of somebody who awaits it.
     passed: bool,
     /// Lines that are kept by their borough's quota, by the borough and what each of them would be charged.
-    kept: HashMap<Number, HashMap<Amounts, BTreeSet<Line>>>,
+    kept: HashMap<Number, HashMap<KeptBy, BTreeSet<Line>>>,
 }
 
 impl Queue {
@@ -163,7 +164,8 @@ impl Queue {
                 borough: boroughs.number(&record.key.borough),
                 is_guaranteed: false,
                 demand: demand(&record.spec),
-                kept_by: Amounts::default(),
+                is_over: false,
+                kept_by: KeptBy::default(),
                 missing: 0,
                 runs: BTreeMap::new(),
                 place: None,
@@ -245,14 +247,9 @@ impl Queue {
 
     /// Opens a gang that is stuck or kept, before it becomes another one.
     fn open_gang(&mut self, line: Line) {
-        let waiters = &mut self.lines[line];
-        let is_closed = waiters.place.is_none() && !waiters.runs.is_empty();
-        if waiters.is_gang() && is_closed {
-            if take_out_of_kept(&mut self.kept, waiters, line) {
-                waiters.reopen(line, &mut self.open);
-            } else {
-                self.unstick(line);
-            }
+        let waiters = &self.lines[line];
+        if waiters.is_gang() && !waiters.runs.is_empty() {
+            self.open(line);
         }
     }
 
@@ -266,20 +263,22 @@ impl Queue {
         &self.lines[line].record
     }
 
-    /// Says that nothing in the line fits anywhere, this one and those after it.
+    /// Says that nothing in the line fits anywhere, this one and those after it, or that its quota keeps it and nobody of its borough can make way.
     pub(super) fn stick(&mut self, line: Line, from: InstanceId, boroughs: &Boroughs) -> Unplaced {
         let waiters = &mut self.lines[line];
         waiters.is_guaranteed = boroughs.is_guaranteed(waiters.borough);
-        self.put_stuck(line, from)
+        let why = waiters.why(boroughs);
+        waiters.is_over = why == Why::Quota;
+        Unplaced { why, ..self.put_stuck(line, from) }
     }
 
     /// Says that so many of the gang in the line found no hosts. Where what one is given can leave fewer hosts to the others than another choice would,
     /// it is looked at again in the next pass: it may fit then without anything given back. So is one that mounts volumes: where one fits is no other's home.
-    pub(super) fn stick_gang(&mut self, line: Line, missing: usize) -> Option<Unplaced> {
+    pub(super) fn stick_gang(&mut self, line: Line, missing: usize, boroughs: &Boroughs) -> Option<Unplaced> {
         let waiters = &self.lines[line];
         let WorkloadSpec { place, resources, .. } = &*waiters.record.spec;
         if place.private || !resources.devices.is_empty() || waiters.record.spec.has_volumes() {
-            return waiters.first().map(|first| self.leave(line, first));
+            return waiters.first().map(|first| self.leave(line, first, boroughs));
         }
         let first = waiters.first()?;
         self.lines[line].missing = missing as u64;
@@ -297,7 +296,7 @@ impl Queue {
     pub(super) fn keep(&mut self, line: Line, from: InstanceId) -> Unplaced {
         self.close(line);
         let waiters = &mut self.lines[line];
-        waiters.kept_by = waiters.charge();
+        waiters.kept_by = waiters.keep();
         let kept = self.kept.entry(waiters.borough).or_default();
         kept.entry(waiters.kept_by).or_default().insert(line);
         waiters.unplaced(from, Why::Quota)
@@ -315,11 +314,12 @@ impl Queue {
         Unplaced { instances: 1, ..self.lines[line].unplaced(id, Why::Hosts) }
     }
 
-    /// Says that nothing in the line has a host yet, this one and those after it, and that it is looked at again in the next pass.
-    pub(super) fn leave(&mut self, line: Line, from: InstanceId) -> Unplaced {
+    /// Says why nothing in the line has a host yet, this one and those after it, and that it is looked at again in the next pass.
+    pub(super) fn leave(&mut self, line: Line, from: InstanceId, boroughs: &Boroughs) -> Unplaced {
         self.left.insert(line);
         self.waiting.insert(line);
-        self.lines[line].unplaced(from, Why::Hosts)
+        let waiters = &self.lines[line];
+        waiters.unplaced(from, waiters.why(boroughs))
     }
 
     /// Says that the line is not looked at again in this pass.
@@ -352,17 +352,13 @@ impl Queue {
             self.stuck.values().chain(kept).chain([&self.waiting]).flatten().map(|line| &self.lines[*line]);
         let mut found: Vec<_> = lines.filter_map(|waiters| Some((waiters.first()?, waiters))).collect();
         found.sort_unstable_by_key(|(first, waiters)| (Reverse(waiters.record.spec.priority), *first));
-        let why = |of: &Waiters| match boroughs.admits(of.borough, of.charge()) {
-            true => Why::Hosts,
-            false => Why::Quota,
-        };
-        found.into_iter().map(|(first, waiters)| waiters.unplaced(first, why(waiters))).collect()
+        found.into_iter().map(|(first, waiters)| waiters.unplaced(first, waiters.why(boroughs))).collect()
     }
 }
 
 /// Takes a line out of those that a quota keeps. Says whether it was there.
 fn take_out_of_kept(
-    kept: &mut HashMap<Number, HashMap<Amounts, BTreeSet<Line>>>,
+    kept: &mut HashMap<Number, HashMap<KeptBy, BTreeSet<Line>>>,
     waiters: &Waiters,
     line: Line,
 ) -> bool {

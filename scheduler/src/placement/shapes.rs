@@ -204,6 +204,30 @@ impl Shapes {
         Err(placed.len())
     }
 
+    /// The slot that an instance of this revision would be given.
+    pub(super) fn would_take(
+        &mut self,
+        ledger: &mut Ledger,
+        record: &Arc<RevisionRecord>,
+        id: InstanceId,
+        kept: Option<Slot>,
+    ) -> Option<Slot> {
+        self.end_turn();
+        ledger.learn(&record.spec.place.spread);
+        let family = self.family_of(ledger, record);
+        let siblings = family.map(|family| self.siblings[family].clone());
+        self.trial = Some(Vec::new());
+        ledger.begin_trial();
+        let placed = self.place(ledger, record, id, kept);
+        self.end_turn();
+        self.trial = None;
+        ledger.undo_trial();
+        if let Some((family, siblings)) = family.zip(siblings) {
+            self.siblings[family] = siblings;
+        }
+        placed.and_then(|placed| ledger.slot(placed.host))
+    }
+
     /// Forgets what holds only for the pass that ends.
     pub(super) fn rest(&mut self) {
         self.end_turn();

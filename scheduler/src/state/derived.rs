@@ -18,6 +18,7 @@ use supercloud_proto::{
 };
 
 use super::{
+    by_priority::ByPriority,
     demand::{DemandCounts, DeviceDemand, demand, device_demands},
     model::{Awaited, CoresUse, DevicesUse, Host, Instance, Placed, cpu_of},
     site::SitePolicy,
@@ -30,6 +31,17 @@ pub type Hold = (bool, u32);
 /// How firmly instances of a spec hold their room.
 pub fn hold(spec: &WorkloadSpec) -> Hold {
     (spec.class != Class::Spare, spec.priority)
+}
+
+/// What instances take of a host that hold it equally firmly.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Held {
+    /// How firmly.
+    pub hold: Hold,
+    /// What they take.
+    pub amounts: Amounts,
+    /// Network bandwidth that was given away to them.
+    pub network: Mbits,
 }
 
 /// What is given away of one host.
@@ -54,10 +66,12 @@ pub struct HostUse {
     pub leaving: u32,
     /// What those of them still take that are told to stop and not gone.
     pub going: Amounts,
+    /// The same of network bandwidth.
+    pub going_network: Mbits,
     /// How many of the others say which workloads they must not share a host with: where there are none, nobody has to be asked.
     pub minding: u32,
     /// What instances take, by how firmly they hold it, from the least firmly on.
-    by_hold: Vec<(Hold, Amounts)>,
+    by_hold: Vec<Held>,
     /// The borough that keeps the host to itself, with how many private instances it has there: no other one is there then.
     pub private: Option<(BoroughName, u32)>,
     /// What waits for others to make way here, with its rank: room is kept for it against all that have no higher priority.
@@ -72,9 +86,8 @@ impl HostUse {
 
     /// Gives an instance room, ports, devices and cores.
     fn give(&mut self, instance: &Instance, placed: &Placed) {
-        self.add(hold(instance.spec()), self.taken_as(instance, placed));
+        self.add(instance.spec(), self.taken_as(instance, placed));
         self.add_private(instance.spec());
-        self.network += instance.spec().resources.network;
         taken_ports(instance, placed).for_each(|port| self.ports.insert(port));
         instance.devices().for_each(|(device, of)| self.devices.give(device, of.share));
         if let Some(cores) = instance.cores() {
@@ -85,9 +98,8 @@ impl HostUse {
     /// Takes in an instance of a spec that asks for so much and gets these ports. Devices and cores are given by themselves.
     #[inline]
     pub fn take_in(&mut self, id: InstanceId, spec: &WorkloadSpec, demand: Amounts, ports: &[u16]) {
-        self.add(hold(spec), self.policy.takes(spec.counting_class(), demand));
+        self.add(spec, self.policy.takes(spec.counting_class(), demand));
         self.add_private(spec);
-        self.network += spec.resources.network;
         self.instances.insert(id);
         self.minding += u32::from(!spec.place.apart.is_empty());
         for ((_, port), number) in spec.ports().zip(ports) {
@@ -98,7 +110,7 @@ impl HostUse {
     /// Gives cores to an instance that was taken in. They count as a whole.
     pub fn give_cores(&mut self, spec: &WorkloadSpec, demand: Amounts, cores: &Cores) {
         let more = MilliCpu(cpu_of(cores).saturating_sub(demand.cpu.0));
-        self.add(hold(spec), Amounts { cpu: more, ..Amounts::default() });
+        self.count(hold(spec), Amounts { cpu: more, ..Amounts::default() }, Mbits(0));
         self.cores.give(cores, demand.memory);
     }
 
@@ -125,28 +137,51 @@ impl HostUse {
         self.private.take_if(|(_, count)| *count == 0);
     }
 
-    /// Counts what something takes that holds it so firmly.
+    /// Counts what something takes.
     #[inline]
-    fn add(&mut self, hold: Hold, amounts: Amounts) {
+    fn add(&mut self, spec: &WorkloadSpec, amounts: Amounts) {
+        self.count(hold(spec), amounts, spec.resources.network);
+    }
+
+    #[inline]
+    fn count(&mut self, hold: Hold, amounts: Amounts, network: Mbits) {
         self.taken += amounts;
-        match self.by_hold.binary_search_by_key(&hold, |(of, _)| *of) {
-            Ok(place) => self.by_hold[place].1 += amounts,
-            Err(place) => self.by_hold.insert(place, (hold, amounts)),
+        self.network += network;
+        match self.by_hold.binary_search_by_key(&hold, |held| held.hold) {
+            Ok(place) => {
+                self.by_hold[place].amounts += amounts;
+                self.by_hold[place].network += network;
+            }
+            Err(place) => self.by_hold.insert(place, Held { hold, amounts, network }),
         }
     }
 
-    fn subtract(&mut self, hold: Hold, amounts: Amounts) {
+    fn subtract(&mut self, spec: &WorkloadSpec, amounts: Amounts) {
+        let (hold, network) = (hold(spec), spec.resources.network);
         self.taken = self.taken.saturating_sub(amounts);
-        let Ok(place) = self.by_hold.binary_search_by_key(&hold, |(of, _)| *of) else { return };
-        let left = self.by_hold[place].1.saturating_sub(amounts);
-        self.by_hold[place].1 = left;
-        if left == Amounts::default() {
+        self.network = self.network.saturating_sub(network);
+        let Ok(place) = self.by_hold.binary_search_by_key(&hold, |held| held.hold) else { return };
+        let held = &mut self.by_hold[place];
+        held.amounts = held.amounts.saturating_sub(amounts);
+        held.network = held.network.saturating_sub(network);
+        if (held.amounts, held.network) == (Amounts::default(), Mbits(0)) {
             self.by_hold.remove(place);
         }
     }
 
+    /// Counts what an instance takes that is told to stop, or no longer.
+    pub fn count_going(&mut self, before: bool, now: bool, instance: &Instance, taken: Amounts) {
+        add_or_take(&mut self.going, before, now, taken);
+        let network = instance.spec().resources.network;
+        match (before, now) {
+            (false, true) => self.going_network += network,
+            (true, false) => self.going_network = self.going_network.saturating_sub(network),
+            _ => {}
+        }
+    }
+
     /// What instances take, by how firmly they hold it, from the least firmly on.
-    pub fn by_hold(&self) -> &[(Hold, Amounts)] {
+    pub fn by_hold(&self) -> &[Held] {
         &self.by_hold
     }
 
@@ -171,9 +206,8 @@ impl HostUse {
 
     /// Takes back what an instance was given.
     pub fn take_back(&mut self, instance: &Instance, placed: &Placed) {
-        self.subtract(hold(instance.spec()), self.taken_as(instance, placed));
+        self.subtract(instance.spec(), self.taken_as(instance, placed));
         self.remove_private(instance.spec());
-        self.network = self.network.saturating_sub(instance.spec().resources.network);
         taken_ports(instance, placed).for_each(|port| self.ports.remove(&port));
         instance.devices().for_each(|(device, of)| self.devices.take_back(device, of.share));
         if let Some(cores) = instance.cores() {
@@ -183,19 +217,39 @@ impl HostUse {
 }
 
 /// What the instances of a borough take of their hosts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub struct BoroughUse {
     /// All of it, with the room that is made for those that wait.
     pub taken: Amounts,
     /// What of it those take that are told to stop and not gone.
     pub going: Amounts,
+    /// What of it is the room that is made for those that wait.
+    pub awaited: ByPriority,
+    /// What of it those take that are to stay on their hosts: of that more urgent work of the borough may displace the rest.
+    pub to_stay: ByPriority,
+    /// How many are lost with their hosts: they count for nothing, and may be there when the hosts are back.
+    pub lost: u32,
 }
 
 impl BoroughUse {
     /// What is not told to stop.
     #[must_use]
-    pub fn staying(self) -> Amounts {
+    pub fn staying(&self) -> Amounts {
         self.taken.saturating_sub(self.going)
+    }
+
+    /// What is on hosts.
+    #[must_use]
+    pub fn on_hosts(&self) -> Amounts {
+        self.taken.saturating_sub(self.awaited.all())
+    }
+
+    /// Whether nothing has to be kept of it.
+    fn is_empty(&self) -> bool {
+        self.lost == 0
+            && self.to_stay.is_empty()
+            && self.awaited.is_empty()
+            && [self.taken, self.going] == [Amounts::default(); 2]
     }
 }
 
@@ -288,7 +342,7 @@ impl Derived {
         used.leaving = used.leaving + u32::from(now.leaving) - u32::from(before.leaving);
         used.minding = used.minding + u32::from(now.minds) - u32::from(before.minds);
         let taken = used.taken_as(instance, placed);
-        add_or_take(&mut used.going, before.is_going, now.is_going, taken);
+        used.count_going(before.is_going, now.is_going, instance, taken);
         self.mind(before, now, instance);
     }
 
@@ -312,7 +366,7 @@ impl Derived {
         used.take_out(instance);
         used.leaving -= u32::from(standing.leaving);
         let taken = used.taken_as(instance, placed);
-        add_or_take(&mut used.going, standing.is_going, false, taken);
+        used.count_going(standing.is_going, false, instance, taken);
         if used.is_empty() {
             self.uses.remove(&placed.host);
         }
@@ -345,15 +399,27 @@ impl Derived {
 
     /// Charges a borough what has changed of what an instance takes.
     fn charge(&mut self, before: Standing, now: Standing, instance: &Instance) {
-        if (before.is_charged, before.is_going) == (now.is_charged, now.is_going) {
+        let of = |of: Standing| (of.is_charged, of.is_going, of.takes, of.awaited.is_some());
+        if of(before) == of(now) {
             return;
         }
         let amounts = instance.placed.as_ref().map_or_else(|| demand(instance.spec()), |placed| placed.taken);
         let used = self.boroughs.entry(instance.workload().borough.clone()).or_default();
         let going = |of: Standing| of.is_charged && of.is_going;
+        let stays = |of: Standing| of.is_charged && of.takes && !of.is_going;
         add_or_take(&mut used.taken, before.is_charged, now.is_charged, amounts);
         add_or_take(&mut used.going, going(before), going(now), amounts);
-        if *used == BoroughUse::default() {
+        let lost = |of: Standing| u32::from(of.takes && !of.is_charged);
+        used.lost = used.lost + lost(now) - lost(before);
+        let priority = instance.spec().priority;
+        let count = |of: &mut ByPriority, before: bool, now: bool| match (before, now) {
+            (false, true) => of.add(priority, amounts),
+            (true, false) => of.take(priority, amounts),
+            _ => {}
+        };
+        count(&mut used.awaited, before.awaited.is_some(), now.awaited.is_some());
+        count(&mut used.to_stay, stays(before), stays(now));
+        if used.is_empty() {
             self.boroughs.remove(&instance.workload().borough);
         }
     }
@@ -431,14 +497,14 @@ impl Derived {
     pub(super) fn set_policy(&mut self, host: HostId, policy: SitePolicy, instances: &[Arc<Instance>]) {
         let used = Arc::make_mut(self.uses.entry(host).or_default());
         used.policy = policy;
-        (used.taken, used.going) = Default::default();
+        (used.taken, used.going, used.network, used.going_network) = Default::default();
         used.by_hold.clear();
         for instance in instances {
             let Some(placed) = instance.takes() else { continue };
             let taken = used.taken_as(instance, placed);
-            used.add(hold(instance.spec()), taken);
+            used.add(instance.spec(), taken);
             if !instance.is_to_stay() {
-                used.going += taken;
+                used.count_going(false, true, instance, taken);
             }
         }
         if used.is_empty() {
@@ -495,7 +561,7 @@ impl Derived {
     }
 
     pub(super) fn use_of(&self, borough: &BoroughName) -> BoroughUse {
-        self.boroughs.get(borough).copied().unwrap_or_default()
+        self.boroughs.get(borough).cloned().unwrap_or_default()
     }
 
     pub(super) fn minding(&self, key: &WorkloadKey) -> impl Iterator<Item = &InstanceId> {

@@ -14,7 +14,7 @@
 //! | 2 | 0.1.0 | `RaiseLevel`, `CompareStates`, `PlaceMany`, `ReportMany` |
 //! | 3 | 0.1.0 | conditions with `<`, `<=`, `>=`, `>` and `not in`, and on `docker` and `libvirt`; devices; taints |
 //! | 4 | 0.1.0 | `SetBorough`: quota, guarantee, weight, highest priority and private hosts of a borough; `SetSite`: the policy of a site; `place.apart`, `place.together`, `place.private` and `place.all_or_none`; `place.spread` over labels and in shares; network bandwidth; classes of workloads; `Preempt` |
-//! | 5 | 0.1.0 | volumes that live on a host, `ForgetVolumes`; cores of an instance's own: `resources.dedicated` and `resources.numa`, a host's NUMA nodes, cores in placements; devices for VMs |
+//! | 5 | 0.1.0 | volumes that live on a host, `ForgetVolumes`; cores of an instance's own: `resources.dedicated` and `resources.numa`, a host's NUMA nodes, cores in placements; devices for VMs; what is urgent displaces work of its own borough at its quota |
 
 use supercloud_proto::{amount::Mbits, host::Inventory};
 

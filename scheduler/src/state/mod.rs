@@ -17,6 +17,7 @@ use supercloud_proto::{
 };
 
 pub mod apply;
+pub mod by_priority;
 pub mod codec;
 pub mod command;
 pub mod demand;
@@ -265,12 +266,20 @@ impl State {
         quota.excesses(self.taken_by(borough), needed).collect()
     }
 
-    /// The same for an instance that waits, with so many that are given hosts only together, itself among them. What room is made for is charged already.
+    /// The same for an instance that waits, with so many that are given hosts only together, itself among them. What room is made for is charged already: it
+    /// waits until there is enough of the quota beside what is on hosts, and what is more urgent and waits likewise.
     pub fn excesses_with(&self, instance: &Instance, together: usize) -> Vec<Excess> {
-        if instance.awaited().is_some() {
+        let (borough, needed) = (&instance.workload().borough, demand::demand(instance.spec()));
+        if instance.awaited().is_none() {
+            return self.excesses(borough, needed.times(together as u64));
+        }
+        let quota = self.allowance_of(borough).quota;
+        if self.level() < level::FIFTH || quota == Quota::default() {
             return Vec::new();
         }
-        self.excesses(&instance.workload().borough, demand::demand(instance.spec()).times(together as u64))
+        let used = self.use_of(borough);
+        let first = used.awaited.above(instance.spec().priority);
+        quota.excesses(used.on_hosts().saturating_add(first), needed).collect()
     }
 
     /// Whether a borough keeps a host to itself: private instances of it are there, or have room made for them. What was lost with its host does not count.

@@ -10,11 +10,21 @@
 //! told to stop as by a rollout*, with the grace of its spec, and its successor waits for a host at once. *What is stopping already counts as gone*
 //! when it is asked how much more has to go: where that is enough, nobody else makes way. *Nobody makes way for gangs*: who did would be gone before it is known
 //! that the rest of the gang finds room.
+//!
+//! *What its borough's quota keeps displaces work of its own borough*, wherever that is, if it has a strictly lower priority ([`may_yield`]); never that of others for the
+//! quota's sake. It is decided with its host: with all that make way there is room on the host and in the quota, and with any of them left there is none on the one or in the
+//! other. So whoever is of another borough is needed for the host. What is awaited is charged from then on, and nobody else of the borough is let in by what
+//! leaves; it is given its host once its borough's quota bears it beside what is on hosts ([`State::excesses_with`]). Pairs of whom one makes way for the other are those there
+//! were before: so there are no cycles either.
 
 use std::{collections::BTreeSet, sync::Arc};
 
 use supercloud_proto::{
-    amount::Amounts, id::InstanceId, instance::Desired, name::BoroughName, spec::MAX_PRIORITY,
+    amount::Amounts,
+    id::InstanceId,
+    instance::{Desired, InstanceState},
+    name::BoroughName,
+    spec::MAX_PRIORITY,
 };
 
 use super::{
@@ -22,6 +32,7 @@ use super::{
     command::Preemption,
     derived::HostUse,
     fits::{Candidate, Known, Request, choose_ports},
+    level::{FIFTH, Level},
     model::{Host, Instance},
 };
 
@@ -31,6 +42,8 @@ pub trait Guarantees {
     fn surplus(&self, borough: &BoroughName) -> Amounts;
     /// Whether a borough may take back what it is guaranteed for something more.
     fn claims(&self, borough: &BoroughName, needed: Amounts) -> bool;
+    /// What of a borough's work has to go for its quota to bear something more beside the rest.
+    fn overdraft(&self, borough: &BoroughName, needed: Amounts) -> Amounts;
 }
 
 impl Guarantees for State {
@@ -41,6 +54,25 @@ impl Guarantees for State {
     fn claims(&self, borough: &BoroughName, needed: Amounts) -> bool {
         self.allowance_of(borough).claims(self.use_of(borough).staying(), needed)
     }
+
+    fn overdraft(&self, borough: &BoroughName, needed: Amounts) -> Amounts {
+        self.allowance_of(borough).quota.overdraft(self.use_of(borough).staying(), needed)
+    }
+}
+
+/// What of its borough's work has to make way for a request, for the quota to bear it: nothing before every member knows that, when it waits instead. Who is awaited is
+/// charged already.
+pub fn overdraft(
+    request: &Request<'_>,
+    is_awaited: bool,
+    level: Level,
+    guarantees: &impl Guarantees,
+) -> Amounts {
+    if level < FIFTH {
+        return Amounts::default();
+    }
+    let needed = if is_awaited { Amounts::default() } else { request.demand };
+    guarantees.overdraft(&request.key.borough, needed)
 }
 
 /// Whether a request may take back what is guaranteed to its borough. Devices, network bandwidth, cores of one's own and whole hosts are guaranteed to
@@ -100,6 +132,19 @@ pub fn may_make_way(instance: &Instance, request: &Request<'_>, has_claim: bool)
         && !is_company()
 }
 
+/// Whether an instance may make way for a request of its own borough, wherever it is, for the quota's sake.
+pub fn may_yield(instance: &Instance, request: &Request<'_>) -> bool {
+    instance.workload().borough == request.key.borough
+        && instance.state != InstanceState::Lost
+        && may_make_way(instance, request, false)
+}
+
+/// What these leave of the quota of a request's borough.
+pub fn yielded<'v>(victims: impl Iterator<Item = &'v Instance>, request: &Request<'_>) -> Amounts {
+    let own = victims.filter(|victim| may_yield(victim, request));
+    own.filter_map(Instance::takes).fold(Amounts::default(), |all, placed| all.saturating_add(placed.taken))
+}
+
 /// Whether an instance keeps a request from its host whatever room there is: they are of two boroughs, and one of them is private.
 pub fn is_in_the_way(instance: &Instance, request: &Request<'_>) -> bool {
     (request.spec.place.private || instance.spec().place.private)
@@ -152,7 +197,7 @@ pub fn will_fit(candidate: &Candidate<'_>, request: &Request<'_>, later: &HostUs
     Candidate { used: later, known, ..*candidate }.fits(request).is_ok()
 }
 
-/// Whether it is right that these make way: each may, with all of them gone there is room, and with any of them left there is none.
+/// Whether it is right that these make way: each may, with all of them gone there is room on the host and in the quota, and with any of them left there is not.
 pub(super) fn is_right(state: &State, host: &Host, preemption: &Preemption) -> bool {
     let Some(instance) = state.instance(preemption.instance) else { return false };
     let (candidate, request) = (Candidate::new(state, host), Request::of(instance));
@@ -166,16 +211,22 @@ pub(super) fn is_right(state: &State, host: &Host, preemption: &Preemption) -> b
     let victims: BTreeSet<InstanceId> = preemption.victims.iter().copied().collect();
     let known: Vec<&Arc<Instance>> = victims.iter().filter_map(|id| state.instance(*id)).collect();
     let has_claim = has_claim(&request, state);
-    let may =
-        |victim: &&Arc<Instance>| victim.host() == Some(host.id) && may_make_way(victim, &request, has_claim);
+    let may = |victim: &&Arc<Instance>| {
+        let is_there = victim.host() == Some(host.id);
+        is_there && may_make_way(victim, &request, has_claim) || may_yield(victim, &request)
+    };
     let are_spare = || are_spare(known.iter().map(|victim| victim.as_ref()), &request, state);
     if known.len() != preemption.victims.len() || !known.iter().all(may) || !are_spare() {
         return false;
     }
-    let later = expected(&candidate, &request, |id| victims.contains(&id));
-    let is_needed = |victim: &&Arc<Instance>| {
-        let later = expected(&candidate, &request, |id| id != victim.id && victims.contains(&id));
-        !will_fit(&candidate, &request, &later)
+    let overdraft = overdraft(&request, instance.awaited().is_some(), state.level(), state);
+    let is_enough_without = |left: Option<InstanceId>| {
+        let goes = |id: InstanceId| Some(id) != left && victims.contains(&id);
+        let gone = known.iter().map(|victim| &***victim).filter(|victim| goes(victim.id));
+        overdraft.within(yielded(gone, &request))
+            && will_fit(&candidate, &request, &expected(&candidate, &request, goes))
     };
-    !known.is_empty() && will_fit(&candidate, &request, &later) && known.iter().all(is_needed)
+    !known.is_empty()
+        && is_enough_without(None)
+        && known.iter().all(|victim| !is_enough_without(Some(victim.id)))
 }

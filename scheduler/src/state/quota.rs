@@ -189,6 +189,12 @@ impl Quota {
         .filter(|amount| amount.used.saturating_add(amount.needed) > amount.quota)
     }
 
+    /// What of what is used has to go for something to be let in that is needed on top of the rest.
+    #[must_use]
+    pub fn overdraft(self, used: Amounts, needed: Amounts) -> Amounts {
+        used.saturating_add(needed).saturating_sub(self.most())
+    }
+
     /// Whether something that is needed on top of what is used is let in.
     #[must_use]
     pub fn admits(self, used: Amounts, needed: Amounts) -> bool {

@@ -231,7 +231,9 @@ impl Sought<'_> {
         let count = self.together.len() as u64;
         let whole = self.state.taken_by(borough) + self.request.demand.times(count);
         let missing = whole.saturating_sub(quota.most());
-        if self.state.excesses_with(self.instance, self.together.len()).is_empty() {
+        // What room is made for is charged, and waits for what stops.
+        let is_awaited = self.instance.awaited().is_some();
+        if is_awaited || self.state.excesses_with(self.instance, self.together.len()).is_empty() {
             return Vec::new();
         }
         let change = BoroughChange {

@@ -1,5 +1,7 @@
 //! The one sentence of an explanation.
 
+use std::sync::Arc;
+
 use supercloud_proto::{
     host::HostState, id::UnixMillis, instance::InstanceState, name::WorkloadKey, spec::near_text,
 };
@@ -14,6 +16,9 @@ use crate::{
     },
 };
 
+/// Most instances that are named of those that make room.
+const MAX_LEAVING: usize = 3;
+
 /// Of an instance.
 pub(super) fn of_instance(survey: &Survey<'_>, instance: &Instance, now: UnixMillis) -> String {
     let who = format!("{} of {}", instance.id, instance.workload());
@@ -24,7 +29,12 @@ pub(super) fn of_instance(survey: &Survey<'_>, instance: &Instance, now: UnixMil
             return format!("{who} is exclusive and waits until {by} has stopped{mate}");
         }
         if let Some(name) = instance.awaited_host().and_then(|host| survey.ledger.state().host_name(host)) {
-            return format!("{who} waits for room on {name}, where others make way for it");
+            return match leaving(survey, instance) {
+                Some(leaving) => format!(
+                    "{who} waits to go to {name}; it makes room in its borough's quota by stopping {leaving}"
+                ),
+                None => format!("{who} waits for room on {name}, where others make way for it"),
+            };
         }
         let wait = instance.not_before().saturating_sub(now);
         return match (wait, survey.chosen()) {
@@ -48,6 +58,23 @@ pub(super) fn of_instance(survey: &Survey<'_>, instance: &Instance, now: UnixMil
         text += &format!("; the host is {}", host.state.as_str());
     }
     if instance.state.is_over() { text } else { text + &standing(survey, slot) }
+}
+
+/// What of its borough's less urgent work is stopping, where the quota does not bear an instance that others make way for before that is gone.
+fn leaving(survey: &Survey<'_>, instance: &Instance) -> Option<String> {
+    let state = survey.ledger.state();
+    let is_leaving = |other: &&Arc<Instance>| {
+        other.workload().borough == instance.workload().borough
+            && other.spec().priority < instance.spec().priority
+            && other.takes().is_some()
+            && !other.is_to_stay()
+    };
+    let leaving: Vec<_> = state.instances().values().filter(is_leaving).collect();
+    let names = leaving.iter().take(MAX_LEAVING).map(|other| format!("{} of {}", other.id, other.workload()));
+    let more = leaving.len().saturating_sub(MAX_LEAVING);
+    let more = (more > 0).then(|| format!("{more} more"));
+    let told: Vec<String> = names.chain(more).collect();
+    (!survey.excesses.is_empty() && !told.is_empty()).then(|| told.join(", "))
 }
 
 /// How its host compares with the others now.

@@ -2,16 +2,20 @@
 
 use std::{
     cmp::Reverse,
-    collections::BinaryHeap,
+    collections::{BTreeSet, BinaryHeap},
     ops::Bound::{Excluded, Included, Unbounded},
 };
 
 use supercloud_proto::id::InstanceId;
 
 use super::{FIRST, LAST, Line, Queue, Rank, waiters::Waiters};
-use crate::placement::{
-    by_number::ByNumber,
-    fair::{Boroughs, Number, Turns},
+use crate::{
+    placement::{
+        by_number::ByNumber,
+        fair::{Boroughs, Number, Turns},
+        ledger::{Ledger, Slot},
+    },
+    state::Preemption,
 };
 
 /// How far one pass has come.
@@ -99,6 +103,58 @@ impl Queue {
                 served.next.extend(after.map(|next| Reverse((next, line))));
                 return Some((line, id));
             }
+        }
+    }
+
+    /// Says that these make way for one of a line. What comes after it in the order may gain by that, and is looked at in this pass; the rest in the next, when the
+    /// state tells of it.
+    pub(in crate::placement) fn note_made(
+        &mut self,
+        progress: &mut Progress,
+        ledger: &Ledger,
+        boroughs: &Boroughs,
+        (line, id): (Line, InstanceId),
+        made: &Preemption,
+    ) {
+        let victims = || ledger.state().instances_by(made.victims.iter().copied());
+        let hosts = victims().filter_map(|victim| victim.host()).chain(made.host);
+        let slots: BTreeSet<Slot> = hosts.filter_map(|host| ledger.slot(host)).collect();
+        let losers: BTreeSet<Number> =
+            victims().filter_map(|victim| boroughs.known(&victim.workload().borough)).collect();
+        let turn = (self.lines[line].borough, id);
+        for other in self.gain(ledger, boroughs, &slots.into_iter().collect::<Vec<_>>(), &losers) {
+            let Some(after) = self.is_to_come(progress, boroughs, turn, other) else { continue };
+            self.open(other);
+            let Waiters { borough, record, .. } = &self.lines[other];
+            if Some(Reverse(record.spec.priority)) == progress.level {
+                if *borough != turn.0 {
+                    progress.turns.join_once(boroughs, *borough);
+                }
+                let served = progress.served.entry(*borough).or_default();
+                served.next.extend(after.map(|after| Reverse((after, other))));
+                served.unentered = None;
+            }
+        }
+    }
+
+    /// Whether the turn of some in a line is to come in this pass, and of those whose borough had its turn already the first; whose turn it is, and how far it has
+    /// come, is given.
+    fn is_to_come(
+        &self,
+        progress: &Progress,
+        boroughs: &Boroughs,
+        (turn, id): (Number, InstanceId),
+        line: Line,
+    ) -> Option<Option<InstanceId>> {
+        let waiters = &self.lines[line];
+        let (priority, level) = (Reverse(waiters.record.spec.priority), progress.level?);
+        let last = progress.served.get(&waiters.borough).and_then(|served| served.last);
+        match () {
+            () if priority > level => Some(None),
+            () if priority < level => None,
+            () if waiters.borough == turn => waiters.after(id).map(Some),
+            () if !progress.turns.comes_later(boroughs, waiters.borough) => None,
+            () => last.map_or(Some(None), |last| waiters.after(last).map(Some)),
         }
     }
 

@@ -15,9 +15,15 @@ use supercloud_proto::{
 
 use super::{Line, Place};
 use crate::{
-    placement::{fair::Number, shapes::Needs},
+    placement::{
+        fair::{Boroughs, Number},
+        shapes::Needs,
+    },
     state::{RevisionRecord, fits::Request},
 };
+
+/// What a borough would be charged, and with which priority.
+pub(super) type KeptBy = (Amounts, u32);
 
 /// Instances of one revision.
 pub(super) struct Waiters {
@@ -31,8 +37,10 @@ pub(super) struct Waiters {
     pub(super) is_guaranteed: bool,
     /// What each of them takes.
     pub(super) demand: Amounts,
+    /// Whether its borough's quota did not let them in when they became stuck.
+    pub(super) is_over: bool,
     /// What it would have been charged that its borough's quota did not let it in; see `kept`.
-    pub(super) kept_by: Amounts,
+    pub(super) kept_by: KeptBy,
     /// For how many of a gang there was no host at least, as far as something was given back since.
     pub(super) missing: u64,
     /// The first of each run, with the last one.
@@ -55,6 +63,16 @@ impl Waiters {
         }
         let length = |(first, last): (&InstanceId, &InstanceId)| u64::from(last.ordinal - first.ordinal) + 1;
         self.demand.times(self.runs.iter().map(length).sum())
+    }
+
+    /// Why it has no host: what its quota does not let in is not asked for any.
+    pub(super) fn why(&self, boroughs: &Boroughs) -> Why {
+        if boroughs.admits(self.borough, self.charge()) { Why::Hosts } else { Why::Quota }
+    }
+
+    /// What keeps it from its borough's quota.
+    pub(super) fn keep(&self) -> KeptBy {
+        (self.charge(), self.record.spec.priority)
     }
 
     #[inline]
@@ -108,6 +126,8 @@ pub(super) struct StuckBy {
     priority: u32,
     /// The borough, where something is guaranteed to it: what is beyond the guarantees of others may make way then.
     guaranteed: Option<Number>,
+    /// The borough whose quota does not let it in, for whose sake what is less urgent of its own may make way.
+    pub(super) over: Option<Number>,
     /// Nobody makes way for gangs.
     pub(super) is_gang: bool,
     apart: Option<(WorkloadKey, bool, Vec<WorkloadName>)>,
@@ -116,8 +136,13 @@ pub(super) struct StuckBy {
 }
 
 impl StuckBy {
+    /// Whether it depends on what its borough has that others make way for it.
+    pub(super) fn goes_by_accounts(&self) -> bool {
+        self.guaranteed.is_some() || self.over.is_some()
+    }
+
     pub(super) fn of(waiters: &Waiters) -> Self {
-        let Waiters { record, borough, is_guaranteed, slot, .. } = waiters;
+        let Waiters { record, borough, is_guaranteed, is_over, slot, .. } = waiters;
         let (key, place) = (&record.key, &record.spec.place);
         let is_apart = place.distinct_hosts || !place.apart.is_empty();
         let needs = Needs::of(&Request::new(key, &record.spec));
@@ -126,6 +151,7 @@ impl StuckBy {
             needs,
             priority,
             guaranteed: is_guaranteed.then_some(*borough),
+            over: is_over.then_some(*borough),
             is_gang: place.all_or_none,
             apart: is_apart.then(|| (key.clone(), place.distinct_hosts, place.apart.clone())),
             volumes: record.spec.has_volumes().then(|| (key.clone(), *slot)),

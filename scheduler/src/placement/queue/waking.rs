@@ -7,7 +7,7 @@ use slab::Slab;
 use supercloud_proto::name::WorkloadKey;
 
 use super::{
-    Line, Place, Queue, take_out,
+    Line, Place, Queue, take_out, take_out_of_kept,
     waiters::{StuckBy, Waiters},
 };
 use crate::{
@@ -41,16 +41,18 @@ impl Queue {
                 return !stuck.is_empty();
             }
             stuck.retain(|line| {
-                let may_claim = shift.claimants.contains(&lines[*line].borough);
-                if may_claim {
+                let borough = &lines[*line].borough;
+                let may_claim = shift.claimants.contains(borough);
+                let may_yield = by.over.is_some() && shift.own.contains(borough);
+                if may_claim || may_yield {
                     lines[*line].reopen(*line, open);
                 }
-                !may_claim
+                !may_claim && !may_yield
             });
             let example = stuck.first().map(|line| &lines[*line]);
             let is_stuck = !shift.more_is_spare
                 && !by.is_of_any(moved_out)
-                && example.is_some_and(|waiters| !may_fit(ledger, waiters, caught_up, boroughs));
+                && example.is_some_and(|waiters| !may_fit_since(ledger, waiters, caught_up, boroughs));
             if !is_stuck {
                 for line in stuck.iter() {
                     lines[*line].reopen(*line, open);
@@ -65,13 +67,49 @@ impl Queue {
         let Self { lines, open, kept, .. } = self;
         for borough in roomier {
             let Some(kept) = kept.get_mut(borough) else { continue };
-            kept.retain(|demand, kept| {
-                let is_kept = !boroughs.admits(*borough, *demand);
+            kept.retain(|(demand, priority), kept| {
+                let is_let_in =
+                    boroughs.admits(*borough, *demand) || boroughs.would_yield(*borough, *priority, *demand);
+                let is_kept = !is_let_in;
                 if !is_kept {
                     kept.iter().for_each(|line| lines[*line].reopen(*line, open));
                 }
                 is_kept
             });
+        }
+    }
+
+    /// The lines that are stuck or kept and may gain by others making way in these slots, who are of these boroughs.
+    pub(super) fn gain(
+        &self,
+        ledger: &Ledger,
+        boroughs: &Boroughs,
+        slots: &[Slot],
+        losers: &BTreeSet<Number>,
+    ) -> Vec<Line> {
+        let mut found = Vec::new();
+        for (by, stuck) in self.stuck.iter().filter(|(by, _)| !by.is_gang) {
+            let Some(example) = stuck.first().map(|line| &self.lines[*line]) else { continue };
+            let may_all = may_fit(ledger, example, slots, boroughs);
+            let loses = |line: &Line| by.goes_by_accounts() && losers.contains(&self.lines[*line].borough);
+            found.extend(stuck.iter().filter(|line| may_all || loses(line)));
+        }
+        for borough in losers {
+            let kept = self.kept.get(borough).into_iter().flatten();
+            let yields =
+                kept.filter(|((demand, priority), _)| boroughs.would_yield(*borough, *priority, *demand));
+            found.extend(yields.flat_map(|(_, lines)| lines));
+        }
+        found
+    }
+
+    /// Opens a line, if it is stuck or kept.
+    pub(super) fn open(&mut self, line: Line) {
+        let waiters = &mut self.lines[line];
+        if waiters.place.is_none() && take_out_of_kept(&mut self.kept, waiters, line) {
+            waiters.reopen(line, &mut self.open);
+        } else {
+            self.unstick(line);
         }
     }
 
@@ -135,10 +173,18 @@ fn known_to_all(record: &RevisionRecord) -> Known {
     Known { sibling: is_no_matter, unwanted: is_no_matter, reserved, anothers, may_keep: None }
 }
 
+/// The same in slots where something was given back since the last pass.
+fn may_fit_since(ledger: &Ledger, waiters: &Waiters, caught_up: &CaughtUp, boroughs: &Boroughs) -> bool {
+    match caught_up {
+        CaughtUp::Improved(slots) => may_fit(ledger, waiters, slots, boroughs),
+        CaughtUp::Anew => true,
+    }
+}
+
 /// Whether an instance of a line, or of one that is stuck by the same, fits where something was given back, or would with others making way. That others
-/// must be apart from it counts only where it says so of them too, and that room is kept there, or the host to another borough, not at all: so this holds for all that are stuck with it.
-fn may_fit(ledger: &Ledger, waiters: &Waiters, caught_up: &CaughtUp, boroughs: &Boroughs) -> bool {
-    let (CaughtUp::Improved(slots), Some(first)) = (caught_up, waiters.first()) else { return true };
+/// must be apart from it counts only where it says so of them too, and that room is kept there, or the host to another borough, not at all: so this holds for all that are stuck by the same.
+fn may_fit(ledger: &Ledger, waiters: &Waiters, slots: &[Slot], boroughs: &Boroughs) -> bool {
+    let Some(first) = waiters.first() else { return true };
     let record = &*waiters.record;
     let home = ledger.home(record, first);
     // Of those that mount volumes each waits by itself, and which one it is says where it may go.
@@ -150,7 +196,7 @@ fn may_fit(ledger: &Ledger, waiters: &Waiters, caught_up: &CaughtUp, boroughs: &
         let candidate = Candidate { known: Known { may_keep, ..known_to_all(record) }, ..candidate };
         let fits = candidate.has_room(&request) && candidate.fits(&request).is_ok();
         fits || may_have_room(&candidate, &request, has_claim)
-            && has_room_emptied(&candidate, &request, has_claim)
+            && has_room_emptied(&candidate, &request, has_claim, |id| ledger.is_doomed(id))
     };
     let mut slots = slots.iter().filter(|slot: &&Slot| home.is_none_or(|home| home == **slot));
     slots.any(|slot| ledger.is_taken(*slot) && fits(ledger.candidate_for(*slot, &request)))

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use proptest::prelude::*;
 use supercloud_proto::{
     amount::{Bytes, MilliCpu},
+    id::InstanceId,
     instance::InstanceState,
     name::BoroughName,
 };
@@ -64,14 +65,36 @@ pub(super) type Accounts = BTreeMap<String, (u64, u64)>;
 
 /// The same, added up from the specs of what stands on hosts and is not lost, or has others make way for it.
 pub(super) fn accounts(state: &State) -> Accounts {
+    accounts_of(state, |instance| is_there(instance) || instance.awaited_host().is_some())
+}
+
+fn is_there(instance: &Instance) -> bool {
+    instance.takes().is_some() && instance.state != InstanceState::Lost
+}
+
+fn accounts_of(state: &State, counts: impl Fn(&Instance) -> bool) -> Accounts {
     let mut accounts = Accounts::new();
-    for instance in state.instances().values() {
-        let has_room = instance.takes().is_some() && instance.state != InstanceState::Lost;
-        if has_room || instance.awaited_host().is_some() {
-            add(&mut accounts, instance);
-        }
-    }
+    state.instances().values().filter(|one| counts(one)).for_each(|one| add(&mut accounts, one));
     accounts
+}
+
+/// What each would have once these and all that is stopping were gone, and all were there for which others make way, and this one.
+fn accounts_to_come(state: &State, coming: Option<&Instance>, gone: &[InstanceId]) -> Accounts {
+    accounts_of(state, |one| {
+        let stays = is_there(one) && one.is_to_stay() && !gone.contains(&one.id);
+        stays || one.awaited_host().is_some() || coming.is_some_and(|coming| coming.id == one.id)
+    })
+}
+
+/// Whether its borough's quota would bear an instance with these gone.
+pub(super) fn would_be_borne(state: &State, instance: &Instance, gone: &[InstanceId]) -> bool {
+    within_quota(state, &accounts_to_come(state, Some(instance), gone), &instance.workload().borough)
+}
+
+fn within_quota(state: &State, accounts: &Accounts, borough: &BoroughName) -> bool {
+    let (cpu, memory) = accounts.get(borough.as_str()).copied().unwrap_or_default();
+    let quota = &state.boroughs()[borough].allowance.quota;
+    quota.cpu.is_none_or(|most| cpu <= most.0) && quota.memory.is_none_or(|most| memory <= most.0)
 }
 
 pub(super) fn add(accounts: &mut Accounts, instance: &Instance) {
@@ -83,14 +106,21 @@ pub(super) fn add(accounts: &mut Accounts, instance: &Instance) {
 /// Whether the quota of its borough would let an instance in, or all of its gang.
 pub(super) fn would_be_let_in(state: &State, instance: &Instance) -> bool {
     let borough = &instance.workload().borough;
+    if instance.awaited_host().is_some() {
+        let comes_first = |other: &Instance| {
+            other.awaited_host().is_some() && other.spec().priority > instance.spec().priority
+        };
+        let mut on_hosts = accounts_of(state, |one| is_there(one) || comes_first(one));
+        add(&mut on_hosts, instance);
+        return state.level() < 5 || within_quota(state, &on_hosts, borough);
+    }
     let (cpu, memory) = accounts(state).get(borough.as_str()).copied().unwrap_or_default();
     let (each_cpu, each_memory) = needs(instance.spec());
     let together = gang_of(state, instance) as u64;
     let (more_cpu, more_memory) = (each_cpu * together, each_memory * together);
     let quota = &state.boroughs()[borough].allowance.quota;
-    instance.awaited_host().is_some()
-        || quota.cpu.is_none_or(|most| cpu + more_cpu <= most.0)
-            && quota.memory.is_none_or(|most| memory + more_memory <= most.0)
+    quota.cpu.is_none_or(|most| cpu + more_cpu <= most.0)
+        && quota.memory.is_none_or(|most| memory + more_memory <= most.0)
 }
 
 /// What of a borough's work would stay, were nobody to go who stays now.
@@ -148,12 +178,12 @@ pub(super) fn kept_hosts(state: &State, borough: &BoroughName) -> BTreeSet<u32> 
     state.instances().values().filter(own).filter_map(host).collect()
 }
 
-/// No borough has more than its quota, or keeps more hosts to itself than it may.
+/// No borough has more than its quota, now or when all that is stopping is gone and all there for which others make way, or keeps more hosts to itself than it may.
 pub(super) fn check_quotas(state: &State) {
-    for (borough, (cpu, memory)) in accounts(state) {
-        let quota = &state.boroughs()[&BoroughName::new(&borough).unwrap()].allowance.quota;
-        assert!(quota.cpu.is_none_or(|most| cpu <= most.0), "{borough} has too much processor");
-        assert!(quota.memory.is_none_or(|most| memory <= most.0), "{borough} has too much memory");
+    for accounts in [accounts_of(state, is_there), accounts_to_come(state, None, &[])] {
+        for borough in state.boroughs().keys() {
+            assert!(within_quota(state, &accounts, borough), "{borough} has too much");
+        }
     }
     for (name, borough) in state.boroughs() {
         let kept = kept_hosts(state, name).len() as u32;

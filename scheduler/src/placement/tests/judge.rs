@@ -188,7 +188,7 @@ pub(super) fn would_go(state: &State, host: &Host, instance: &Instance) -> bool 
 }
 
 /// The same, were these gone.
-fn would_go_without(state: &State, host: &Host, instance: &Instance, gone: &[InstanceId]) -> bool {
+pub(super) fn would_go_without(state: &State, host: &Host, instance: &Instance, gone: &[InstanceId]) -> bool {
     let load = load_without(state, host, gone);
     ports_beside(&load, host, instance).is_some_and(|_| would_go_beside(&load, state, host, instance))
 }

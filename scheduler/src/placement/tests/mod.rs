@@ -8,6 +8,7 @@ mod engine;
 mod estate;
 mod exclusive;
 mod judge;
+mod own;
 mod ports;
 mod property;
 mod random;

@@ -17,7 +17,8 @@ use crate::state::{
     derived::Standing,
     fits::{Request, fits, must_wait_for},
     gang,
-    model::{Awaited, Background, EventKind, Instance, Placed, Workload},
+    level::FIFTH,
+    model::{Awaited, Background, EventKind, Host, Instance, Placed, Workload},
     preempt::{is_right, rank},
     sorted::densely,
 };
@@ -211,20 +212,24 @@ impl Step<'_> {
         let Some(instance) = self.state.instances.get(&preemption.instance) else { return false };
         let Some(host) = preemption.host else { return self.end_waiting(preemption) };
         let Some(host) = self.state.hosts.get(&host) else { return false };
-        let may_have_a_host =
-            self.waits_only_for_a_host(instance) && self.state.excesses_with(instance, 1).is_empty();
-        if !may_have_a_host || !is_right(self.state, host, preemption) {
+        // From the fifth level on what is beyond its borough's quota may displace others for that; whether it does is part of what is right.
+        let is_let_in = self.state.level() >= FIFTH || self.state.excesses_with(instance, 1).is_empty();
+        if !self.waits_only_for_a_host(instance) || !is_let_in || !is_right(self.state, host, preemption) {
             return false;
         }
         let victims = preemption.victims.iter().filter_map(|id| self.state.instance(*id));
         let rank = rank(&Request::of(instance), victims.map(AsRef::as_ref));
         let awaited = Awaited { host: host.id, rank };
-        let reason = if rank == instance.spec().priority {
-            "makes way for more urgent work"
-        } else {
-            "makes way for what is guaranteed to another borough"
+        let own = (self.state.level() >= FIFTH).then(|| instance.workload().borough.clone());
+        let is_urgent = rank == instance.spec().priority;
+        let reason = |victim: &Instance| match () {
+            () if own.as_ref() == Some(&victim.workload().borough) => {
+                "makes way for more urgent work of its borough"
+            }
+            () if is_urgent => "makes way for more urgent work",
+            () => "makes way for what is guaranteed to another borough",
         };
-        let text = format!("waits for room on {}, where {} stop for it", host.name, preemption.victims.len());
+        let text = self.awaits(host, preemption);
         let note = Note::new(
             EventKind::InstanceAwaiting,
             instance,
@@ -235,9 +240,27 @@ impl Step<'_> {
         self.change(preemption.instance, |instance| instance.set_awaited(Some(awaited)));
         for victim in &preemption.victims {
             let Some(victim) = self.state.instances.get(victim).cloned() else { continue };
-            self.succeed(&victim, reason);
+            self.succeed(&victim, reason(&victim));
         }
         true
+    }
+
+    /// For what an instance waits on a host.
+    fn awaits(&self, host: &Host, preemption: &Preemption) -> String {
+        let victims = self.state.instances_by(preemption.victims.iter().copied());
+        let there = victims.filter(|victim| victim.host() == Some(host.id)).count();
+        let name = &host.name;
+        match (there, preemption.victims.len() - there) {
+            (_, 0) => format!("waits for room on {name}, where {there} stop for it"),
+            (0, elsewhere) => {
+                format!(
+                    "waits to go to {name} until its borough's quota has room, for which {elsewhere} stop"
+                )
+            }
+            (_, elsewhere) => format!(
+                "waits for room on {name}, where {there} stop for it, and in its borough's quota, for which {elsewhere} stop elsewhere"
+            ),
+        }
     }
 
     /// Keeps no room any more for an instance that waits.

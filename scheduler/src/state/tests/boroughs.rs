@@ -3,12 +3,16 @@
 use supercloud_proto::{
     amount::{Amounts, Bytes, MilliCpu},
     host::HostState,
+    id::InstanceId,
     instance::InstanceState,
     spec::WorkloadSpec,
 };
 
 use super::world::{GIB, World, service};
-use crate::state::{Allowance, BoroughChange, Change, Command, Done, HostVerdict, Quota, Rejection, State};
+use crate::state::{
+    Allowance, BoroughChange, Change, Command, Done, HostVerdict, Preemption, Quota, Rejection, State,
+    level::{FIFTH, FOURTH},
+};
 
 fn set(change: BoroughChange) -> Command {
     Command::SetBorough { name: "camden".parse().unwrap(), change }
@@ -169,6 +173,44 @@ fn a_quota_is_kept_to_and_what_is_lost_is_not_charged() {
     let first = world.state.instances_on(hosts[1]).next().unwrap().id;
     world.report(first, InstanceState::Completed);
     assert_eq!(world.place_all(&hosts[1..]), 1);
+}
+
+#[test]
+fn at_a_quota_only_those_of_the_borough_make_way_that_are_needed() {
+    let mut world = World::with_hosts(&["h1", "h2"]);
+    let hosts: Vec<_> = world.state.hosts().keys().copied().collect();
+    world.must(quota_cpu(1_000));
+    let mut apply = |name: &str, borough: &str, count: u32, priority: u32| -> Vec<InstanceId> {
+        let mut spec = service(name, count);
+        (spec.borough, spec.priority) = (borough.parse().unwrap(), priority);
+        drop(world.apply(Command::CreateBorough { name: spec.borough.clone(), title: String::new() }));
+        world.apply_spec(&spec);
+        world.state.instances_of(&spec.key()).map(|instance| instance.id).collect()
+    };
+    let (batch, others) = (apply("batch", "camden", 2, 10), apply("batch", "brent", 1, 5));
+    let (urgent, same) = (apply("urgent", "camden", 1, 80)[0], apply("same", "camden", 1, 10)[0]);
+    for (instance, host) in [(batch[0], hosts[0]), (batch[1], hosts[1]), (others[0], hosts[1])] {
+        assert!(world.place(instance, host));
+    }
+    let displace = |world: &mut World, victims: &[InstanceId]| {
+        let made =
+            Preemption { instance: urgent, before: None, host: Some(hosts[0]), victims: victims.to_vec() };
+        world.must(Command::Preempt(vec![made])) == Done::Instances(1)
+    };
+    world.must(Command::RaiseLevel { level: FOURTH });
+    assert!(!displace(&mut world, &batch[1..]), "not every member knows it");
+    world.must(Command::RaiseLevel { level: FIFTH });
+    assert!(!displace(&mut world, &batch), "one is enough");
+    assert!(!displace(&mut world, &[batch[1], others[0]]), "others are no matter to the quota");
+    assert!(!displace(&mut world, &others));
+    assert!(displace(&mut world, &batch[1..]), "on whatever host it is");
+    let camden = "camden".parse().unwrap();
+    assert_eq!(world.state.taken_by(&camden).cpu.0, 1_500, "who makes way counts until it is gone");
+    assert!(!world.place(urgent, hosts[0]));
+    world.report(batch[1], InstanceState::Stopped);
+    assert!(!world.place(same, hosts[0]), "what leaves is kept");
+    assert!(world.place(urgent, hosts[0]));
+    assert_eq!(world.state.taken_by(&camden).cpu.0, 1_000);
 }
 
 #[test]

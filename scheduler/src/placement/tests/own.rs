@@ -1,0 +1,132 @@
+//! At a borough's quota its urgent work displaces its own less urgent work: random small estates, judged by a look at every choice.
+
+use std::{collections::BTreeSet, sync::Arc};
+
+use proptest::prelude::*;
+use supercloud_proto::{id::InstanceId, instance::InstanceState};
+
+use super::{
+    allowances::{self, check_quotas},
+    estate::Estate,
+    judge::{Forced, check_loads, cost_by_force, would_go, would_go_without},
+    random::{estate_of, hand_in, random_boroughs, random_host, random_sites, random_workload, wanted},
+};
+use crate::state::{Host, Instance, State};
+
+/// Of so many all choices are looked at.
+const MOST: usize = 10;
+
+/// Who may make way: on the host whoever may for its room, anywhere else of the same borough whoever is less urgent; and those who must.
+fn who_may<'s>(state: &'s State, host: &Host, instance: &Instance) -> (Vec<&'s Instance>, Vec<&'s Instance>) {
+    let own = |other: &Instance| other.workload().borough == instance.workload().borough;
+    let is_guaranteed = allowances::would_be_guaranteed(state, instance);
+    let may = |other: &&Instance| {
+        let is_lower = other.spec().priority < instance.spec().priority;
+        let is_there = other.host() == Some(host.id);
+        let may = is_there && (is_lower || is_guaranteed && !own(other)) || own(other) && is_lower;
+        other.placed.is_some() && may && other.is_to_stay()
+    };
+    let is_in_the_way =
+        |other: &&Instance| (instance.spec().place.private || other.spec().place.private) && !own(other);
+    state.instances().values().map(Arc::as_ref).filter(may).partition(is_in_the_way)
+}
+
+/// Whether there is room on a host and in the quota with these gone.
+fn is_enough(state: &State, host: &Host, instance: &Instance, gone: &[&Instance]) -> bool {
+    let ids: Vec<InstanceId> = gone.iter().map(|gone| gone.id).collect();
+    allowances::would_be_borne(state, instance, &ids)
+        && allowances::are_lent(state, &instance.workload().borough, gone)
+        && would_go_without(state, host, instance, &ids)
+}
+
+/// The least that it costs to make room on a host and in the quota; `Err`: there are too many choices.
+fn cheapest(state: &State, host: &Host, instance: &Instance) -> Result<Option<Forced>, ()> {
+    let (must, may) = who_may(state, host, instance);
+    if may.len() > MOST {
+        return Err(());
+    }
+    let chosen = |choice: u32| -> Vec<&Instance> {
+        let is_in = |(place, _): &(usize, &&Instance)| choice >> place & 1 == 1;
+        may.iter().enumerate().filter(is_in).map(|(_, other)| *other).chain(must.iter().copied()).collect()
+    };
+    let enough = (0..1 << may.len()).filter(|choice| is_enough(state, host, instance, &chosen(*choice)));
+    Ok(enough.map(|choice| cost_by_force(state, chosen(choice).into_iter())).min())
+}
+
+/// Lets one of those go that are to stop, until none is left, with a pass after each.
+fn let_go(estate: &mut Estate) {
+    loop {
+        while estate.pass(40).more {}
+        check_loads(&estate.state);
+        check_quotas(&estate.state);
+        let mut stopping =
+            estate.state.instances().values().filter(|one| {
+                one.desired == supercloud_proto::instance::Desired::Stop && one.takes().is_some()
+            });
+        let Some(gone) = stopping.next().cloned() else { return };
+        estate.report(&gone, InstanceState::Stopped, "");
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_cheapest_of_the_borough_make_way_at_its_quota(
+        hosts in prop::collection::vec(random_host(), 1..4),
+        workloads in prop::collection::vec(random_workload(), 1..5),
+        urgent in random_workload(),
+        priority in 1u32..4,
+        boroughs in random_boroughs(),
+        sites in random_sites(),
+    ) {
+        let mut estate = estate_of(&hosts, &workloads, &boroughs, &sites);
+        while estate.pass(40).more {}
+        estate.raise_level();
+        let urgent = urgent.alone(priority);
+        hand_in(&mut estate, "urgent", &urgent);
+        let before = estate.state.clone();
+        let plan = estate.full_pass();
+        let instance = before.instances_of(&wanted("urgent", &urgent).key()).next().unwrap();
+        // Whom others displace, or what they take, before it is its turn is not seen.
+        let others = plan.preemptions.iter().map(|made| made.instance).chain(plan.placements.iter().map(|given| given.instance));
+        let is_alone = others.collect::<BTreeSet<_>>().into_iter().all(|id| id == instance.id);
+        let placed = plan.placements.iter().any(|placement| placement.instance == instance.id);
+        let made = plan.preemptions.iter().find(|made| made.instance == instance.id);
+        if let Some(made) = made {
+            let gone: Vec<&Instance> = made.victims.iter().map(|id| &**before.instance(*id).unwrap()).collect();
+            let now = estate.state.instance(instance.id).unwrap();
+            prop_assert_eq!(now.awaited_host(), made.host, "apply refused it");
+            let host = before.host(made.host.unwrap()).unwrap();
+            if is_alone {
+                prop_assert!(is_enough(&before, host, instance, &gone));
+                for left in 0..gone.len() {
+                    let mut fewer = gone.clone();
+                    fewer.remove(left);
+                    prop_assert!(!is_enough(&before, host, instance, &fewer), "{} is not needed", gone[left].id);
+                }
+            }
+        }
+        let choices: Result<Vec<_>, ()> = before.hosts().values().map(|host| cheapest(&before, host, instance)).collect();
+        if let Ok(choices) = choices && is_alone {
+            let least = choices.into_iter().flatten().min();
+            match (placed, made) {
+                (true, _) => {
+                    prop_assert!(before.hosts().values().any(|host| would_go(&before, host, instance)));
+                    prop_assert!(allowances::would_be_let_in(&before, instance));
+                }
+                (false, None) => prop_assert_eq!(least, None, "somebody could have made way"),
+                (false, Some(made)) => {
+                    let cost = cost_by_force(&before, made.victims.iter().map(|id| &**before.instance(*id).unwrap()));
+                    prop_assert_eq!(Some(cost), least, "others are cheaper");
+                }
+            }
+        }
+        // Passes end, whoever goes when, and no quota is ever exceeded meanwhile.
+        let made_for = made.map(|made| made.instance);
+        let_go(&mut estate);
+        if let Some(id) = made_for.filter(|_| is_alone) {
+            prop_assert!(estate.state.instance(id).is_some_and(|one| one.placed.is_some()), "it waits for ever");
+        }
+    }
+}
