@@ -17,7 +17,11 @@ use super::*;
 use crate::{
     archive::EventFilter,
     heartbeats::Beat,
-    state::{Done, Rejection, tests::world},
+    state::{
+        Done, Rejection,
+        level::{FIRST, inventory_at},
+        tests::world,
+    },
 };
 
 fn borough(name: &str) -> Command {
@@ -28,10 +32,11 @@ async fn boroughs(core: &Core) -> Vec<String> {
     core.read().await.unwrap().boroughs().keys().map(|name| name.to_string()).collect()
 }
 
+/// Registers a host with what every level knows of it: the cluster's may not have been raised yet.
 async fn register(core: &Core, name: &str) -> HostId {
     let command = Command::RegisterHost {
         name: name.parse().unwrap(),
-        inventory: Box::new(world::inventory("site-1")),
+        inventory: Box::new(inventory_at(FIRST, &world::inventory("site-1"))),
         incarnation: name.to_owned(),
     };
     match core.propose("agent", &format!("register-{name}"), command).await.unwrap().result {
