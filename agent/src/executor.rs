@@ -76,7 +76,7 @@ pub struct Executor {
     /// Of boroughs that prepare something now.
     preparations: BTreeMap<BoroughName, Arc<Semaphore>>,
     events: mpsc::Sender<Event>,
-    /// To break off a preparation. An entry outlives its action until the next one of the instance.
+    /// To break off a preparation or a move. An entry outlives its action until the next one of the instance.
     cancels: BTreeMap<InstanceId, oneshot::Sender<()>>,
 }
 
@@ -129,7 +129,7 @@ impl Executor {
         }
     }
 
-    /// Breaks off the instance's start, unless the driver has begun it.
+    /// Breaks off the instance's start, unless the driver has begun it, or its move to other processors.
     pub fn cancel(&mut self, instance: InstanceId) {
         if let Some(cancel) = self.cancels.remove(&instance) {
             // It was over already.
@@ -171,9 +171,17 @@ impl Work {
                 Event::Cleared { instance, result: join_all(stops).await.into_iter().collect() }
             }
             Action::Pin { instance, objects, pin } => {
-                let _permit = self.acts.acquire().await;
-                let pins = objects.iter().map(|object| self.pin(object, &pin));
-                Event::Cleared { instance, result: join_all(pins).await.into_iter().collect() }
+                let moved = async {
+                    let _permit = self.acts.acquire().await;
+                    join_all(objects.iter().map(|object| self.pin(object, &pin))).await.into_iter().collect()
+                };
+                let result = tokio::select! {
+                    biased;
+                    // It is looked at again, and stopped.
+                    Ok(()) = cancelled => Ok(()),
+                    result = moved => result,
+                };
+                Event::Cleared { instance, result }
             }
             Action::Remove { instance, objects } => {
                 let _permit = self.acts.acquire().await;

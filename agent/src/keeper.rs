@@ -96,6 +96,8 @@ pub struct Keeper {
     observed: Observed,
     in_flight: BTreeMap<InstanceId, Doing>,
     settling: BTreeMap<InstanceId, Settling>,
+    /// Until when those are left where they are that could not be moved to their processors. Everything else about them goes on.
+    unmoved: BTreeMap<InstanceId, Instant>,
     book: Book,
     link: Option<Link>,
     lease: Lease,
@@ -142,6 +144,7 @@ impl Keeper {
             histories: contents.histories,
             in_flight: BTreeMap::new(),
             settling: BTreeMap::new(),
+            unmoved: BTreeMap::new(),
             book: Book::new(contents.reports, contents.sequence, now.unix),
             link: None,
             lease,
@@ -229,6 +232,10 @@ impl Keeper {
             may_begin: self.may_begin(now.boot),
             now,
         });
+        self.unmoved.retain(|_, until| *until > at);
+        plan.actions.retain(|action| {
+            action.doing() != Doing::Pinning || !self.unmoved.contains_key(&action.instance())
+        });
         let mut batch = Batch::default();
         for (id, task, history) in plan.histories.drain(..) {
             batch.history(id, &task, &history);
@@ -310,10 +317,13 @@ impl Keeper {
             }
             Event::Started { run, counted, result } => self.on_started(&run, counted, result, moment),
             Event::Cleared { instance, result } => {
-                let retry = result.err().map(|error| {
+                let mut retry = result.err().map(|error| {
                     warn!(%instance, %error, "could not be stopped, removed or moved to its processors; will be tried again");
                     moment.at + RETRY_AFTER
                 });
+                if self.in_flight.get(&instance) == Some(&Doing::Pinning) {
+                    self.unmoved.extend(retry.take().map(|until| (instance, until)));
+                }
                 self.settle(instance, retry, moment.at);
                 Batch::default()
             }
@@ -457,6 +467,7 @@ impl Keeper {
         by(self.observed.next_due());
         by(self.wake);
         by(self.settling.values().filter_map(|settling| settling.not_before).min());
+        by(self.unmoved.values().min().copied());
         by(self.link.as_ref().and_then(|link| link.next_report(&self.book, at)));
         by(self.orders.has_exclusive().then(|| at + LEASE_LOOK));
         if !self.synced {

@@ -1,11 +1,11 @@
 //! The processors of this machine by NUMA node and physical core, as the kernel tells them under `/sys`. A machine that tells no nodes is one node, and a
 //! processor that tells no siblings is a core of its own.
 
-use std::{fs, path::Path};
+use std::{collections::BTreeSet, fs, path::Path};
 
 use supercloud_proto::{
     amount::Bytes,
-    cores::{Cpu, NumaNode, parse_cpu_list},
+    cores::{Cpu, MAX_NODES, NumaNode, parse_cpu_list},
 };
 
 /// Where the kernel tells of processors and nodes.
@@ -36,13 +36,21 @@ fn nodes_below(system: &Path, memory: Bytes) -> Vec<NumaNode> {
         cpus.sort_unstable();
         Some(NumaNode { number, memory, cpus })
     };
-    let told: Vec<NumaNode> = numbers.into_iter().filter_map(node).collect();
-    if told.iter().map(|node| node.cpus.len()).sum::<usize>() == online.len() {
+    let mut told: Vec<NumaNode> = numbers.into_iter().filter_map(node).collect();
+    told.retain(|node| !node.cpus.is_empty());
+    let is_whole = told.iter().map(|node| node.cpus.len()).sum::<usize>() == online.len();
+    if is_whole && told.len() <= MAX_NODES && !has_shared_core(&told) {
         return told;
     }
     let mut cpus: Vec<Cpu> = online.iter().copied().map(cpu).collect();
     cpus.sort_unstable();
     vec![NumaNode { number: 0, memory, cpus }]
+}
+
+/// Whether siblings of one core stand in several nodes: each node would have a part of it.
+fn has_shared_core(nodes: &[NumaNode]) -> bool {
+    let mut cores = BTreeSet::new();
+    nodes.iter().flat_map(NumaNode::cores).any(|core| core.first().is_some_and(|cpu| !cores.insert(cpu.core)))
 }
 
 /// `Node 0 MemTotal:  24684084 kB`.
@@ -129,6 +137,24 @@ mod tests {
         write(dir.path(), "node/node0/cpulist", "0\n");
         write(dir.path(), "node/node0/meminfo", "Node 0 MemTotal: 1 kB\n");
         assert_eq!(nodes_below(dir.path(), Bytes(9)), nodes);
+    }
+
+    #[test]
+    fn nodes_that_share_a_core_or_are_too_many_are_told_as_one() {
+        let dir = machine();
+        write(dir.path(), "node/node0/cpulist", "0-1,6\n");
+        write(dir.path(), "node/node1/cpulist", "2-5\n");
+        assert_eq!(nodes_below(dir.path(), Bytes(9)).len(), 1);
+        let dir = tempfile::tempdir().unwrap();
+        let last = MAX_NODES + 1;
+        write(dir.path(), "cpu/online", &format!("0-{last}\n"));
+        write(dir.path(), "node/online", &format!("0-{last}\n"));
+        for node in 0..=last {
+            write(dir.path(), &format!("node/node{node}/cpulist"), &format!("{node}\n"));
+            write(dir.path(), &format!("node/node{node}/meminfo"), "Node MemTotal: 1 kB\n");
+        }
+        let told = nodes_below(dir.path(), Bytes(9));
+        assert_eq!((told.len(), told[0].cpus.len()), (1, last + 1));
     }
 
     #[test]

@@ -113,11 +113,11 @@ fn views<'a>(
     order.tasks.iter().enumerate().map(view).collect()
 }
 
-/// An action goes on: only what it does is told, and a preparation that is no longer wanted is broken off.
+/// An action goes on: only what it does is told, and what holds up a stop is broken off: a preparation that is no longer wanted, and a move to other processors.
 fn under_way(input: &Input<'_>, order: &Order, doing: Doing, views: &[View<'_>], plan: &mut Plan) {
     let unwanted =
         order.desired == Desired::Stop || (order.exclusive && input.lease.has_lapsed(input.now.boot));
-    if doing == Doing::Preparing && unwanted {
+    if matches!(doing, Doing::Preparing | Doing::Pinning) && unwanted {
         plan.cancels.push(order.instance);
     }
     let state = match doing {

@@ -9,7 +9,7 @@
 //! vacant, the ledger is made anew.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, HashSet},
     sync::Arc,
 };
 
@@ -26,9 +26,13 @@ use super::{
     spread::{Domain, Domains, Share, Whereabouts, labels},
 };
 use crate::state::{
-    Host, HostUse, Instance, Placement, RevisionRecord, State,
+    Host, HostUse, RevisionRecord, State,
     fits::{Candidate, Known, Request},
 };
+
+use giving::Trial;
+
+mod giving;
 
 /// A host's place in a ledger.
 pub(super) type Slot = usize;
@@ -70,13 +74,6 @@ pub(super) struct Ledger {
     doomed: HashSet<InstanceId>,
     /// What was before [`Ledger::begin_trial`], where that was.
     trial: Option<Trial>,
-}
-
-/// What was before a trial.
-struct Trial {
-    /// What was given away of each slot in which something was given since.
-    used: HashMap<Slot, Arc<HostUse>>,
-    claimed: BTreeMap<BoroughName, BTreeSet<HostId>>,
 }
 
 /// Something about a slot is not what it was.
@@ -465,100 +462,6 @@ impl Ledger {
                 domains.learn(label, hosts.enumerate());
             }
         }
-    }
-
-    /// Gives an instance of a request what a placement says.
-    pub(super) fn give(&mut self, slot: Slot, placement: &Placement, request: &Request<'_>) {
-        let used = &mut self.seats[slot].used;
-        if let Some(trial) = &mut self.trial {
-            trial.used.entry(slot).or_insert_with(|| used.clone());
-        }
-        let used = Arc::make_mut(used);
-        used.take_in(placement.instance, request.spec, request.demand, &placement.ports);
-        for (of, device) in request.spec.resources.each_device().zip(&placement.devices) {
-            used.devices.give(device, of.share);
-        }
-        if let Some(cores) = &placement.cores {
-            used.give_cores(request.spec, request.demand, cores);
-        }
-        if !placement.devices.is_empty() {
-            self.seats[slot].note_devices(&self.outlook);
-        }
-        if request.spec.place.private {
-            self.note_private(slot);
-            self.claim(slot, &request.key.borough);
-        }
-        self.note_given(slot);
-    }
-
-    /// From now on what is given can be taken back.
-    pub(super) fn begin_trial(&mut self) {
-        self.trial = Some(Trial { used: HashMap::new(), claimed: self.claimed.clone() });
-    }
-
-    /// What was given since the trial began is given for good.
-    pub(super) fn keep_trial(&mut self) {
-        self.trial = None;
-    }
-
-    /// What was given since the trial began was never given.
-    pub(super) fn undo_trial(&mut self) {
-        let Some(Trial { used, claimed }) = self.trial.take() else { return };
-        let mut given: Vec<_> = used.into_iter().collect();
-        given.sort_unstable_by_key(|(slot, _)| *slot);
-        for (slot, before) in given {
-            self.seats[slot].used = before;
-            self.seats[slot].note_devices(&self.outlook);
-            self.note_private(slot);
-            self.note_given(slot);
-        }
-        self.claimed = claimed;
-    }
-
-    /// Takes back what an instance of the state has of its host.
-    pub(super) fn take_back(&mut self, instance: &Instance) {
-        let Some(placed) = &instance.placed else { return };
-        let Some(slot) = self.slot(placed.host) else { return };
-        Arc::make_mut(&mut self.seats[slot].used).take_out(instance);
-        self.seats[slot].note_devices(&self.outlook);
-        self.note_private(slot);
-        self.note_given(slot);
-    }
-
-    /// Keeps room in a slot for an instance of this rank, for which these are to make way.
-    pub(super) fn keep(&mut self, slot: Slot, rank: u32, instance: InstanceId, victims: &[InstanceId]) {
-        Arc::make_mut(&mut self.seats[slot].used).awaited.insert((rank, instance));
-        for victim in victims {
-            self.send_away(*victim);
-        }
-        let state = &self.state;
-        let awaited = state.instance(instance).filter(|awaited| awaited.spec().place.private);
-        if let Some(borough) = awaited.map(|awaited| awaited.workload().borough.clone()) {
-            self.claim(slot, &borough);
-        }
-        self.note_kept(slot);
-        self.note_given(slot);
-    }
-
-    /// Counts that somebody is to make way, wherever that is.
-    fn send_away(&mut self, victim: InstanceId) {
-        let Some(instance) = self.state.instance(victim) else { return };
-        let Some(slot) = instance.host().and_then(|host| self.slot(host)) else { return };
-        let used = Arc::make_mut(&mut self.seats[slot].used);
-        used.count_going(false, true, instance, used.taken_by(instance));
-        used.leaving += 1;
-        self.doomed.insert(victim);
-        self.note_given(slot);
-    }
-
-    /// Slots in which room is kept, with the highest priority for which.
-    pub(super) fn kept(&self) -> &BTreeMap<Slot, u32> {
-        &self.kept
-    }
-
-    /// Whether an instance is to make way, as was decided in this pass.
-    pub(super) fn is_doomed(&self, instance: InstanceId) -> bool {
-        self.doomed.contains(&instance)
     }
 
     fn note(&mut self, slot: Slot, is_of_record: bool) {

@@ -136,6 +136,7 @@ impl Engine {
         let waiting = state.pending_since(self.ledger.state());
         let moved_out = state.moved_out_since(self.ledger.state());
         self.queue.catch_up(state, &waiting, &mut self.boroughs);
+        self.queue.move_out(state, &moved_out, &mut self.boroughs);
         self.queue.ripen(state, now, &mut self.boroughs);
         let caught_up = self.ledger.catch_up(state);
         if caught_up == CaughtUp::Anew || self.ledger.is_renumbered() {
@@ -329,7 +330,8 @@ impl Engine {
             self.shapes.would_take(&mut self.ledger, &record, id, kept)
         };
         if open.is_some() && is_borne {
-            return Room::Coming;
+            // Whoever is charged stays so until what was displaced for it has left the quota, wherever it goes then.
+            return if is_awaited { Room::Awaited } else { Room::Coming };
         }
         let seeker = Seeker { record: &record, id, overdraft, open };
         self.preempting.make_room(&mut self.ledger, &mut self.boroughs, &seeker)

@@ -39,8 +39,8 @@ use super::{
 };
 use crate::state::{
     HostUse, Instance, Preemption, RevisionRecord, State,
-    derived::{Held, Hold, hold},
     fits::{Candidate, Request},
+    host_use::{Held, Hold, hold},
     preempt::{
         MANY_FAILURES, are_spare, expected, has_claim, is_in_the_way, may_make_way, rank, will_fit, yielded,
     },

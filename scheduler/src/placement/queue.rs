@@ -1,4 +1,4 @@
-//! What waits for a host, kept from pass to pass. Instances of a revision stand in one line, but those that mount volumes, each in its own. The most urgent are served first, among them boroughs in
+//! What waits for a host, kept from pass to pass. Instances of a revision stand in one line, but those whose volumes live somewhere, each in its own. The most urgent are served first, among them boroughs in
 //! turn (see `fair`), and of a borough the oldest.
 //!
 //! A line whose turn found no host is *stuck*: nobody looks at it, however long it is, until something was given back on a host that it
@@ -73,6 +73,8 @@ pub(super) struct Queue {
     awaiting: HashMap<WorkloadKey, BTreeSet<Line>>,
     /// A workload was given room in this pass after the turn of somebody who awaits it.
     passed: bool,
+    /// A gang found no hosts for all of it in this pass, and might with other choices: what is given after it may bring these.
+    is_gang_left: bool,
     /// Lines that are kept by their borough's quota, by the borough and what each of them would be charged.
     kept: HashMap<Number, HashMap<KeptBy, BTreeSet<Line>>>,
 }
@@ -98,7 +100,7 @@ impl Queue {
                 self.unstick(line);
             }
         }
-        self.passed = false;
+        (self.passed, self.is_gang_left) = (false, false);
         self.left.clear();
         self.waiting.clear();
         let began = state.instances_by(waiting.began.iter().copied());
@@ -107,7 +109,7 @@ impl Queue {
             self.later.insert((instance.not_before(), instance.id));
             self.times.insert(instance.id, instance.not_before());
         }
-        self.add(now.into_iter(), boroughs);
+        self.add(state, now.into_iter(), boroughs);
     }
 
     /// Puts those in line whose time has come.
@@ -115,7 +117,7 @@ impl Queue {
         while let Some((_, id)) = self.later.first().filter(|(at, _)| *at <= now).copied() {
             self.later.pop_first();
             self.times.remove(&id);
-            self.add(state.instance(id).into_iter(), boroughs);
+            self.add(state, state.instance(id).into_iter(), boroughs);
         }
     }
 
@@ -124,9 +126,29 @@ impl Queue {
         self.later.first().map(|(at, _)| *at)
     }
 
-    fn add<'a>(&mut self, instances: impl Iterator<Item = &'a Arc<Instance>>, boroughs: &mut Boroughs) {
+    /// Puts those in line with the others of their revision whose volumes live nowhere any more.
+    pub(super) fn move_out(&mut self, state: &State, moved: &BTreeSet<WorkloadKey>, boroughs: &mut Boroughs) {
+        if moved.is_empty() {
+            return;
+        }
+        let has_moved = |waiters: &Waiters| waiters.slot.is_some() && moved.contains(&waiters.record.key);
+        let lines = self.lines.iter().filter(|(_, waiters)| has_moved(waiters));
+        let runs: Vec<_> = lines.flat_map(|(_, waiters)| waiters.runs.clone()).collect();
+        for (first, last) in runs {
+            self.remove(first, last);
+            self.add(state, [first, last].into_iter().filter_map(|id| state.instance(id)).take(1), boroughs);
+        }
+    }
+
+    fn add<'a>(
+        &mut self,
+        state: &State,
+        instances: impl Iterator<Item = &'a Arc<Instance>>,
+        boroughs: &mut Boroughs,
+    ) {
         let records = instances.map(|instance| {
-            let beside = (ByPlace(&instance.record), instance.awaited_host().is_some(), own_slot(instance));
+            let slot = own_slot(state, instance);
+            let beside = (ByPlace(&instance.record), instance.awaited_host().is_some(), slot);
             (instance.id, beside)
         });
         for (first, last, (record, are_awaited, slot)) in runs(records) {
@@ -278,6 +300,7 @@ impl Queue {
         let waiters = &self.lines[line];
         let WorkloadSpec { place, resources, .. } = &*waiters.record.spec;
         if place.private || !resources.devices.is_empty() || waiters.record.spec.has_volumes() {
+            self.is_gang_left = true;
             return waiters.first().map(|first| self.leave(line, first, boroughs));
         }
         let first = waiters.first()?;
@@ -400,11 +423,12 @@ fn runs<T: PartialEq>(
     })
 }
 
-/// The slot of an instance that mounts volumes, and is not placed only with others: where it may go is its own.
+/// The slot of an instance whose volumes live somewhere, and that is not placed only with others: where it may go is its own.
 #[inline]
-fn own_slot(instance: &Instance) -> Option<u32> {
+fn own_slot(state: &State, instance: &Instance) -> Option<u32> {
     let spec = instance.spec();
-    (spec.has_volumes() && !spec.place.all_or_none).then_some(instance.slot)
+    let has_home = spec.has_volumes() && !spec.place.all_or_none && state.home_of(instance.id).is_some();
+    has_home.then_some(instance.slot)
 }
 
 /// The workloads that the instances of a revision must be together with.

@@ -263,6 +263,9 @@ impl Shapes {
         let mut unwanted = self.given.unwanted(ledger, record);
         if record.spec.has_volumes() {
             unwanted.extend(self.given.homes(ledger, &record.key));
+            // What this gang was given before in the trial is not taken down yet.
+            let before = self.trial.iter().flatten().filter(|turn| turn.record.key == record.key);
+            unwanted.extend(before.flat_map(|turn| &turn.given));
         }
         self.turn =
             Some(Turn { record: record.clone(), shape, family, unwanted, given: Vec::new(), may_keep });

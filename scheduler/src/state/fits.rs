@@ -26,7 +26,7 @@ use super::{
     State,
     command::Placement,
     demand::demand,
-    derived::HostUse,
+    host_use::HostUse,
     model::{Host, Instance, cpu_of},
 };
 

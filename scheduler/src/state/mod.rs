@@ -24,6 +24,7 @@ pub mod demand;
 pub mod derived;
 pub mod fits;
 pub mod gang;
+pub mod host_use;
 pub mod level;
 pub mod model;
 pub mod orders;
@@ -41,7 +42,8 @@ pub use command::{
     Change, Command, Done, Entry, HostReports, HostVerdict, Outcome, Placement, Preemption, Rejection,
 };
 pub use demand::{DemandCounts, DeviceDemand};
-pub use derived::{BoroughUse, Derived, HostUse, Waiting};
+pub use derived::{BoroughUse, Derived, Waiting};
+pub use host_use::HostUse;
 pub use model::{
     Background, Borough, Event, EventKind, Grant, Host, Instance, Placed, Ports, RevisionRecord, Run,
     Subject, TaskSeen, Token, Workload,

@@ -16,6 +16,8 @@
 //! other. So whoever is of another borough is needed for the host. What is awaited is charged from then on, and nobody else of the borough is let in by what
 //! leaves; it is given its host once its borough's quota bears it beside what is on hosts ([`State::excesses_with`]). Pairs of whom one makes way for the other are those there
 //! were before: so there are no cycles either.
+//! Not looked at: room that is made for less urgent work of the borough stays charged, so that what runs makes way before what waits; and what is stopping anyway
+//! may let in less urgent work, which then makes way.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -30,8 +32,8 @@ use supercloud_proto::{
 use super::{
     State,
     command::Preemption,
-    derived::HostUse,
     fits::{Candidate, Known, Request, choose_ports},
+    host_use::HostUse,
     level::{FIFTH, Level},
     model::{Host, Instance},
 };

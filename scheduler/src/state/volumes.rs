@@ -37,53 +37,65 @@ pub struct Home {
 
 /// The homes of a workload's slots, by slot.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
-pub struct Homes(Vec<Home>);
+pub struct Homes {
+    by_slot: Vec<Home>,
+    /// The host of each of them, in order.
+    hosts: Vec<HostId>,
+}
 
 impl Homes {
     /// The home of a slot.
     #[must_use]
     pub fn of(&self, slot: u32) -> Option<&Home> {
-        self.place(slot).ok().map(|place| &self.0[place])
+        self.place(slot).ok().map(|place| &self.by_slot[place])
     }
 
     /// Whether some slot is at home on a host.
     #[must_use]
     pub fn are_on(&self, host: HostId) -> bool {
-        self.0.iter().any(|home| home.host == host)
+        self.hosts.binary_search(&host).is_ok()
     }
 
     /// All of them.
     pub fn iter(&self) -> std::slice::Iter<'_, Home> {
-        self.0.iter()
+        self.by_slot.iter()
     }
 
     /// Whether there are none.
     #[must_use]
     pub fn is_empty(&self) -> bool {
-        self.0.is_empty()
+        self.by_slot.is_empty()
     }
 
     /// Makes a host the home of a slot. Where it is that, it stays so since when it was.
     pub(super) fn put(&mut self, home: Home) {
         match self.place(home.slot) {
-            Ok(place) if self.0[place].host == home.host => {}
-            Ok(place) => self.0[place] = home,
-            Err(place) => self.0.insert(place, home),
+            Ok(place) if self.by_slot[place].host == home.host => return,
+            Ok(place) => {
+                let before = std::mem::replace(&mut self.by_slot[place], home);
+                if let Ok(place) = self.hosts.binary_search(&before.host) {
+                    self.hosts.remove(place);
+                }
+            }
+            Err(place) => self.by_slot.insert(place, home),
         }
+        let place = self.hosts.partition_point(|host| *host < home.host);
+        self.hosts.insert(place, home.host);
     }
 
     /// Makes a host nobody's home.
     pub(super) fn leave(&mut self, host: HostId) {
-        self.0.retain(|home| home.host != host);
+        self.by_slot.retain(|home| home.host != host);
+        self.hosts.retain(|other| *other != host);
     }
 
     fn place(&self, slot: u32) -> Result<usize, usize> {
-        self.0.binary_search_by_key(&slot, |home| home.slot)
+        self.by_slot.binary_search_by_key(&slot, |home| home.slot)
     }
 
     /// Whether some slot is not at home any more where it was.
     fn lack_any_of(&self, before: &Self) -> bool {
-        before.0.iter().any(|home| self.of(home.slot).is_none_or(|now| now.host != home.host))
+        before.by_slot.iter().any(|home| self.of(home.slot).is_none_or(|now| now.host != home.host))
     }
 }
 

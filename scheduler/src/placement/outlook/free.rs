@@ -23,6 +23,8 @@ const MAX_PATTERNS: usize = 65_536;
 const MAX_GROUPS: usize = 1 << 20;
 /// Most requests for devices that are kept.
 const MAX_ASKED: usize = 256;
+/// Choices, and places for what was found of a pattern and a request, that are remembered.
+const MAX_CHOICES: usize = 1 << 22;
 
 /// So many devices of a sort with as much of each free.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -243,7 +245,9 @@ impl From<Free> for Numbered {
 impl Patterns {
     /// Forgets all when it has become much.
     pub(super) fn tidy(&mut self) {
-        if self.known.len() > MAX_PATTERNS || self.groups > MAX_GROUPS {
+        let is_much = self.choices.iter().map(Vec::len).sum::<usize>() > MAX_CHOICES
+            || self.all_choices.len() > MAX_CHOICES;
+        if is_much || self.known.len() > MAX_PATTERNS || self.groups > MAX_GROUPS {
             self.forget();
         }
     }
@@ -263,7 +267,8 @@ impl Patterns {
 
     /// The numbers of requests; they hold until others are asked for.
     pub(super) fn asked(&mut self, requests: &[DeviceRequest]) -> Vec<Asked> {
-        if self.asked.len() + requests.len() > MAX_ASKED {
+        let new = requests.iter().filter(|request| !self.asked.contains_key(*request)).count();
+        if new > 0 && self.asked.len() + new > MAX_ASKED {
             *self = Self { generation: self.generation + 1, ..Self::default() };
         }
         requests.iter().map(|request| self.asked_one(request)).collect()

@@ -12,8 +12,8 @@ use crate::{
     placement::{fair::Boroughs, ledger::Ledger},
     state::{
         HostUse, Instance,
-        derived::hold,
         fits::{Candidate, Request},
+        host_use::hold,
         model::cpus_needed,
         preempt::{MOST_VICTIMS, are_spare, may_yield, will_fit, yielded},
     },
@@ -134,14 +134,20 @@ impl OneHost<'_> {
             let left = pool.iter().copied().filter(is_left).collect();
             self.add_until(&mut chosen, left, of_quota, |chosen| self.is_borne(chosen));
         }
-        for place in (0..chosen.len()).rev() {
-            let mut fewer = chosen.clone();
-            fewer.remove(place);
-            if self.is_enough(&fewer) {
-                chosen = fewer;
-            }
+        while let Some(fewer) = self.one_fewer(&chosen) {
+            chosen = fewer;
         }
         chosen
+    }
+
+    /// A choice without the last one that is not needed. With fewer gone another one may be needless that was not: cores come from other nodes then.
+    fn one_fewer<'v>(&self, chosen: &[&'v Arc<Instance>]) -> Option<Vec<&'v Arc<Instance>>> {
+        let without = |place: usize| {
+            let mut fewer = chosen.to_vec();
+            fewer.remove(place);
+            fewer
+        };
+        (0..chosen.len()).rev().map(without).find(|fewer| self.is_enough(fewer))
     }
 
     /// Adds to a choice those that help most, until it is enough.

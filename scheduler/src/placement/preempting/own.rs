@@ -13,8 +13,8 @@ use crate::{
     placement::ledger::Ledger,
     state::{
         Instance,
-        derived::{Hold, hold},
         fits::Request,
+        host_use::{Hold, hold},
         preempt::{MOST_VICTIMS, may_yield},
     },
 };

@@ -161,6 +161,7 @@ impl Queue {
     /// Says that one of a line was given room. Those who await its workload may fit there: what comes after it in the order is looked at in
     /// this pass, the rest in the next.
     pub(in crate::placement) fn note_given(&mut self, progress: &mut Progress, line: Line, id: InstanceId) {
+        self.passed |= self.is_gang_left;
         if self.awaiting.is_empty() {
             return;
         }

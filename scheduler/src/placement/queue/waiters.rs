@@ -22,7 +22,7 @@ use crate::{
     state::{RevisionRecord, fits::Request},
 };
 
-/// What a borough would be charged, and with which priority.
+/// What a borough would be charged, and what of its work may make way: what is of a lower priority than this.
 pub(super) type KeptBy = (Amounts, u32);
 
 /// Instances of one revision.
@@ -30,7 +30,7 @@ pub(super) struct Waiters {
     pub(super) record: Arc<RevisionRecord>,
     /// Others make way for them: they are looked at in every pass.
     pub(super) are_awaited: bool,
-    /// The slot of the only one, where it mounts volumes: its home is its own.
+    /// The slot of the only one, where its volumes live somewhere: its home is its own.
     pub(super) slot: Option<u32>,
     pub(super) borough: Number,
     /// Whether something was guaranteed to the borough when they became stuck.
@@ -70,9 +70,10 @@ impl Waiters {
         if boroughs.admits(self.borough, self.charge()) { Why::Hosts } else { Why::Quota }
     }
 
-    /// What keeps it from its borough's quota.
+    /// What keeps it from its borough's quota. Nobody makes way for a gang, as if nothing were less urgent.
     pub(super) fn keep(&self) -> KeptBy {
-        (self.charge(), self.record.spec.priority)
+        let priority = if self.is_gang() { 0 } else { self.record.spec.priority };
+        (self.charge(), priority)
     }
 
     #[inline]

@@ -110,9 +110,9 @@ impl Candidate<'_> {
         let choices = fitting.filter(|(free, _)| *free >= needed).map(|(free, node)| {
             (free, node.number, fewest(free_cores(node, &self.used.cores).collect(), needed))
         });
-        let best = choices.min_by_key(|(free, number, cpus)| (cpus.len(), *free, *number));
-        if let Some((_, number, cpus)) = best {
-            return Some(Cores { cpus: ascending(cpus), node: is_one.then_some(number) });
+        let best = choices.min_by_key(|(free, number, cores)| (cpus_of(cores), *free, *number));
+        if let Some((_, number, cores)) = best {
+            return Some(Cores { cpus: ascending(cores), node: is_one.then_some(number) });
         }
         if is_one { None } else { self.over_several(needed) }
     }
@@ -122,15 +122,16 @@ impl Candidate<'_> {
         let mut nodes: Vec<(u64, &NumaNode)> =
             self.host.inventory.nodes.iter().map(|node| (self.free_cpus_of(node), node)).collect();
         nodes.sort_by_key(|(free, node)| (Reverse(*free), node.number));
-        let (mut cpus, mut missing) = (Vec::new(), needed);
+        let (mut cores, mut missing) = (Vec::new(), needed);
         while missing > 0 {
             // The fullest of those that have the rest; else the emptiest.
             let last = nodes.iter().rposition(|(free, _)| *free >= missing);
             let (free, node) = if nodes.is_empty() { return None } else { nodes.remove(last.unwrap_or(0)) };
-            cpus.extend(fewest(free_cores(node, &self.used.cores).collect(), missing.min(free)));
+            cores.extend(fewest(free_cores(node, &self.used.cores).collect(), missing.min(free)));
             missing = missing.saturating_sub(free);
         }
-        Some(Cores { cpus: ascending(cpus), node: None })
+        without_spare(&mut cores, needed);
+        Some(Cores { cpus: ascending(cores), node: None })
     }
 }
 
@@ -140,7 +141,7 @@ fn free_cores<'n>(node: &'n NumaNode, used: &CoresUse) -> impl Iterator<Item = &
 }
 
 /// Logical processors of as many of these cores as have so many, with few too many: the largest cores that are not too large, and then the smallest that has the rest.
-fn fewest(mut cores: Vec<&[Cpu]>, needed: u64) -> Vec<u16> {
+fn fewest(mut cores: Vec<&[Cpu]>, needed: u64) -> Vec<&[Cpu]> {
     cores.sort_by_key(|core| Reverse(core.len()));
     let (mut chosen, mut left, mut missing) = (Vec::new(), Vec::new(), needed);
     for core in cores {
@@ -157,22 +158,83 @@ fn fewest(mut cores: Vec<&[Cpu]>, needed: u64) -> Vec<u16> {
     {
         chosen.push(last);
         // One that covers more than the rest may make a smaller one needless.
-        let mut spare = last.len() as u64 - missing;
-        while let Some(place) = chosen.iter().rposition(|core| core.len() as u64 <= spare) {
-            spare -= chosen.remove(place).len() as u64;
-        }
+        without_spare(&mut chosen, needed);
     }
-    chosen.into_iter().flatten().map(|cpu| cpu.number).collect()
+    chosen
 }
 
-fn ascending(mut cpus: Vec<u16>) -> Box<[u16]> {
+/// Leaves out cores without which there are enough, the smallest first: then each that is left is needed.
+fn without_spare(cores: &mut Vec<&[Cpu]>, needed: u64) {
+    cores.sort_by_key(|core| Reverse(core.len()));
+    let mut spare = cpus_of(cores).saturating_sub(needed);
+    while let Some(place) = cores.iter().rposition(|core| core.len() as u64 <= spare) {
+        spare -= cores.remove(place).len() as u64;
+    }
+}
+
+/// How many logical processors these cores have.
+fn cpus_of(cores: &[&[Cpu]]) -> u64 {
+    cores.iter().map(|core| core.len() as u64).sum()
+}
+
+fn ascending(cores: Vec<&[Cpu]>) -> Box<[u16]> {
+    let mut cpus: Vec<u16> = cores.into_iter().flatten().map(|cpu| cpu.number).collect();
     cpus.sort_unstable();
     cpus.into()
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+    use supercloud_proto::amount::MilliCpu;
+
     use super::*;
+    use crate::state::tests::world::{World, service};
+
+    /// A node of cores of these sizes; the numbers of its processors go on from `first`.
+    fn node(number: u16, sizes: &[(u16, u8)], first: &mut u16) -> NumaNode {
+        let mut cpus = Vec::new();
+        for (size, standing) in sizes {
+            let core = *first;
+            *first += size;
+            cpus.extend((core..*first).map(|number| Cpu { core, number, kept: *standing == 1 }));
+        }
+        NumaNode { number, memory: Bytes(1 << 30), cpus }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn what_is_chosen_may_be_given_and_there_is_a_choice_wherever_there_are_enough(
+            // The sizes of cores, and whether they are free, kept or taken.
+            sizes in prop::collection::vec(prop::collection::vec((1u16..4, 0u8..3), 0..5), 1..4),
+            needed in 1u64..12,
+            is_one in any::<bool>(),
+        ) {
+            let world = World::with_hosts(&["h1"]);
+            let mut host = crate::state::Host::clone(world.state.host_named("h1").unwrap());
+            let mut first = 0;
+            std::sync::Arc::make_mut(&mut host.inventory).nodes = (0..).zip(&sizes).map(|(number, sizes)| node(number, sizes, &mut first)).collect();
+            let mut used = world.state.used(host.id).clone();
+            let standing: Vec<u8> = sizes.iter().flatten().flat_map(|(size, standing)| vec![*standing; usize::from(*size)]).collect();
+            let taken: Vec<u16> = (0..first).filter(|cpu| standing[usize::from(*cpu)] == 2).collect();
+            used.cores.give(&Cores { cpus: taken.into(), node: None }, Bytes(0));
+            let candidate = Candidate { host: &host, used: &used, ..Candidate::new(&world.state, &host) };
+            let mut spec = service("own", 1);
+            (spec.resources.dedicated, spec.resources.cpu) = (true, MilliCpu(needed * 1_000));
+            (spec.resources.memory, spec.resources.numa) = (Bytes(1 << 20), if is_one { Numa::One } else { Numa::Any });
+            let key = spec.key();
+            let request = Request::new(&key, &spec);
+            let most = host.inventory.nodes.iter().map(|node| candidate.free_cpus_of(node));
+            let most = if is_one { most.max().unwrap_or(0) } else { most.sum() };
+            let chosen = candidate.choose_cores(&request);
+            prop_assert_eq!(chosen.is_some(), most >= needed);
+            if let Some(cores) = chosen {
+                prop_assert_eq!(candidate.chosen_cores(&request, &cores), None);
+            }
+        }
+    }
 
     fn chosen(sizes: &[usize], needed: u64) -> usize {
         let mut number = 0;
@@ -182,7 +244,7 @@ mod tests {
             (first..number).map(|number| Cpu { core: first, number, kept: false }).collect()
         };
         let cores: Vec<Vec<Cpu>> = sizes.iter().map(|size| core(*size)).collect();
-        fewest(cores.iter().map(Vec::as_slice).collect(), needed).len()
+        cpus_of(&fewest(cores.iter().map(Vec::as_slice).collect(), needed)) as usize
     }
 
     #[test]

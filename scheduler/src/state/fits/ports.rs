@@ -10,7 +10,7 @@ use supercloud_proto::{
 
 use super::{Candidate, Reason, Request};
 use crate::state::{
-    derived::HostUse,
+    host_use::HostUse,
     model::{Host, Ports},
 };
 
