@@ -182,26 +182,18 @@ impl Shapes {
         record: &Arc<RevisionRecord>,
         ids: &[InstanceId],
     ) -> Result<Vec<Placement>, usize> {
-        self.end_turn();
-        ledger.learn(&record.spec.place.spread);
-        let family = self.family_of(ledger, record);
-        let siblings = family.map(|family| self.siblings[family].clone());
-        self.trial = Some(Vec::new());
-        ledger.begin_trial();
+        let before = self.begin_trial(ledger, record);
         let placed: Vec<Placement> =
             ids.iter().map_while(|id| self.place(ledger, record, *id, None)).collect();
+        if placed.len() < ids.len() {
+            self.undo_trial(ledger, before);
+            return Err(placed.len());
+        }
         self.end_turn();
+        ledger.keep_trial();
         let turns = self.trial.take().unwrap_or_default();
-        if placed.len() == ids.len() {
-            ledger.keep_trial();
-            turns.into_iter().for_each(|turn| self.given.note(turn));
-            return Ok(placed);
-        }
-        ledger.undo_trial();
-        if let Some((family, siblings)) = family.zip(siblings) {
-            self.siblings[family] = siblings;
-        }
-        Err(placed.len())
+        turns.into_iter().for_each(|turn| self.given.note(turn));
+        Ok(placed)
     }
 
     /// The slot that an instance of this revision would be given.
@@ -212,20 +204,29 @@ impl Shapes {
         id: InstanceId,
         kept: Option<Slot>,
     ) -> Option<Slot> {
+        let before = self.begin_trial(ledger, record);
+        let placed = self.place(ledger, record, id, kept);
+        self.undo_trial(ledger, before);
+        placed.and_then(|placed| ledger.slot(placed.host))
+    }
+
+    /// What instances of a revision are given from now on can be taken back. Gives its family, if that matters, with the siblings it has.
+    fn begin_trial(&mut self, ledger: &mut Ledger, record: &RevisionRecord) -> Option<(usize, Siblings)> {
         self.end_turn();
         ledger.learn(&record.spec.place.spread);
         let family = self.family_of(ledger, record);
-        let siblings = family.map(|family| self.siblings[family].clone());
         self.trial = Some(Vec::new());
         ledger.begin_trial();
-        let placed = self.place(ledger, record, id, kept);
+        family.map(|family| (family, self.siblings[family].clone()))
+    }
+
+    fn undo_trial(&mut self, ledger: &mut Ledger, before: Option<(usize, Siblings)>) {
         self.end_turn();
         self.trial = None;
         ledger.undo_trial();
-        if let Some((family, siblings)) = family.zip(siblings) {
+        if let Some((family, siblings)) = before {
             self.siblings[family] = siblings;
         }
-        placed.and_then(|placed| ledger.slot(placed.host))
     }
 
     /// Forgets what holds only for the pass that ends.

@@ -1,5 +1,5 @@
 //! Cases and properties of placement. `estate` makes states by applying entries, so that what is derived stays right; `cases` runs the text
-//! files, `allowances` gives boroughs quotas, guarantees and weights, `ports` shows refusals that no pass provokes, `engine` compares an old engine with new ones, `property` compares the pass on random estates (`random`) with a naive judge that shares no code with it (`judge`), `volumes` what happens to volumes.
+//! files, `allowances` gives boroughs quotas, guarantees and weights, `ports` shows refusals that no pass provokes, `gangs` when gangs are looked at again, `engine` compares an old engine with new ones, `property` compares the pass on random estates (`random`) with a naive judge that shares no code with it (`judge`), `volumes` what happens to volumes.
 
 mod allowances;
 mod cases;
@@ -7,6 +7,7 @@ mod cores;
 mod engine;
 mod estate;
 mod exclusive;
+mod gangs;
 mod judge;
 mod own;
 mod ports;
