@@ -28,7 +28,7 @@ use supercloud_proto::{
 
 pub use super::queue::{Unplaced, Why};
 use super::{
-    fair::Boroughs,
+    fair::{Boroughs, Number},
     ledger::{CaughtUp, Ledger, Slot},
     preempting::{Preempting, Room, Seeker, is_worth_waiting},
     queue::{Line, Progress, Queue},
@@ -167,7 +167,7 @@ impl Engine {
             let is_full = plan.placements.len() >= limits.placements.min(MAX_PLACEMENTS);
             let (borough, demand) = self.queue.charge(line);
             let is_charged = self.queue.are_awaited(line);
-            let is_let_in = self.is_let_in(line, is_charged);
+            let is_let_in = self.is_let_in(line, (borough, demand), is_charged);
             // Placements come into the state before what makes way, which has to be right then.
             let is_too_early = !is_charged && self.boroughs.may_belie_claims(borough, demand);
             if is_full || plan.preemptions.len() >= MAX_PREEMPTIONS || is_too_early {
@@ -177,7 +177,7 @@ impl Engine {
             // What a pass gives is not given back in it: what its quota keeps, or what found no host, fares no better later. What is awaited is charged already.
             let kept = is_charged.then(|| self.kept(id)).flatten();
             let is_over = !is_let_in && !is_charged;
-            if is_over && !self.would_yield(line) {
+            if is_over && !self.would_yield(line, (borough, demand)) {
                 plan.unplaced.push(self.queue.keep(line, id));
                 continue;
             }
@@ -289,8 +289,7 @@ impl Engine {
     }
 
     /// Whether its borough's quota bears the next one of a line on a host. What room was made for is charged, and waits until what it displaced has left the quota.
-    fn is_let_in(&self, line: Line, is_charged: bool) -> bool {
-        let (borough, demand) = self.queue.charge(line);
+    fn is_let_in(&self, line: Line, (borough, demand): (Number, Amounts), is_charged: bool) -> bool {
         if is_charged {
             let priority = self.queue.record(line).spec.priority;
             self.ledger.state().level() < FIFTH || self.boroughs.bears(borough, priority, demand)
@@ -300,8 +299,7 @@ impl Engine {
     }
 
     /// Whether less urgent work of its borough may make way for one of a line, for the quota's sake.
-    fn would_yield(&self, line: Line) -> bool {
-        let (borough, demand) = self.queue.charge(line);
+    fn would_yield(&self, line: Line, (borough, demand): (Number, Amounts)) -> bool {
         let spec = &self.queue.record(line).spec;
         !spec.place.all_or_none && self.boroughs.would_yield(borough, spec.priority, demand)
     }

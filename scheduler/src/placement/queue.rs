@@ -133,10 +133,11 @@ impl Queue {
         }
         let has_moved = |waiters: &Waiters| waiters.slot.is_some() && moved.contains(&waiters.record.key);
         let lines = self.lines.iter().filter(|(_, waiters)| has_moved(waiters));
-        let runs: Vec<_> = lines.flat_map(|(_, waiters)| waiters.runs.clone()).collect();
-        for (first, last) in runs {
-            self.remove(first, last);
-            self.add(state, [first, last].into_iter().filter_map(|id| state.instance(id)).take(1), boroughs);
+        // Of a slot only one waits.
+        let alone: Vec<InstanceId> = lines.filter_map(|(_, waiters)| waiters.first()).collect();
+        for id in alone {
+            self.remove(id, id);
+            self.add(state, state.instance(id).into_iter(), boroughs);
         }
     }
 

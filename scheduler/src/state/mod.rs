@@ -147,6 +147,15 @@ impl State {
         self.instances_by(self.derived.of_workload(key).copied())
     }
 
+    /// The instances of a borough, workload by workload.
+    pub fn instances_of_borough<'a>(
+        &'a self,
+        borough: &'a BoroughName,
+    ) -> impl Iterator<Item = &'a Arc<Instance>> + use<'a> {
+        let of_borough = self.workloads.keys().filter(move |key| key.borough == *borough);
+        of_borough.flat_map(|key| self.instances_of(key))
+    }
+
     /// Those of these instances that there are, in the same order. Where ids follow each other, as those of a workload do, one costs a step and not a
     /// search.
     pub fn instances_by<'a, I: Iterator<Item = InstanceId>>(

@@ -62,14 +62,11 @@ pub(super) fn of_instance(survey: &Survey<'_>, instance: &Instance, now: UnixMil
 
 /// What of its borough's less urgent work is stopping, where the quota does not bear an instance that others make way for before that is gone.
 fn leaving(survey: &Survey<'_>, instance: &Instance) -> Option<String> {
-    let state = survey.ledger.state();
+    let of_borough = survey.ledger.state().instances_of_borough(&instance.workload().borough);
     let is_leaving = |other: &&Arc<Instance>| {
-        other.workload().borough == instance.workload().borough
-            && other.spec().priority < instance.spec().priority
-            && other.takes().is_some()
-            && !other.is_to_stay()
+        other.spec().priority < instance.spec().priority && other.takes().is_some() && !other.is_to_stay()
     };
-    let leaving: Vec<_> = state.instances().values().filter(is_leaving).collect();
+    let leaving: Vec<_> = of_borough.filter(is_leaving).collect();
     let names = leaving.iter().take(MAX_LEAVING).map(|other| format!("{} of {}", other.id, other.workload()));
     let more = leaving.len().saturating_sub(MAX_LEAVING);
     let more = (more > 0).then(|| format!("{more} more"));

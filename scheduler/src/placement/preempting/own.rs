@@ -38,9 +38,7 @@ impl Own {
 }
 
 fn staying(ledger: &Ledger, borough: &BoroughName) -> Vec<Arc<Instance>> {
-    let state = ledger.state();
-    let of_borough = state.workloads().keys().filter(|key| key.borough == *borough);
-    let instances = of_borough.flat_map(|key| state.instances_of(key));
+    let instances = ledger.state().instances_of_borough(borough);
     let mut staying: Vec<_> =
         instances.filter(|one| one.placed.is_some() && one.is_to_stay()).cloned().collect();
     staying.sort_unstable_by_key(order);
