@@ -15,6 +15,7 @@
 //! | 3 | 0.1.0 | conditions with `<`, `<=`, `>=`, `>` and `not in`, and on `docker` and `libvirt`; devices; taints |
 //! | 4 | 0.1.0 | `SetBorough`: quota, guarantee, weight, highest priority and private hosts of a borough; `SetSite`: the policy of a site; `place.apart`, `place.together`, `place.private` and `place.all_or_none`; `place.spread` over labels and in shares; network bandwidth; classes of workloads; `Preempt` |
 //! | 5 | 0.1.0 | volumes that live on a host, `ForgetVolumes`; cores of an instance's own: `resources.dedicated` and `resources.numa`, a host's NUMA nodes, cores in placements; devices for VMs; what is urgent displaces work of its own borough at its quota |
+//! | 6 | 0.1.0 | others make way for gangs; what merely waits of a borough's less urgent work makes way at its quota |
 
 use supercloud_proto::{amount::Mbits, host::Inventory};
 
@@ -24,7 +25,7 @@ pub type Level = u32;
 /// Level of a cluster that was never raised, and of nodes that tell none.
 pub const FIRST: Level = 1;
 /// What this version knows.
-pub const KNOWN: Level = 5;
+pub const KNOWN: Level = 6;
 /// Since which there are levels.
 pub const SECOND: Level = 2;
 /// Since which conditions compare versions, and hosts have devices and taints.
@@ -33,6 +34,8 @@ pub const THIRD: Level = 3;
 pub const FOURTH: Level = 4;
 /// Since which volumes keep their workload's instances on their host, and instances have cores of their own.
 pub const FIFTH: Level = 5;
+/// Since which others make way for gangs, and at its quota what merely waits of a borough's less urgent work.
+pub const SIXTH: Level = 6;
 
 /// The level at which every member knows all that a host is.
 pub fn of_inventory(inventory: &Inventory) -> Level {

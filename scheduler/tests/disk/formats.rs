@@ -7,7 +7,8 @@ use std::{
 };
 
 use supercloud_proto::{
-    amount::{Mbits, MilliCpu},
+    amount::{Bytes, Mbits, MilliCpu},
+    cores::{Cpu, NumaNode},
     device::Device,
     host::Inventory,
     id::{HostId, InstanceId},
@@ -112,6 +113,14 @@ container: { image: 'registry.example/beside:1' }
 resources: { cpu: 50m, memory: 16MiB }
 place: { together: [ squad ], private: true }
 ---
+workload: precise
+borough: hackney
+kind: service
+count: 1
+container: { image: 'registry.example/precise:1' }
+resources: { cpu: 2, memory: 16MiB, dedicated: true, numa: one }
+place: { tolerate: [ cores ] }
+---
 workload: urgent
 borough: camden
 kind: service
@@ -147,6 +156,8 @@ fn told(state: &State) -> String {
         }));
         lines.push(format!("  priority {} grace {}", now.spec.priority, now.spec.stop_grace));
         lines.extend(told_of_fourth(&now.spec));
+        let homes = state.homes_of(key).into_iter().flat_map(|homes| homes.iter());
+        lines.extend(homes.map(|home| format!("  home of {} on {}", home.slot, home.host)));
     }
     lines.extend(state.hosts().values().map(|host| {
         let capacity = host.inventory.capacity;
@@ -160,8 +171,9 @@ fn told(state: &State) -> String {
             placed.map_or("nowhere".to_owned(), |placed| format!("on {} {:?}", placed.host, placed.ports));
         let (state, desired) = (instance.state.as_str(), instance.desired);
         let devices: String = instance.devices().map(|(device, _)| format!(" with {device}")).collect();
+        let cores: String = instance.cores().map(|cores| format!(" on {cores:?}")).into_iter().collect();
         format!(
-            "instance {} of {} {host}: {state}, {desired:?}, order {}{devices}",
+            "instance {} of {} {host}: {state}, {desired:?}, order {}{devices}{cores}",
             instance.id,
             instance.workload(),
             instance.order_index
@@ -255,6 +267,21 @@ async fn register_with_device(core: &Core) -> Outcome {
     Ok(())
 }
 
+/// A host with two NUMA nodes of two cores each, kept for those who need cores.
+async fn register_with_nodes(core: &Core) -> Outcome {
+    let mut inventory: Inventory = hello("h5", "h5").inventory.ok_or("no inventory")?.try_into()?;
+    let cpu = |number: u16| Cpu { core: number, number, kept: false };
+    let node = |number: u16| {
+        let cpus = vec![cpu(2 * number), cpu(2 * number + 1)];
+        NumaNode { number, memory: Bytes(2 << 30), cpus }
+    };
+    inventory.nodes = vec![node(0), node(1)];
+    inventory.taints.insert("cores".to_owned(), String::new());
+    let (name, inventory, incarnation) = ("h5".parse()?, Box::new(inventory), "h5".to_owned());
+    must(core, Command::RegisterHost { name, inventory, incarnation }).await?;
+    Ok(())
+}
+
 async fn report(core: &Core, instance: InstanceId, state: InstanceState, sequence: u64) -> Outcome {
     let view = core.view();
     let found = view.instance(instance).ok_or("no such instance")?;
@@ -323,6 +350,8 @@ async fn fill(core: &Core) -> Outcome {
         register(core, name).await?;
     }
     register_with_device(core).await?;
+    register_with_nodes(core).await?;
+    all_placed(core, "hackney/precise", 1).await?;
     all_placed(core, "hackney/rendering", 2).await?;
     all_placed(core, "camden/squad", 2).await?;
     must(core, Command::ApplyWorkload { spec: Box::new(urgent.clone()), expect_revision: None }).await?;
