@@ -14,7 +14,11 @@ use supercloud_proto::{
 use crate::{
     clock::unix_now,
     placement::{BoroughPlan, WorkloadPlan, explain},
-    state::{Borough, Excess, Host, Instance, State, Workload, codec, gang, quota},
+    state::{
+        Borough, Excess, Host, Instance, State, Workload, codec,
+        gang::{self, Together},
+        quota,
+    },
 };
 
 /// A workload with its counts.
@@ -54,7 +58,7 @@ fn place_of<'c>(counts: &'c mut v1::WorkloadCounts, instance: &Instance) -> &'c 
 pub(super) struct Instances<'s> {
     state: &'s State,
     now: UnixMillis,
-    gangs: BTreeMap<(&'s WorkloadKey, Revision), usize>,
+    gangs: BTreeMap<(&'s WorkloadKey, Revision), Together>,
 }
 
 impl<'s> Instances<'s> {
@@ -76,11 +80,11 @@ impl<'s> Instances<'s> {
         }
     }
 
-    fn together(&mut self, instance: &'s Instance) -> usize {
-        let count = || gang::waiting_with(self.state, instance, self.now).len();
-        if instance.not_before() > self.now {
-            return count();
+    fn together(&mut self, instance: &'s Instance) -> Together {
+        if !instance.spec().place.all_or_none || instance.not_before() > self.now {
+            return Together::alone(instance);
         }
+        let count = || Together::of(self.state, gang::waiting_with(self.state, instance, self.now));
         *self.gangs.entry((instance.workload(), instance.revision())).or_insert_with(count)
     }
 }

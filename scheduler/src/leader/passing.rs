@@ -105,9 +105,17 @@ pub fn placing(level: Level, plan: &Plan) -> Vec<Command> {
     chunks(&plan.placements, &plan.gangs).into_iter().map(|chunk| command(level, chunk)).collect()
 }
 
-/// What those who make way by a plan are proposed as, one after the other, once its placements are in.
+/// What those who make way by a plan are proposed as, one after the other, once its placements are in. Those for a gang stand in an entry of their own.
 pub fn displacing(plan: &Plan) -> Vec<Command> {
-    plan.preemptions.chunks(PREEMPTIONS_OF_AN_ENTRY).map(|chunk| Command::Preempt(chunk.to_vec())).collect()
+    let commands = |range: Range<usize>| plan.preemptions[range].chunks(PREEMPTIONS_OF_AN_ENTRY);
+    let (mut displacing, mut begin) = (Vec::new(), 0);
+    for gang in &plan.displacing_gangs {
+        displacing.extend(commands(begin..gang.start));
+        displacing.push(&plan.preemptions[gang.clone()]);
+        begin = gang.end;
+    }
+    displacing.extend(commands(begin..plan.preemptions.len()));
+    displacing.into_iter().map(|those| Command::Preempt(those.to_vec())).collect()
 }
 
 /// A command with placements, in few bytes where every member reads them.

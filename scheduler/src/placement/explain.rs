@@ -23,7 +23,7 @@ use super::{
 use crate::state::{
     Excess, Instance, RevisionRecord, State,
     fits::{Candidate, FILTERS, Misfit, Request},
-    gang::waiting_with,
+    gang::{Together, waiting_with},
 };
 pub use changes::{Suggestion, changes};
 pub use gang::Gang;
@@ -164,11 +164,13 @@ pub fn instance(state: &State, instance: &Instance, now: UnixMillis) -> Explanat
     let is_of_gang = instance.is_pending() && instance.spec().place.all_or_none;
     let gang_of = is_of_gang.then(|| waiting_with(state, instance, now));
     let gang = gang_of.as_ref().map(|ids| Gang::give(&mut ledger, &mut siblings, &instance.record, ids));
+    let together = gang_of
+        .as_ref()
+        .map_or_else(|| Together::alone(instance), |ids| Together::of(state, ids.iter().copied()));
     let first = gang_of.zip(gang).and_then(|(ids, gang)| gang.first_without(state, &ids));
     let request = Request::of(first.map_or(instance, AsRef::as_ref));
     let mut survey = Survey::of(&ledger, request, siblings, instance.host());
     survey.gang = gang;
-    let together = gang.map_or(1, |gang| gang.waiting as usize);
     survey.excesses =
         if instance.is_pending() { state.excesses_with(instance, together) } else { Vec::new() };
     Explanation {

@@ -56,7 +56,7 @@ impl Whole {
 }
 
 /// What each borough has, and may have.
-#[derive(Default)]
+#[derive(Clone, Default)]
 pub(super) struct Boroughs {
     numbers: HashMap<BoroughName, Number>,
     /// By number.

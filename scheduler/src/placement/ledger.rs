@@ -401,8 +401,18 @@ impl Ledger {
 
     /// Whether a borough may keep one more host to itself, with those that it began to keep in this pass.
     pub(super) fn may_keep(&self, borough: &BoroughName) -> bool {
+        self.may_keep_beside(borough, 0)
+    }
+
+    /// The same with so many beside these.
+    pub(super) fn may_keep_beside(&self, borough: &BoroughName, others: u32) -> bool {
         let claimed = self.claimed.get(borough).map_or(0, BTreeSet::len) as u32;
-        self.state.kept_hosts(borough) + claimed < self.state.allowance_of(borough).private_hosts
+        self.state.kept_hosts(borough) + claimed + others < self.state.allowance_of(borough).private_hosts
+    }
+
+    /// The slot in which room is kept for an instance, for which others make way.
+    pub(super) fn kept_for(&self, id: InstanceId) -> Option<Slot> {
+        self.slot(self.state.instance(id)?.awaited_host()?)
     }
 
     /// The slot to which an instance of a revision goes and to no other, since its volumes live there.
@@ -415,7 +425,7 @@ impl Ledger {
     }
 
     /// Whether a borough began to keep a host to itself in this pass.
-    fn has_claimed(&self, slot: Slot, borough: &BoroughName) -> bool {
+    pub(super) fn has_claimed(&self, slot: Slot, borough: &BoroughName) -> bool {
         self.claimed.get(borough).is_some_and(|hosts| hosts.contains(&self.seats[slot].id))
     }
 
@@ -429,10 +439,15 @@ impl Ledger {
         &self.private
     }
 
+    /// Whether a borough would begin to keep a host to itself with something private there.
+    pub(super) fn would_claim(&self, slot: Slot, borough: &BoroughName) -> bool {
+        !self.state.keeps(borough, self.seats[slot].id) && !self.has_claimed(slot, borough)
+    }
+
     /// Counts a host that a borough keeps to itself for something private.
     fn claim(&mut self, slot: Slot, borough: &BoroughName) {
-        let host = self.seats[slot].id;
-        if !self.state.keeps(borough, host) {
+        if self.would_claim(slot, borough) {
+            let host = self.seats[slot].id;
             self.claimed.entry(borough.clone()).or_default().insert(host);
         }
     }

@@ -7,7 +7,8 @@
 //! what waits in vain. What an engine knows from before never changes what it decides: [`pass`], which begins with a new one, decides
 //! the same; a test compares.
 //!
-//! A gang gets hosts for all of it or for none (`state::gang`): it is given them one after the other, and what was given is taken back where one finds none.
+//! A gang gets hosts for all of it or for none (`state::gang`): it is given them one after the other, and what was given is taken back where one finds none. Then others may make
+//! way for all of it.
 //!
 //! What fits nowhere may displace what is less urgent (`preempting`), and what its borough's quota keeps what is less urgent of its borough; it is placed once that is
 //! gone.
@@ -30,15 +31,16 @@ pub use super::queue::{Unplaced, Why};
 use super::{
     fair::{Boroughs, Number},
     ledger::{CaughtUp, Ledger, Slot},
-    preempting::{Preempting, Room, Seeker, is_worth_waiting},
+    preempting::{Preempting, Room, RoomForAll, Seeker, is_worth_waiting, is_worth_waiting_for_all},
     queue::{Line, Progress, Queue},
     shapes::Shapes,
 };
 use crate::state::{
     Placement, Preemption, RevisionRecord, State,
+    demand::demand,
     fits::{Request, held_slots},
-    level::{FIFTH, FOURTH},
-    preempt::{has_claim, overdraft},
+    level::{FIFTH, FOURTH, SIXTH},
+    preempt::{MANY_FAILURES, has_claim, has_claim_for, overdraft},
 };
 
 /// Most placements of one pass: so many fit into one log entry of about half a MiB, and apply is done with them in some tens of milliseconds.
@@ -68,6 +70,8 @@ pub struct Plan {
     pub gangs: Vec<Range<usize>>,
     /// What makes way for instances that found no host, in the order in which it was decided; to be applied in this order, after the placements.
     pub preemptions: Vec<Preemption>,
+    /// Where among these those of each gang are: they hold only together.
+    pub displacing_gangs: Vec<Range<usize>>,
     /// What was looked at and is kept by its borough's quota or found no host, by revision, most urgent first. What is known from before to get none is
     /// not looked at.
     pub unplaced: Vec<Unplaced>,
@@ -167,7 +171,7 @@ impl Engine {
             let is_full = plan.placements.len() >= limits.placements.min(MAX_PLACEMENTS);
             let (borough, demand) = self.queue.charge(line);
             let is_charged = self.queue.are_awaited(line);
-            let is_let_in = self.is_let_in(line, (borough, demand), is_charged);
+            let is_let_in = self.is_let_in(line, borough, is_charged);
             // Placements come into the state before what makes way, which has to be right then.
             let is_too_early = !is_charged && self.boroughs.may_belie_claims(borough, demand);
             if is_full || plan.preemptions.len() >= MAX_PREEMPTIONS || is_too_early {
@@ -175,14 +179,18 @@ impl Engine {
                 break;
             }
             // What a pass gives is not given back in it: what its quota keeps, or what found no host, fares no better later. What is awaited is charged already.
-            let kept = is_charged.then(|| self.kept(id)).flatten();
+            let kept = is_charged.then(|| self.ledger.kept_for(id)).flatten();
             let is_over = !is_let_in && !is_charged;
+            if is_over && is_gang && !self.queue.awaited(line).is_empty() {
+                self.settle_gang(RoomForAll::Unsure, line, &mut progress, &mut plan);
+                continue;
+            }
             if is_over && !self.would_yield(line, (borough, demand)) {
                 plan.unplaced.push(self.queue.keep(line, id));
                 continue;
             }
             if is_gang {
-                self.place_gang(line, &mut progress, &mut plan);
+                self.serve_gang(line, is_let_in, &mut progress, &mut plan);
                 continue;
             }
             let record = record.clone();
@@ -199,7 +207,8 @@ impl Engine {
             let room = self.make_room((line, id), kept, is_let_in);
             let is_made = matches!(room, Room::Made(_));
             self.settle(room, (line, id), &mut plan, &mut making);
-            if let Some(made) = plan.preemptions.last().filter(|_| is_made) {
+            if is_made {
+                let made = &plan.preemptions[plan.preemptions.len() - 1..];
                 self.queue.note_made(&mut progress, &self.ledger, &self.boroughs, (line, id), made);
             }
         }
@@ -213,24 +222,106 @@ impl Engine {
         record.spec.is_exclusive() && self.queue.members(line).iter().any(|id| held.holds(state, record, *id))
     }
 
-    /// Gives all of a gang hosts, or none of them.
-    fn place_gang(&mut self, line: Line, progress: &mut Progress, plan: &mut Plan) {
+    /// Gives all of a gang hosts, or none of them; where some find none, others may make way for all.
+    fn serve_gang(&mut self, line: Line, is_let_in: bool, progress: &mut Progress, plan: &mut Plan) {
         let (record, members) = (self.queue.record(line).clone(), self.queue.members(line));
-        let placements = match self.shapes.place_all(&mut self.ledger, &record, &members) {
-            Ok(placements) => placements,
-            Err(fitting) => {
-                let missing = members.len() - fitting;
-                plan.unplaced.extend(self.queue.stick_gang(line, missing, &self.boroughs));
+        let found = is_let_in.then(|| self.shapes.place_all(&mut self.ledger, &record, &members));
+        let missing = match found {
+            Some(Ok(placements)) => {
+                self.count_gang_given(line, &record);
+                let begin = plan.placements.len();
+                plan.placements.extend(placements);
+                plan.gangs.push(begin..plan.placements.len());
+                members.iter().for_each(|id| self.queue.note_given(progress, line, *id));
+                self.queue.pass_over(line);
                 return;
             }
+            Some(Err(fitting)) => members.len() - fitting,
+            None => members.len(),
         };
-        let (borough, demand) = self.queue.charge(line);
-        self.boroughs.give(borough, demand);
-        let begin = plan.placements.len();
-        plan.placements.extend(placements);
-        plan.gangs.push(begin..plan.placements.len());
-        members.iter().for_each(|id| self.queue.note_given(progress, line, *id));
-        self.queue.pass_over(line);
+        let room = self.make_room_for_gang(line, &record, &members, is_let_in);
+        let room = room.unwrap_or(RoomForAll::Short(missing));
+        self.settle_gang(room, line, progress, plan);
+    }
+
+    /// Counts what a gang is given, of which some may be charged already.
+    fn count_gang_given(&mut self, line: Line, record: &RevisionRecord) {
+        let (borough, uncharged) = self.queue.charge(line);
+        self.boroughs.give(borough, uncharged);
+        let each = demand(&record.spec);
+        for _ in self.queue.awaited(line) {
+            self.boroughs.settle(borough, record.spec.priority, each);
+        }
+    }
+
+    /// Lets others make way for all of a gang; nothing where nobody may.
+    fn make_room_for_gang(
+        &mut self,
+        line: Line,
+        record: &RevisionRecord,
+        members: &[InstanceId],
+        is_let_in: bool,
+    ) -> Option<RoomForAll> {
+        let Self { ledger, boroughs, preempting, queue, .. } = self;
+        if queue.are_awaited(line) && is_worth_waiting_for_all(ledger, record, members) {
+            return Some(RoomForAll::Awaited);
+        }
+        if !is_let_in {
+            return Some(RoomForAll::Unsure);
+        }
+        let request = Request::new(&record.key, &record.spec);
+        let has_claim = has_claim_for(&request, members.len(), boroughs);
+        let somebody_goes = has_claim || !boroughs.nobody_goes(record.spec.priority);
+        let may_displace =
+            |id: &InstanceId| ledger.state().instance(*id).is_some_and(|one| one.failures() < MANY_FAILURES);
+        let is_displacing =
+            ledger.state().level() >= SIXTH && somebody_goes && members.iter().all(may_displace);
+        is_displacing.then(|| preempting.make_room_for_all(ledger, boroughs, record, members))
+    }
+
+    /// Takes down what becomes of a gang of which some fit nowhere.
+    fn settle_gang(&mut self, room: RoomForAll, line: Line, progress: &mut Progress, plan: &mut Plan) {
+        let Some(first) = self.queue.members(line).first().copied() else { return };
+        let awaited = self.queue.awaited(line);
+        match room {
+            RoomForAll::Awaited => self.queue.pass_over(line),
+            RoomForAll::Made(made) => {
+                let (borough, uncharged) = self.queue.charge(line);
+                self.boroughs.charge(borough, self.queue.record(line).spec.priority, uncharged);
+                self.queue.pass_over(line);
+                self.queue.note_made(progress, &self.ledger, &self.boroughs, (line, first), &made);
+                let begin = plan.preemptions.len();
+                plan.preemptions.extend(made);
+                plan.displacing_gangs.push(begin..plan.preemptions.len());
+            }
+            // What was to make way for them is no help any more, or not for those who joined them.
+            _ if !awaited.is_empty() => {
+                let ended = awaited.iter().filter_map(|id| {
+                    let before = self.ledger.state().instance(*id)?.awaited_host();
+                    Some(Preemption { instance: *id, before, host: None, victims: Vec::new() })
+                });
+                plan.preemptions.extend(ended);
+                plan.unplaced.push(self.queue.leave(line, first, &self.boroughs));
+            }
+            RoomForAll::Coming | RoomForAll::Taken | RoomForAll::Unsure => {
+                plan.unplaced.push(self.queue.leave(line, first, &self.boroughs));
+            }
+            // What was placed in this pass makes way for nobody in it, and may for these in the next.
+            RoomForAll::Short(_) if !plan.placements.is_empty() && self.gang_has_claim(line) => {
+                plan.unplaced.push(self.queue.leave(line, first, &self.boroughs));
+                plan.more = true;
+            }
+            RoomForAll::Short(missing) => {
+                plan.unplaced.extend(self.queue.stick_gang(line, missing, &self.boroughs));
+            }
+        }
+    }
+
+    /// Whether others make way for a gang whatever their priority, since it is guaranteed to its borough.
+    fn gang_has_claim(&self, line: Line) -> bool {
+        let (record, count) = (self.queue.record(line), self.queue.members(line).len());
+        let request = Request::new(&record.key, &record.spec);
+        self.ledger.state().level() >= SIXTH && has_claim_for(&request, count, &self.boroughs)
     }
 
     /// Takes down what becomes of an instance that fits nowhere, and what with that of its line.
@@ -276,11 +367,6 @@ impl Engine {
         }
     }
 
-    /// The slot in which room is kept for an instance.
-    fn kept(&self, id: InstanceId) -> Option<Slot> {
-        self.ledger.slot(self.ledger.state().instance(id)?.awaited_host()?)
-    }
-
     /// Whether others make way for an instance of a line whatever their priority, since it is guaranteed to its borough.
     fn has_claim(&self, line: Line) -> bool {
         let record = self.queue.record(line);
@@ -289,12 +375,12 @@ impl Engine {
     }
 
     /// Whether its borough's quota bears the next one of a line on a host. What room was made for is charged, and waits until what it displaced has left the quota.
-    fn is_let_in(&self, line: Line, (borough, demand): (Number, Amounts), is_charged: bool) -> bool {
+    fn is_let_in(&self, line: Line, borough: Number, is_charged: bool) -> bool {
         if is_charged {
-            let priority = self.queue.record(line).spec.priority;
+            let (priority, demand) = (self.queue.record(line).spec.priority, self.queue.demand(line));
             self.ledger.state().level() < FIFTH || self.boroughs.bears(borough, priority, demand)
         } else {
-            self.boroughs.admits(borough, demand)
+            self.boroughs.admits(borough, self.queue.charge(line).1)
         }
     }
 

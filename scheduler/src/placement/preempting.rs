@@ -38,7 +38,7 @@ use super::{
     ledger::{Ledger, Slot},
 };
 use crate::state::{
-    HostUse, Instance, Preemption, RevisionRecord, State,
+    Host, HostUse, Instance, Preemption, RevisionRecord, State,
     fits::{Candidate, Request},
     host_use::{Held, Hold, hold},
     preempt::{
@@ -47,9 +47,11 @@ use crate::state::{
 };
 
 use choice::OneHost;
+pub(super) use gang::{RoomForAll, is_worth_waiting_for_all};
 use own::{Own, charged};
 
 mod choice;
+mod gang;
 mod own;
 
 /// So many more hosts are looked at closely once there is a choice.
@@ -147,18 +149,21 @@ impl Preempting {
         }
         let stopped = || victims.iter().filter_map(|id| ledger.state().instance(*id));
         let rank = rank(&request, stopped().map(AsRef::as_ref));
-        for victim in stopped() {
-            boroughs.make_way(&victim.workload().borough, victim.spec().priority, charged(victim));
-            if let Some(spare) = self.spare.get_mut(victim.workload()) {
-                *spare = spare.saturating_sub(1);
-            }
-        }
+        stopped().for_each(|victim| self.count_gone(boroughs, victim));
         if rank > record.spec.priority {
             boroughs.claim(&record.key.borough);
         }
         ledger.keep(slot, rank, id, &victims);
         let host = Some(ledger.candidate(slot).host.id);
         Room::Made(Preemption { instance: id, before, host, victims })
+    }
+
+    /// Counts that somebody makes way.
+    fn count_gone(&mut self, boroughs: &mut Boroughs, victim: &Instance) {
+        boroughs.make_way(&victim.workload().borough, victim.spec().priority, charged(victim));
+        if let Some(spare) = self.spare.get_mut(victim.workload()) {
+            *spare = spare.saturating_sub(1);
+        }
     }
 
     /// The host with the cheapest choice, or why there is none.
@@ -187,7 +192,7 @@ impl Preempting {
         if let Some(open) = seeker.open.filter(|open| sought.will_take(*open)) {
             return sought.look(open, spare).map(|looked| sought.nearer(looked)).ok_or(Room::Nowhere);
         }
-        let mut hosts = sought.hosts(least);
+        let mut hosts = sought.hosts(least, overdraft != Amounts::default());
         let is_promised = |host: &Looked| promised.contains(&host.slot);
         let has_passed_over = !promised.is_empty()
             && hosts.iter().any(|Reverse(host)| is_promised(host) && sought.suits(host.slot));
@@ -201,17 +206,34 @@ impl Preempting {
 pub(super) fn is_worth_waiting(ledger: &Ledger, slot: Slot, request: &Request<'_>) -> bool {
     let candidate = ledger.candidate_for(slot, request);
     let later = expected(&candidate, request, |id| ledger.is_doomed(id));
-    // A host that is silent for a moment is waited for: else every blip would displace others elsewhere.
-    let mut host = candidate.host.clone();
+    let host = as_if_answering(candidate.host);
+    ledger.is_taken(slot) && will_fit(&Candidate { host: &host, ..candidate }, request, &later)
+}
+
+/// A host as it is while it answers. One that is silent for a moment is waited for: else every blip would displace others elsewhere.
+fn as_if_answering(host: &Host) -> Host {
+    let mut host = host.clone();
     if host.state == HostState::Suspect {
         host.state = HostState::Ready;
     }
-    ledger.is_taken(slot) && will_fit(&Candidate { host: &host, ..candidate }, request, &later)
+    host
 }
 
 /// Whether a request would fit a host with all gone that is stopping or may make way for it, as far as amounts say.
 pub(super) fn may_have_room(candidate: &Candidate<'_>, request: &Request<'_>, has_claim: bool) -> bool {
     at_least(candidate, request, has_claim, false).is_some()
+}
+
+/// What is free of a host with all gone that is stopping or may make way for a request.
+pub(super) fn room_emptied(candidate: &Candidate<'_>, request: &Request<'_>, has_claim: bool) -> Amounts {
+    let free = candidate.free().saturating_add(candidate.used.going);
+    let going = candidate.used.by_hold().iter().filter(|held| may_go(held.hold, request, has_claim));
+    going.fold(free, |free, held| free.saturating_add(held.amounts))
+}
+
+/// Whether those may make way for a request that hold their room so firmly.
+fn may_go((_, priority): Hold, request: &Request<'_>, has_claim: bool) -> bool {
+    has_claim || priority < request.spec.priority
 }
 
 /// Whether a request would fit a host with all gone that may make way for it.
@@ -229,12 +251,12 @@ pub(super) fn has_room_emptied(
 }
 
 /// What it costs at least to make room on a host, as far as amounts say; `None`: there is no room even so. What is less urgent may come there without changing
-/// whether there is. Whoever is beyond a quota may have room there as it is.
+/// whether there is. Whoever is beyond a quota, and one of a gang, may have room there as it is.
 fn at_least(
     candidate: &Candidate<'_>,
     request: &Request<'_>,
     has_claim: bool,
-    is_over: bool,
+    may_have_room: bool,
 ) -> Option<Cost> {
     let used = candidate.used;
     let is_coming = used.leaving > 0 || !used.awaited.is_empty();
@@ -242,12 +264,12 @@ fn at_least(
     let mut network = candidate.free_network();
     network += used.going_network;
     let (needed, needed_network) = (candidate.takes_at_least(request), request.spec.resources.network);
-    if (is_coming || is_over) && needed.within(free) && needed_network <= network {
+    if (is_coming || may_have_room) && needed.within(free) && needed_network <= network {
         return Some(Cost::default());
     }
-    let may_go = |(_, priority): Hold| has_claim || priority < request.spec.priority;
-    let looked_at = used.by_hold().iter().take_while(|held| !held.hold.0 || may_go(held.hold));
-    let Held { hold: highest, .. } = looked_at.filter(|held| may_go(held.hold)).find(|held| {
+    let may_go = |held: &&Held| may_go(held.hold, request, has_claim);
+    let looked_at = used.by_hold().iter().take_while(|held| !held.hold.0 || may_go(held));
+    let Held { hold: highest, .. } = looked_at.filter(may_go).find(|held| {
         free = free.saturating_add(held.amounts);
         network += held.network;
         needed.within(free) && needed_network <= network
@@ -271,15 +293,14 @@ struct Sought<'s> {
 }
 
 impl Sought<'_> {
-    /// The hosts on which there may be room to be made, with what that costs at least, wherever that is.
-    fn hosts(&self, least: Cost) -> BinaryHeap<Reverse<Looked>> {
+    /// The hosts on which there may be room to be made, with what that costs at least, wherever that is; and those that may have room as they are.
+    fn hosts(&self, least: Cost, may_have_room: bool) -> BinaryHeap<Reverse<Looked>> {
         let least = |slot: Slot| {
             let candidate = self.ledger.candidate_for(slot, self.request);
             if !candidate.may_be_home(self.request) {
                 return None;
             }
-            let is_over = self.overdraft != Amounts::default();
-            let cost = at_least(&candidate, self.request, self.has_claim, is_over)?.max(least);
+            let cost = at_least(&candidate, self.request, self.has_claim, may_have_room)?.max(least);
             let cost = cost.max(self.of_strangers(&candidate)?);
             Some(Reverse(Looked { cost, slot, victims: Vec::new() }))
         };
@@ -347,9 +368,20 @@ impl Sought<'_> {
 
     /// The cheapest choice with a host given.
     fn look(&self, slot: Slot, spare: &mut HashMap<WorkloadKey, u32>) -> Option<Looked> {
+        let candidate = self.ledger.candidate_for(slot, self.request);
+        let later = expected(&candidate, self.request, |id| self.ledger.is_doomed(id));
+        self.look_at(slot, candidate, later, spare)
+    }
+
+    /// The same with the host as it is looked at, and what will be given away of it with nobody else gone.
+    fn look_at(
+        &self,
+        slot: Slot,
+        candidate: Candidate<'_>,
+        later: HostUse,
+        spare: &mut HashMap<WorkloadKey, u32>,
+    ) -> Option<Looked> {
         let Self { ledger, boroughs, request, has_claim, overdraft, .. } = *self;
-        let candidate = ledger.candidate_for(slot, request);
-        let later = expected(&candidate, request, |id| ledger.is_doomed(id));
         if overdraft == Amounts::default() && will_fit(&candidate, request, &later) {
             return Some(Looked { cost: Cost::default(), slot, victims: Vec::new() });
         }

@@ -159,6 +159,9 @@ impl Queue {
             let waiters = &mut self.lines[line];
             let is_new = waiters.runs.is_empty();
             waiters.runs.insert(first, last);
+            if are_awaited && waiters.is_gang() {
+                waiters.awaited.extend(each(first, last));
+            }
             let place = waiters.place_of(first);
             if is_new || waiters.place.is_some_and(|old| place < old) {
                 if let Some(old) = waiters.place {
@@ -183,6 +186,7 @@ impl Queue {
             let line = lines.insert(Waiters {
                 record: record.clone(),
                 are_awaited,
+                awaited: BTreeSet::new(),
                 slot,
                 borough: boroughs.number(&record.key.borough),
                 is_guaranteed: false,
@@ -214,6 +218,7 @@ impl Queue {
             self.open_gang(line);
             self.runs.remove(&begin);
             self.lines[line].runs.remove(&begin);
+            self.lines[line].awaited.retain(|id| !(first..=last).contains(id));
             if let Some(before) = first.before().filter(|before| begin <= *before) {
                 self.put_run(begin, before, line);
             }
@@ -305,7 +310,9 @@ impl Queue {
             return waiters.first().map(|first| self.leave(line, first, boroughs));
         }
         let first = waiters.first()?;
-        self.lines[line].missing = missing as u64;
+        let waiters = &mut self.lines[line];
+        waiters.missing = missing as u64;
+        waiters.is_guaranteed = boroughs.is_guaranteed(waiters.borough);
         Some(self.put_stuck(line, first))
     }
 
@@ -353,20 +360,28 @@ impl Queue {
 
     /// All that stand in a line, in their order.
     pub(super) fn members(&self, line: Line) -> Vec<InstanceId> {
-        let runs = self.lines[line].runs.iter();
-        runs.flat_map(|(first, last)| successors(Some(*first), |id| id.after().filter(|id| id <= last)))
-            .collect()
+        self.lines[line].runs.iter().flat_map(|(first, last)| each(*first, *last)).collect()
+    }
+
+    /// Those of a gang for which others make way.
+    pub(super) fn awaited(&self, line: Line) -> &BTreeSet<InstanceId> {
+        &self.lines[line].awaited
     }
 
     /// Whether others make way for the instances in a line.
     pub(super) fn are_awaited(&self, line: Line) -> bool {
-        self.lines[line].are_awaited
+        self.lines[line].are_all_awaited()
     }
 
     /// The borough whose instances stand in a line, and what it would be charged for the next one, or for all of a gang.
     pub(super) fn charge(&self, line: Line) -> (Number, Amounts) {
         let waiters = &self.lines[line];
         (waiters.borough, waiters.charge())
+    }
+
+    /// What the next one of a line takes, or all of a gang, whether they are charged already or not.
+    pub(super) fn demand(&self, line: Line) -> Amounts {
+        self.lines[line].demand_of_all()
     }
 
     /// All that is stuck, kept or left, most urgent and then oldest first. Why is as of now: a quota may keep what once only found no host.
@@ -430,6 +445,11 @@ fn own_slot(state: &State, instance: &Instance) -> Option<u32> {
     let spec = instance.spec();
     let has_home = spec.has_volumes() && !spec.place.all_or_none && state.home_of(instance.id).is_some();
     has_home.then_some(instance.slot)
+}
+
+/// All from one to another.
+fn each(first: InstanceId, last: InstanceId) -> impl Iterator<Item = InstanceId> {
+    successors(Some(first), move |id| id.after().filter(|id| *id <= last))
 }
 
 /// The workloads that the instances of a revision must be together with.

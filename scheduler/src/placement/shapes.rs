@@ -184,7 +184,7 @@ impl Shapes {
     ) -> Result<Vec<Placement>, usize> {
         let before = self.begin_trial(ledger, record);
         let placed: Vec<Placement> =
-            ids.iter().map_while(|id| self.place(ledger, record, *id, None)).collect();
+            ids.iter().map_while(|id| self.place(ledger, record, *id, ledger.kept_for(*id))).collect();
         if placed.len() < ids.len() {
             self.undo_trial(ledger, before);
             return Err(placed.len());

@@ -3,7 +3,7 @@
 //!
 //! Decisions. *A gang is what waits of one revision of a workload and whose time has come*: a successor that waits after failures holds nobody up, and goes
 //! with those that wait when its time comes. Those that a scale adds belong to it, too. *What has a host is no part of it any more*: an instance that fails or
-//! makes way is replaced as any other is. *A rollout replaces all of it in one step* (`leader::rollout`), so that it never runs in two halves.
+//! makes way is replaced as any other is. *Others make way for all of it or for none* (`preempt::gang`). *A rollout replaces all of it in one step* (`leader::rollout`), so that it never runs in two halves.
 
 use std::sync::Arc;
 
@@ -11,10 +11,35 @@ use supercloud_proto::id::{InstanceId, UnixMillis};
 
 use super::{
     State,
-    command::Placement,
     fits::must_wait_for,
     model::{Instance, RevisionRecord},
 };
+
+/// How many wait for hosts together, and for how many of them room is made. What is of no gang waits by itself.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Together {
+    /// All of them.
+    pub all: usize,
+    /// Those for which others make way.
+    pub awaited: usize,
+}
+
+impl Together {
+    /// Of these.
+    pub fn of(state: &State, instances: impl IntoIterator<Item = InstanceId>) -> Self {
+        let mut together = Self { all: 0, awaited: 0 };
+        for id in instances {
+            together.all += 1;
+            together.awaited += usize::from(state.instance(id).is_some_and(|one| one.awaited().is_some()));
+        }
+        together
+    }
+
+    /// Of one that is of no gang.
+    pub fn alone(instance: &Instance) -> Self {
+        Self { all: 1, awaited: usize::from(instance.awaited().is_some()) }
+    }
+}
 
 /// The instances of a revision that wait for hosts and whose time has come, in the order of their ids.
 pub fn waiting<'s>(
@@ -47,23 +72,24 @@ pub fn held_up_by(state: &State, instance: &Instance, now: UnixMillis) -> Option
     together.find_map(|one| Some((one.id, must_wait_for(state, one)?.id)))
 }
 
-/// How many of these placements, from the first, are of the gang that the first is of; none, if it is of none.
-pub(super) fn at_front(state: &State, placements: &[Placement]) -> usize {
-    let record = |placement: &Placement| state.instance(placement.instance).map(|instance| &instance.record);
-    let Some(gang) = placements.first().and_then(record).filter(|record| record.spec.place.all_or_none)
-    else {
-        return 0;
-    };
-    let is_of_gang = |other: &Arc<RevisionRecord>| other.key == gang.key && other.revision == gang.revision;
-    placements.iter().take_while(|one| record(one).is_some_and(is_of_gang)).count()
+/// How many of these, from the first, are of the gang that the first is of; none, if it is of none.
+pub(super) fn at_front(state: &State, instances: impl IntoIterator<Item = InstanceId>) -> usize {
+    let mut records =
+        instances.into_iter().map_while(|id| state.instance(id)).map(|instance| &instance.record);
+    let Some(gang) = records.next().filter(|record| record.spec.place.all_or_none) else { return 0 };
+    let is_of_gang = |other: &&Arc<RevisionRecord>| other.key == gang.key && other.revision == gang.revision;
+    1 + records.take_while(is_of_gang).count()
 }
 
-/// Whether placements of a gang are of all that wait of it, each once.
-pub(super) fn is_whole(state: &State, placements: &[Placement], now: UnixMillis) -> bool {
-    let Some(instance) = placements.first().and_then(|first| state.instance(first.instance)) else {
-        return false;
-    };
-    let mut placed: Vec<InstanceId> = placements.iter().map(|placement| placement.instance).collect();
-    placed.sort_unstable();
-    placed.into_iter().eq(waiting(state, &instance.record, now).map(|instance| instance.id))
+/// Whether these, of one gang, are all that wait of it, each once.
+pub(super) fn is_whole(
+    state: &State,
+    instances: impl IntoIterator<Item = InstanceId>,
+    now: UnixMillis,
+) -> bool {
+    let mut given: Vec<InstanceId> = instances.into_iter().collect();
+    given.sort_unstable();
+    let Some(first) = given.first().and_then(|first| state.instance(*first)) else { return false };
+    let record = first.record.clone();
+    given.into_iter().eq(waiting(state, &record, now).map(|instance| instance.id))
 }

@@ -52,6 +52,7 @@ pub use quota::{Allowance, BoroughChange, Excess, Quota};
 pub use site::{Packing, SiteChange, SitePolicy};
 pub use volumes::{Home, Homes};
 
+use gang::Together;
 use level::Level;
 use requests::Requests;
 
@@ -279,11 +280,13 @@ impl State {
 
     /// The same for an instance that waits, with so many that are given hosts only together, itself among them. What room is made for is charged already: it
     /// waits until there is enough of the quota beside what is on hosts, and what is more urgent and waits likewise.
-    pub fn excesses_with(&self, instance: &Instance, together: usize) -> Vec<Excess> {
-        let (borough, needed) = (&instance.workload().borough, demand::demand(instance.spec()));
-        if instance.awaited().is_none() {
-            return self.excesses(borough, needed.times(together as u64));
+    pub fn excesses_with(&self, instance: &Instance, together: Together) -> Vec<Excess> {
+        let (borough, each) = (&instance.workload().borough, demand::demand(instance.spec()));
+        let uncharged = together.all - together.awaited;
+        if uncharged > 0 {
+            return self.excesses(borough, each.times(uncharged as u64));
         }
+        let needed = each.times(together.all as u64);
         let quota = self.allowance_of(borough).quota;
         if self.level() < level::FIFTH || quota == Quota::default() {
             return Vec::new();

@@ -8,8 +8,7 @@
 //! would be within its own*: what is guaranteed is lent while it is not used. *Nothing is taken of another borough's guarantee*, for either. So nobody makes
 //! way for whom he displaced, and there are no cycles: whoever took back what he is guaranteed has no more than that. *Who makes way is
 //! told to stop as by a rollout*, with the grace of its spec, and its successor waits for a host at once. *What is stopping already counts as gone*
-//! when it is asked how much more has to go: where that is enough, nobody else makes way. *Nobody makes way for gangs*: who did would be gone before it is known
-//! that the rest of the gang finds room.
+//! when it is asked how much more has to go: where that is enough, nobody else makes way. For gangs see [`gang`].
 //!
 //! *What its borough's quota keeps displaces work of its own borough*, wherever that is, if it has a strictly lower priority ([`may_yield`]); never that of others for the
 //! quota's sake. It is decided with its host: with all that make way there is room on the host and in the quota, and with any of them left there is none on the one or in the
@@ -37,6 +36,8 @@ use super::{
     level::{FIFTH, Level},
     model::{Host, Instance},
 };
+
+pub mod gang;
 
 /// What boroughs have of what they are guaranteed: in the state, or in a pass that has given and taken more.
 pub trait Guarantees {
@@ -80,12 +81,17 @@ pub fn overdraft(
 /// Whether a request may take back what is guaranteed to its borough. Devices, network bandwidth, cores of one's own and whole hosts are guaranteed to
 /// nobody.
 pub fn has_claim(request: &Request<'_>, guarantees: &impl Guarantees) -> bool {
+    has_claim_for(request, 1, guarantees)
+}
+
+/// The same for so many that ask alike.
+pub fn has_claim_for(request: &Request<'_>, count: usize, guarantees: &impl Guarantees) -> bool {
     let resources = &request.spec.resources;
     resources.devices.is_empty()
         && resources.network.0 == 0
         && !resources.dedicated
         && !request.spec.place.private
-        && guarantees.claims(&request.key.borough, request.demand)
+        && guarantees.claims(&request.key.borough, request.demand.times(count as u64))
 }
 
 /// Most that make way for one: apply looks at each of them closely.
@@ -159,6 +165,15 @@ pub fn expected(
     request: &Request<'_>,
     is_doomed: impl Fn(InstanceId) -> bool,
 ) -> HostUse {
+    expected_but(candidate, |id| Some(id) == request.instance, is_doomed)
+}
+
+/// The same but for those who ask.
+fn expected_but(
+    candidate: &Candidate<'_>,
+    asks: impl Fn(InstanceId) -> bool,
+    is_doomed: impl Fn(InstanceId) -> bool,
+) -> HostUse {
     let Candidate { state, used, .. } = *candidate;
     let mut later = used.clone();
     for instance in used.instances.iter().filter_map(|id| state.instance(*id)) {
@@ -166,7 +181,7 @@ pub fn expected(
             later.take_out(instance);
         }
     }
-    let is_to_come = |id: InstanceId| Some(id) != request.instance && !used.instances.contains(&id);
+    let is_to_come = |id: InstanceId| !asks(id) && !used.instances.contains(&id);
     for (_, id) in used.awaited.iter().filter(|(_, id)| is_to_come(*id)) {
         if let Some(awaited) = state.instance(*id) {
             arrive(candidate, &mut later, awaited);

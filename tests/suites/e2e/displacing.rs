@@ -68,6 +68,31 @@ fn an_urgent_container_displaces_one_of_another_borough_that_comes_back_after_it
 
         cli.stop_and_wait("camden/urgent")?;
         until("what was displaced is back", SOON, || cli.running("brent/batch-like").map(drop))?;
-        only_runs(world, "batch-like")
+        only_runs(world, "batch-like")?;
+        a_gang_displaces_it_for_both(world, cli)
     })
+}
+
+/// Beside what runs there is no room for one of two that are placed at once or not at all, and without it for both.
+fn a_gang_displaces_it_for_both(world: &World, cli: &Cli) -> Outcome {
+    let gang = asking("camden", "ring", 80).replace(CPU, "cpu: 450m");
+    cli.apply_and_wait(&format!("{gang}count: 2\nplace: {{ all_or_none: true }}\n"))?;
+    until("both run, and nobody else", SOON, || {
+        let all = docker::containers(&world.cluster.id)?;
+        let running: Vec<_> = all.into_iter().filter(|container| container.running).collect();
+        let are_of_gang = running.iter().all(|container| container.label("workload") == "ring");
+        hold(running.len() == 2 && are_of_gang, || format!("{running:?}"))
+    })?;
+    let events = cli.json(&["event", "list", "--workload", "camden/ring"])?;
+    let of = |kind: &str| -> Outcome<Vec<String>> {
+        let events = items(&events)?.iter().filter(|event| text(event, "kind") == kind);
+        Ok(events.map(|event| text(event, "message").to_owned()).collect())
+    };
+    assert_eq!(of("instance-awaiting")?.len(), 2, "each of it was kept room: {events}");
+    assert!(
+        of("instance-awaiting")?.iter().all(|told| told.contains("waits with its gang, for which 1 stop"))
+    );
+    assert_eq!(of("instance-placed")?.len(), 2, "{events}");
+    cli.stop_and_wait("camden/ring")?;
+    until("it is back again", SOON, || cli.running("brent/batch-like").map(drop))
 }

@@ -30,7 +30,7 @@ use crate::{
     state::{
         BoroughChange, Command, Host, Instance, RevisionRecord, State,
         fits::{Amount, Misfit, Reason, Request},
-        gang,
+        gang::{self, Together},
     },
 };
 
@@ -233,7 +233,8 @@ impl Sought<'_> {
         let missing = whole.saturating_sub(quota.most());
         // What room is made for is charged, and waits for what stops.
         let is_awaited = self.instance.awaited().is_some();
-        if is_awaited || self.state.excesses_with(self.instance, self.together.len()).is_empty() {
+        let together = Together::of(self.state, self.together.iter().copied());
+        if is_awaited || self.state.excesses_with(self.instance, together).is_empty() {
             return Vec::new();
         }
         let change = BoroughChange {

@@ -29,7 +29,8 @@ impl Gang {
     ) -> Self {
         let mut shapes = Shapes::default();
         ledger.begin_trial();
-        let placed: Vec<_> = ids.iter().map_while(|id| shapes.place(ledger, record, *id, None)).collect();
+        let placed: Vec<_> =
+            ids.iter().map_while(|id| shapes.place(ledger, record, *id, ledger.kept_for(*id))).collect();
         if placed.len() == ids.len() {
             ledger.undo_trial();
         } else {

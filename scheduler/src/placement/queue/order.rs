@@ -106,7 +106,7 @@ impl Queue {
         }
     }
 
-    /// Says that these make way for one of a line. What comes after it in the order may gain by that, and is looked at in this pass; the rest in the next, when the
+    /// Says that these make way for one of a line, or all of a gang. What comes after it in the order may gain by that, and is looked at in this pass; the rest in the next, when the
     /// state tells of it.
     pub(in crate::placement) fn note_made(
         &mut self,
@@ -114,10 +114,12 @@ impl Queue {
         ledger: &Ledger,
         boroughs: &Boroughs,
         (line, id): (Line, InstanceId),
-        made: &Preemption,
+        made: &[Preemption],
     ) {
-        let victims = || ledger.state().instances_by(made.victims.iter().copied());
-        let hosts = victims().filter_map(|victim| victim.host()).chain(made.host);
+        let ids = || made.iter().flat_map(|preemption| preemption.victims.iter().copied());
+        let victims = || ledger.state().instances_by(ids());
+        let kept = made.iter().filter_map(|preemption| preemption.host);
+        let hosts = victims().filter_map(|victim| victim.host()).chain(kept);
         let slots: BTreeSet<Slot> = hosts.filter_map(|host| ledger.slot(host)).collect();
         let losers: BTreeSet<Number> =
             victims().filter_map(|victim| boroughs.known(&victim.workload().borough)).collect();

@@ -28,8 +28,10 @@ pub(super) type KeptBy = (Amounts, u32);
 /// Instances of one revision.
 pub(super) struct Waiters {
     pub(super) record: Arc<RevisionRecord>,
-    /// Others make way for them: they are looked at in every pass.
+    /// Others make way for them: they are looked at in every pass. Of a gang see `awaited`.
     pub(super) are_awaited: bool,
+    /// For whom of a gang others make way: for all, but for those who joined it since.
+    pub(super) awaited: BTreeSet<InstanceId>,
     /// The slot of the only one, where its volumes live somewhere: its home is its own.
     pub(super) slot: Option<u32>,
     pub(super) borough: Number,
@@ -61,8 +63,23 @@ impl Waiters {
         if !self.is_gang() {
             return self.demand;
         }
+        self.demand.times(self.count() - self.awaited.len() as u64)
+    }
+
+    /// What the next one takes, or all of a gang.
+    pub(super) fn demand_of_all(&self) -> Amounts {
+        if self.is_gang() { self.demand.times(self.count()) } else { self.demand }
+    }
+
+    /// How many there are.
+    fn count(&self) -> u64 {
         let length = |(first, last): (&InstanceId, &InstanceId)| u64::from(last.ordinal - first.ordinal) + 1;
-        self.demand.times(self.runs.iter().map(length).sum())
+        self.runs.iter().map(length).sum()
+    }
+
+    /// Whether others make way for all of them.
+    pub(super) fn are_all_awaited(&self) -> bool {
+        if self.is_gang() { self.awaited.len() as u64 == self.count() } else { self.are_awaited }
     }
 
     /// Why it has no host: what its quota does not let in is not asked for any.
@@ -70,7 +87,7 @@ impl Waiters {
         if boroughs.admits(self.borough, self.charge()) { Why::Hosts } else { Why::Quota }
     }
 
-    /// What keeps it from its borough's quota. Nobody makes way for a gang, as if nothing were less urgent.
+    /// What keeps it from its borough's quota. Nobody makes way for a gang for the quota's sake, as if nothing were less urgent.
     pub(super) fn keep(&self) -> KeptBy {
         let priority = if self.is_gang() { 0 } else { self.record.spec.priority };
         (self.charge(), priority)
@@ -129,7 +146,7 @@ pub(super) struct StuckBy {
     guaranteed: Option<Number>,
     /// The borough whose quota does not let it in, for whose sake what is less urgent of its own may make way.
     pub(super) over: Option<Number>,
-    /// Nobody makes way for gangs.
+    /// Whether it is a gang: how many hosts are missing goes by how many it is.
     pub(super) is_gang: bool,
     apart: Option<(WorkloadKey, bool, Vec<WorkloadName>)>,
     /// Whose volumes it mounts, if it mounts any.

@@ -14,11 +14,11 @@ use crate::{
     placement::{
         fair::{Boroughs, Number, Shift},
         ledger::{CaughtUp, Ledger, Slot},
-        preempting::{has_room_emptied, may_have_room},
+        preempting::{has_room_emptied, may_have_room, room_emptied},
     },
     state::{
-        RevisionRecord,
         fits::{Candidate, Known, Request},
+        level::SIXTH,
         preempt::has_claim,
     },
 };
@@ -36,10 +36,6 @@ impl Queue {
     ) {
         let Self { lines, open, stuck, .. } = self;
         stuck.retain(|by, stuck| {
-            if by.is_gang {
-                wake_gangs(ledger, caught_up, stuck, lines, open);
-                return !stuck.is_empty();
-            }
             stuck.retain(|line| {
                 let borough = &lines[*line].borough;
                 let may_claim = shift.claimants.contains(borough);
@@ -49,6 +45,10 @@ impl Queue {
                 }
                 !may_claim && !may_yield
             });
+            if by.is_gang && !shift.more_is_spare {
+                wake_gangs(ledger, caught_up, boroughs, stuck, lines, open);
+                return !stuck.is_empty();
+            }
             let example = stuck.first().map(|line| &lines[*line]);
             let is_stuck = !shift.more_is_spare
                 && !by.is_of_any(moved_out)
@@ -88,11 +88,13 @@ impl Queue {
         losers: &BTreeSet<Number>,
     ) -> Vec<Line> {
         let mut found = Vec::new();
-        for (by, stuck) in self.stuck.iter().filter(|(by, _)| !by.is_gang) {
+        for (by, stuck) in &self.stuck {
             let Some(example) = stuck.first().map(|line| &self.lines[*line]) else { continue };
-            let may_all = may_fit(ledger, example, slots, boroughs);
+            let may_all = !by.is_gang && may_fit(ledger, example, slots, boroughs);
+            let room = if by.is_gang { room_in(ledger, example, slots, boroughs) } else { 0 };
+            let may_all = |line: &Line| may_all || room >= self.lines[*line].missing && by.is_gang;
             let loses = |line: &Line| by.goes_by_accounts() && losers.contains(&self.lines[*line].borough);
-            found.extend(stuck.iter().filter(|line| may_all || loses(line)));
+            found.extend(stuck.iter().filter(|line| may_all(line) || loses(line)));
         }
         for borough in losers {
             let kept = self.kept.get(borough).into_iter().flatten();
@@ -128,16 +130,14 @@ impl Queue {
 fn wake_gangs(
     ledger: &Ledger,
     caught_up: &CaughtUp,
+    boroughs: &Boroughs,
     stuck: &mut BTreeSet<Line>,
     lines: &mut Slab<Waiters>,
     open: &mut BTreeMap<Place, Line>,
 ) {
-    let Some(example) = stuck.first().map(|line| lines[*line].record.clone()) else { return };
+    let Some(example) = stuck.first().map(|line| &lines[*line]) else { return };
     let room = match caught_up {
-        CaughtUp::Improved(slots) => {
-            let most = slots.iter().map(|slot| most_that_fit(ledger, &example, *slot));
-            most.fold(0, u64::saturating_add)
-        }
+        CaughtUp::Improved(slots) => room_in(ledger, example, slots, boroughs),
         CaughtUp::Anew => u64::MAX,
     };
     stuck.retain(|line| {
@@ -151,26 +151,51 @@ fn wake_gangs(
     });
 }
 
-/// Not fewer than as many instances of a revision as fit a host.
-fn most_that_fit(ledger: &Ledger, record: &RevisionRecord, slot: Slot) -> u64 {
+/// Not fewer than as many of a gang as fit in these slots, with others making way. What holds for a small one holds for a large one that is stuck by the same.
+fn room_in(ledger: &Ledger, gang: &Waiters, slots: &[Slot], boroughs: &Boroughs) -> u64 {
+    let record = &*gang.record;
     let request = Request::new(&record.key, &record.spec);
-    let candidate = Candidate { known: known_to_all(record), ..ledger.candidate(slot) };
-    if !ledger.is_taken(slot) || candidate.fits(&request).is_err() {
+    let has_claim = has_claim(&request, boroughs);
+    let most = slots.iter().map(|slot| most_that_fit(ledger, &request, *slot, has_claim));
+    most.fold(0, u64::saturating_add)
+}
+
+/// Not fewer than as many instances as fit a host, with others making way.
+fn most_that_fit(ledger: &Ledger, request: &Request<'_>, slot: Slot, has_claim: bool) -> u64 {
+    let candidate = ledger.candidate_for(slot, request);
+    let do_others_go = ledger.state().level() >= SIXTH;
+    let is_open = ledger.is_taken(slot)
+        && if do_others_go {
+            fits_emptied(ledger, candidate, request, has_claim)
+        } else {
+            as_known_to_all(candidate, request).fits(request).is_ok()
+        };
+    if !is_open {
         return 0;
     }
-    let (free, needed) = (candidate.free(), candidate.takes_at_least(&request));
+    let free = if do_others_go { room_emptied(&candidate, request, has_claim) } else { candidate.free() };
+    let needed = candidate.takes_at_least(request);
     let by_amounts =
         [(free.cpu.0, needed.cpu.0), (free.memory.0, needed.memory.0), (free.disk.0, needed.disk.0)];
     let most = by_amounts.into_iter().filter_map(|(free, needed)| free.checked_div(needed)).min();
-    if record.spec.place.distinct_hosts { 1 } else { most.unwrap_or(u64::MAX) }
+    if request.spec.place.distinct_hosts { 1 } else { most.unwrap_or(u64::MAX) }
 }
 
-/// What is taken for known of a host for all that are stuck by the same as a revision.
-fn known_to_all(record: &RevisionRecord) -> Known {
-    let place = &record.spec.place;
+/// A host with what is taken for known of it for all that are stuck by the same as a request.
+fn as_known_to_all<'c>(candidate: Candidate<'c>, request: &Request<'_>) -> Candidate<'c> {
+    let place = &request.spec.place;
     let is_no_matter = (!place.distinct_hosts && place.apart.is_empty()).then_some(false);
-    let (reserved, anothers) = (Some(false), Some(false));
-    Known { sibling: is_no_matter, unwanted: is_no_matter, reserved, anothers, may_keep: None }
+    let (reserved, anothers, may_keep) = (Some(false), Some(false), candidate.known.may_keep);
+    let known = Known { sibling: is_no_matter, unwanted: is_no_matter, reserved, anothers, may_keep };
+    Candidate { known, ..candidate }
+}
+
+/// Whether a request, or another one that is stuck by the same, fits a host, or would with others making way.
+fn fits_emptied(ledger: &Ledger, candidate: Candidate<'_>, request: &Request<'_>, has_claim: bool) -> bool {
+    let candidate = as_known_to_all(candidate, request);
+    candidate.has_room(request) && candidate.fits(request).is_ok()
+        || may_have_room(&candidate, request, has_claim)
+            && has_room_emptied(&candidate, request, has_claim, |id| ledger.is_doomed(id))
 }
 
 /// The same in slots where something was given back since the last pass.
@@ -191,13 +216,9 @@ fn may_fit(ledger: &Ledger, waiters: &Waiters, slots: &[Slot], boroughs: &Boroug
     let instance = waiters.slot.map(|_| first);
     let request = Request { instance, ..Request::new(&record.key, &record.spec) };
     let has_claim = has_claim(&request, boroughs);
-    let fits = |candidate: Candidate<'_>| {
-        let Known { may_keep, .. } = candidate.known;
-        let candidate = Candidate { known: Known { may_keep, ..known_to_all(record) }, ..candidate };
-        let fits = candidate.has_room(&request) && candidate.fits(&request).is_ok();
-        fits || may_have_room(&candidate, &request, has_claim)
-            && has_room_emptied(&candidate, &request, has_claim, |id| ledger.is_doomed(id))
-    };
     let mut slots = slots.iter().filter(|slot: &&Slot| home.is_none_or(|home| home == **slot));
-    slots.any(|slot| ledger.is_taken(*slot) && fits(ledger.candidate_for(*slot, &request)))
+    slots.any(|slot| {
+        let candidate = || ledger.candidate_for(*slot, &request);
+        ledger.is_taken(*slot) && fits_emptied(ledger, candidate(), &request, has_claim)
+    })
 }

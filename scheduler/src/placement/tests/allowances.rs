@@ -139,9 +139,14 @@ fn guarantee(state: &State, borough: &BoroughName) -> [u64; 2] {
 
 /// Whether an instance would be within what is guaranteed to its borough.
 pub(super) fn would_be_guaranteed(state: &State, instance: &Instance) -> bool {
+    would_all_be_guaranteed(state, instance, 1)
+}
+
+/// The same of so many like it.
+pub(super) fn would_all_be_guaranteed(state: &State, instance: &Instance, count: u64) -> bool {
     let borough = &instance.workload().borough;
     let ((cpu, memory), has) = (needs(instance.spec()), staying(state, borough));
-    let of = |i: usize, needed: u64| (guarantee(state, borough)[i], has[i], needed);
+    let of = |i: usize, needed: u64| (guarantee(state, borough)[i], has[i], needed * count);
     let fits = |(guarantee, has, needed): (u64, u64, u64)| needed == 0 || has + needed <= guarantee;
     let resources = &instance.spec().resources;
     let may_be_guaranteed = resources.devices.is_empty()

@@ -163,6 +163,7 @@ fn passed(estate: &mut Estate, limit: usize) -> String {
         let victims: Vec<String> = preemption.victims.iter().map(|id| name(*id)).collect();
         let who = name(preemption.instance);
         out += &match preemption.host.and_then(|host| before.host_name(host)) {
+            Some(host) if victims.is_empty() => format!("{who} awaits {host}\n"),
             Some(host) => format!("{who} awaits {host}: {} make way\n", victims.join(", ")),
             None => format!("{who} awaits no host any more\n"),
         };

@@ -1,14 +1,30 @@
-//! Gangs: when they are looked at again.
+//! Gangs: when they are looked at again, and who makes way for them, judged by adding up from the specs.
 
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
+
+use proptest::prelude::*;
 use supercloud_proto::{
-    amount::{Bytes, MilliCpu},
+    amount::{Amounts, Bytes, MilliCpu},
     host::{Inventory, PortRange},
+    id::{HostId, InstanceId},
     name::PortName,
     spec::{Driver, Port, Protocol, WorkloadSpec},
 };
 
-use super::estate::{Estate, inventory, spec};
-use crate::state::BoroughChange;
+use super::{
+    allowances::{self, check_quotas},
+    estate::{Estate, inventory, spec},
+    judge::{check_loads, how_many_would_go, is_simple},
+    own::let_go,
+    random::{estate_of, hand_in, random_boroughs, random_host, random_sites, random_workload, wanted},
+};
+use crate::{
+    placement::Plan,
+    state::{BoroughChange, Host, Instance, State},
+};
 
 fn of_size(cores: u64, gib: u64) -> Inventory {
     let mut found = inventory();
@@ -45,4 +61,113 @@ fn a_gang_that_what_is_given_after_it_helps_is_looked_at_again() {
     assert_eq!((plan.placements.len(), plan.more), (1, true), "another one has taken a host from its choice");
     while estate.pass(1).more {}
     assert_eq!(estate.state.pending_count(), 0, "three hosts have ports for all of it");
+}
+
+/// How many like an instance could go to hosts, were all gone that are less urgent.
+fn room_for(state: &State, instance: &Instance, most: usize) -> usize {
+    let of = |host: &Arc<Host>| {
+        let may_go = |other: &&Arc<Instance>| {
+            other.host() == Some(host.id) && other.spec().priority < instance.spec().priority
+        };
+        let gone: Vec<InstanceId> = state.instances().values().filter(may_go).map(|other| other.id).collect();
+        how_many_would_go(state, host, instance, most, &gone)
+    };
+    state.hosts().values().map(of).sum()
+}
+
+/// Who goes to which host for a gang by a plan, and who makes way there.
+type Made = BTreeMap<HostId, (usize, BTreeSet<InstanceId>)>;
+
+fn made_for(plan: &Plan, gang: &BTreeSet<InstanceId>) -> Made {
+    let mut made = Made::new();
+    for one in plan.preemptions.iter().filter(|made| gang.contains(&made.instance)) {
+        let (count, victims) = made.entry(one.host.unwrap()).or_default();
+        *count += 1;
+        victims.extend(&one.victims);
+    }
+    made
+}
+
+/// That there is room for all on their hosts with those gone that make way, and not with any of them left.
+fn check_made(state: &State, instance: &Instance, made: &Made) {
+    for (host, (count, victims)) in made {
+        let host = state.host(*host).unwrap();
+        let victims: Vec<InstanceId> = victims.iter().copied().collect();
+        let room = |gone: &[InstanceId]| how_many_would_go(state, host, instance, *count, gone);
+        assert_eq!(room(&victims), *count, "{} has no room", host.name);
+        for left in 0..victims.len() {
+            let mut fewer = victims.clone();
+            let id = fewer.remove(left);
+            assert!(room(&fewer) < *count, "{id} is not needed on {}", host.name);
+        }
+    }
+}
+
+/// That whoever makes way is less urgent, or has what is guaranteed to nobody of his borough while the whole gang is guaranteed to its own.
+fn check_victims(state: &State, instance: &Instance, made: &Made, count: usize) {
+    let ids = made.values().flat_map(|(_, victims)| victims);
+    let victims: Vec<&Instance> = ids.map(|id| &**state.instance(*id).unwrap()).collect();
+    let is_guaranteed = allowances::would_all_be_guaranteed(state, instance, count as u64);
+    let own = &instance.workload().borough;
+    for victim in &victims {
+        let is_lower = victim.spec().priority < instance.spec().priority;
+        assert!(is_lower || is_guaranteed && victim.workload().borough != *own, "{} is as urgent", victim.id);
+    }
+    assert!(allowances::are_lent(state, own, &victims), "somebody loses what is guaranteed to it");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn others_make_way_for_all_of_a_gang_or_nobody_does(
+        hosts in prop::collection::vec(random_host(), 1..5),
+        workloads in prop::collection::vec(random_workload(), 1..6),
+        urgent in random_workload(),
+        (count, priority) in (2u32..5, 1u32..4),
+        boroughs in random_boroughs(),
+        sites in random_sites(),
+    ) {
+        let mut estate = estate_of(&hosts, &workloads, &boroughs, &sites);
+        while estate.pass(40).more {}
+        estate.raise_level();
+        let urgent = urgent.as_gang(count, priority);
+        hand_in(&mut estate, "urgent", &urgent);
+        let before = estate.state.clone();
+        let plan = estate.full_pass();
+        let members: Vec<Arc<Instance>> = before.instances_of(&wanted("urgent", &urgent).key()).cloned().collect();
+        let gang: BTreeSet<InstanceId> = members.iter().map(|member| member.id).collect();
+        let is_of_gang = |id: &InstanceId| gang.contains(id);
+        let given = plan.placements.iter().map(|given| given.instance).filter(is_of_gang).count();
+        let made = made_for(&plan, &gang);
+        let awaited = gang.iter().filter(|id| estate.state.instance(**id).unwrap().awaited_host().is_some()).count();
+        prop_assert!(given == 0 || given == gang.len(), "half of it is placed");
+        prop_assert_eq!(awaited, made.values().map(|(count, _)| count).sum::<usize>(), "apply refused some");
+        prop_assert!(awaited == 0 || awaited == gang.len() && given == 0, "half of it is awaited");
+        // Whom others displace, or what they take, before it is its turn is not seen.
+        let mut others = plan.preemptions.iter().map(|made| made.instance).chain(plan.placements.iter().map(|given| given.instance));
+        let is_alone = others.all(|id| is_of_gang(&id));
+        let first = &members[0];
+        let is_let_in = allowances::would_be_let_in(&before, first);
+        let nothing_is_guaranteed = before.boroughs().values().all(|of| of.allowance.guarantee == Amounts::default());
+        if is_alone && is_simple(&before, first) {
+            check_made(&before, first, &made);
+            let has_room = room_for(&before, first, gang.len()) >= gang.len();
+            if nothing_is_guaranteed {
+                prop_assert_eq!(is_let_in && has_room, given + awaited > 0, "it is not as it should be");
+            }
+        }
+        if is_alone {
+            check_victims(&before, first, &made, gang.len());
+        }
+        check_loads(&estate.state);
+        check_quotas(&estate.state);
+        let_go(&mut estate);
+        // What is more urgent and waited, too, may take what leaves.
+        let is_first = before.pending().all(|one| is_of_gang(&one.id) || one.spec().priority < priority);
+        if awaited > 0 && is_alone && is_first {
+            let placed = gang.iter().all(|id| estate.state.instance(*id).is_some_and(|one| one.placed.is_some()));
+            prop_assert!(placed, "it waits for ever");
+        }
+    }
 }

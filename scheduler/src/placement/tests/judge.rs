@@ -206,9 +206,15 @@ fn ports_beside(load: &Load, host: &Host, instance: &Instance) -> Option<BTreeSe
     (fixed_free && dynamic_free).then_some(held)
 }
 
-/// How many instances like this one would go onto a host one after the other, up to so many. They ask for no GPUs, of which some could be given unwisely.
-fn how_many_would_go(state: &State, host: &Host, instance: &Instance, most: usize) -> usize {
-    let mut load = load(state, host);
+/// How many instances like this one would go onto a host one after the other, up to so many, were these gone. They ask for no GPUs, of which some could be given unwisely.
+pub(super) fn how_many_would_go(
+    state: &State,
+    host: &Host,
+    instance: &Instance,
+    most: usize,
+    gone: &[InstanceId],
+) -> usize {
+    let mut load = load_without(state, host, gone);
     let goes = |_: &usize| {
         let ports =
             ports_beside(&load, host, instance).filter(|_| would_go_beside(&load, state, host, instance));
@@ -234,12 +240,16 @@ pub(super) fn gang_of(state: &State, instance: &Instance) -> usize {
 /// Whether all would find hosts that wait and are given them only together with an instance; `None`: that depends on who is given what, or where.
 pub(super) fn would_all_go(state: &State, instance: &Instance) -> Option<bool> {
     let all = gang_of(state, instance);
-    let going = state.hosts().values().map(|host| how_many_would_go(state, host, instance, all));
+    let going = state.hosts().values().map(|host| how_many_would_go(state, host, instance, all, &[]));
+    (is_simple(state, instance) || all == 1).then(|| going.sum::<usize>() >= all)
+}
+
+/// Whether it does not matter to others like an instance which devices, cores and hosts it is given.
+pub(super) fn is_simple(state: &State, instance: &Instance) -> bool {
     let has_home = mounts(instance.spec()) && state.homes().contains_key(instance.workload());
     let resources = &instance.spec().resources;
     let is_plain = resources.devices.is_empty() && !resources.dedicated && !instance.spec().place.private;
-    let is_simple = is_plain && !has_home;
-    (is_simple || all == 1).then(|| going.sum::<usize>() >= all)
+    is_plain && !has_home
 }
 
 /// Whether one more instance would go onto a host beside all this, if there are ports for it.

@@ -54,7 +54,7 @@ fn cheapest(state: &State, host: &Host, instance: &Instance) -> Result<Option<Fo
 }
 
 /// Lets one of those go that are to stop, until none is left, with a pass after each.
-fn let_go(estate: &mut Estate) {
+pub(super) fn let_go(estate: &mut Estate) {
     loop {
         while estate.pass(40).more {}
         check_loads(&estate.state);

@@ -105,6 +105,11 @@ impl RandomWorkload {
     pub(super) fn alone(self, priority: u32) -> Self {
         Self { count: 1, priority, together: None, gang: false, ..self }
     }
+
+    /// A gang of so many of it with this priority, which needs no company.
+    pub(super) fn as_gang(self, count: u32, priority: u32) -> Self {
+        Self { count, priority, together: None, gang: true, ..self }
+    }
 }
 
 prop_compose! {

@@ -1,6 +1,6 @@
 //! Rules for instances: created, placed, told to stop, replaced, gone.
 
-use std::sync::Arc;
+use std::{collections::BTreeSet, sync::Arc};
 
 use supercloud_proto::{
     id::{InstanceId, Millis},
@@ -16,10 +16,13 @@ use crate::state::{
     command::{Done, Placement, Preemption},
     derived::Standing,
     fits::{Request, fits, must_wait_for},
-    gang,
+    gang::{self, Together},
     level::FIFTH,
     model::{Awaited, Background, EventKind, Host, Instance, Placed, Workload},
-    preempt::{is_right, rank},
+    preempt::{
+        gang::{is_right_on, may_be_right},
+        is_right, rank,
+    },
     sorted::densely,
 };
 
@@ -133,7 +136,8 @@ impl Step<'_> {
                 placements = others;
                 continue;
             }
-            let gang = gang::at_front(self.state, placements);
+            let instances = placements.iter().map(|placement| placement.instance);
+            let gang = gang::at_front(self.state, instances);
             held += self.place_gang(&placements[..gang]);
             placements = &placements[gang.max(1)..];
         }
@@ -142,25 +146,34 @@ impl Step<'_> {
 
     /// Places all of a gang, or none of it. Says how many.
     fn place_gang(&mut self, placements: &[Placement]) -> usize {
+        let instances = || placements.iter().map(|placement| placement.instance);
         let first = placements.first().and_then(|first| self.state.instances.get(&first.instance));
-        let is_let_in =
-            first.is_some_and(|first| self.state.excesses_with(first, placements.len()).is_empty());
-        if !is_let_in || !gang::is_whole(self.state, placements, self.time) {
+        let together = Together::of(self.state, instances());
+        let is_let_in = first.is_some_and(|first| self.state.excesses_with(first, together).is_empty());
+        if !is_let_in || !gang::is_whole(self.state, instances(), self.time) {
             return 0;
         }
+        let places_all =
+            |step: &mut Self| placements.iter().all(|placement| step.take_host(placement, |_, _| true));
+        if self.all_or_nothing(places_all) { placements.len() } else { 0 }
+    }
+
+    /// Does all of something, or leaves everything as it was. Says which.
+    fn all_or_nothing(&mut self, does_all: impl FnOnce(&mut Self) -> bool) -> bool {
         let (state, told) = (self.state.clone(), self.tellings.len());
-        if placements.iter().all(|placement| self.take_host(placement, |_, _| true)) {
-            return placements.len();
+        let is_done = does_all(self);
+        if !is_done {
+            *self.state = state;
+            self.tellings.forget_since(told);
         }
-        *self.state = state;
-        self.tellings.forget_since(told);
-        0
+        is_done
     }
 
     /// Places an instance that is of no gang.
     fn place_one(&mut self, placement: &Placement) -> bool {
         self.take_host(placement, |state, instance| {
-            !instance.spec().place.all_or_none && state.excesses_with(instance, 1).is_empty()
+            !instance.spec().place.all_or_none
+                && state.excesses_with(instance, Together::alone(instance)).is_empty()
         })
     }
 
@@ -203,9 +216,66 @@ impl Step<'_> {
     }
 
     /// Lets instances make way for more urgent ones, where that is still right.
-    pub(super) fn preempt(&mut self, preemptions: &[Preemption]) -> Done {
-        let held = preemptions.iter().filter(|preemption| self.preempt_one(preemption)).count();
+    pub(super) fn preempt(&mut self, mut preemptions: &[Preemption]) -> Done {
+        let mut held = 0;
+        while let Some((first, others)) = preemptions.split_first() {
+            let making = preemptions.iter().take_while(|preemption| preemption.host.is_some());
+            let gang = gang::at_front(self.state, making.map(|preemption| preemption.instance));
+            held += match gang {
+                0 => usize::from(self.preempt_one(first)),
+                _ => self.preempt_for_gang(&preemptions[..gang]),
+            };
+            preemptions = if gang == 0 { others } else { &preemptions[gang..] };
+        }
         Done::Instances(held as u32)
+    }
+
+    /// Lets instances make way for all of a gang, or for none of it. Says for how many.
+    fn preempt_for_gang(&mut self, preemptions: &[Preemption]) -> usize {
+        if !may_be_right(self.state, preemptions, self.time) {
+            return 0;
+        }
+        let all: Vec<InstanceId> =
+            preemptions.iter().flat_map(|preemption| preemption.victims.iter().copied()).collect();
+        let Some(rank) = self.rank_of(preemptions, &all) else { return 0 };
+        let gang = preemptions.iter().map(|preemption| preemption.instance).collect();
+        let makes_all_way = |step: &mut Self| {
+            let mut by_host = preemptions.chunk_by(|one, other| one.host == other.host);
+            by_host.all(|to_host| step.make_way_for(to_host, &gang, rank, all.len()))
+        };
+        if self.all_or_nothing(makes_all_way) { preemptions.len() } else { 0 }
+    }
+
+    /// The rank with which the first of these waits for instances to make way.
+    fn rank_of(&self, preemptions: &[Preemption], victims: &[InstanceId]) -> Option<u32> {
+        let first = self.state.instance(preemptions.first()?.instance)?;
+        let victims = self.state.instances_by(victims.iter().copied());
+        Some(rank(&Request::of(first), victims.map(AsRef::as_ref)))
+    }
+
+    /// Lets those make way for a part of a gang that are on the host to which it is to go; of the gang so many make way in all.
+    fn make_way_for(
+        &mut self,
+        preemptions: &[Preemption],
+        gang: &BTreeSet<InstanceId>,
+        rank: u32,
+        in_all: usize,
+    ) -> bool {
+        let host = preemptions.first().and_then(|first| self.state.host(first.host?)).cloned();
+        let Some(host) = host.filter(|host| is_right_on(self.state, host, preemptions, gang)) else {
+            return false;
+        };
+        let there = preemptions.iter().map(|preemption| preemption.victims.len()).sum::<usize>();
+        let text = match there {
+            0 => {
+                format!("waits with its gang, for which {in_all} stop; room is kept for it on {}", host.name)
+            }
+            _ => format!("waits with its gang, for which {in_all} stop, {there} of them on {}", host.name),
+        };
+        for preemption in preemptions {
+            self.await_room(preemption, Awaited { host: host.id, rank }, &host, text.clone());
+        }
+        true
     }
 
     fn preempt_one(&mut self, preemption: &Preemption) -> bool {
@@ -213,15 +283,24 @@ impl Step<'_> {
         let Some(host) = preemption.host else { return self.end_waiting(preemption) };
         let Some(host) = self.state.hosts.get(&host) else { return false };
         // From the fifth level on what is beyond its borough's quota may displace others for that; whether it does is part of what is right.
-        let is_let_in = self.state.level() >= FIFTH || self.state.excesses_with(instance, 1).is_empty();
+        let is_let_in = self.state.level() >= FIFTH
+            || self.state.excesses_with(instance, Together::alone(instance)).is_empty();
         if !self.waits_only_for_a_host(instance) || !is_let_in || !is_right(self.state, host, preemption) {
             return false;
         }
-        let victims = preemption.victims.iter().filter_map(|id| self.state.instance(*id));
-        let rank = rank(&Request::of(instance), victims.map(AsRef::as_ref));
-        let awaited = Awaited { host: host.id, rank };
+        let host = host.clone();
+        let one = std::slice::from_ref(preemption);
+        let Some(rank) = self.rank_of(one, &preemption.victims) else { return false };
+        let text = self.awaits(&host, preemption);
+        self.await_room(preemption, Awaited { host: host.id, rank }, &host, text);
+        true
+    }
+
+    /// Keeps room for an instance on a host, and tells those to stop that make way for it.
+    fn await_room(&mut self, preemption: &Preemption, awaited: Awaited, host: &Host, text: String) {
+        let Some(instance) = self.state.instances.get(&preemption.instance) else { return };
         let own = (self.state.level() >= FIFTH).then(|| instance.workload().borough.clone());
-        let is_urgent = rank == instance.spec().priority;
+        let is_urgent = awaited.rank == instance.spec().priority;
         let reason = |victim: &Instance| match () {
             () if own.as_ref() == Some(&victim.workload().borough) => {
                 "makes way for more urgent work of its borough"
@@ -229,20 +308,14 @@ impl Step<'_> {
             () if is_urgent => "makes way for more urgent work",
             () => "makes way for what is guaranteed to another borough",
         };
-        let text = self.awaits(host, preemption);
-        let note = Note::new(
-            EventKind::InstanceAwaiting,
-            instance,
-            Some(host.name.clone()),
-            Text::Said(text.into()),
-        );
+        let (kind, name) = (EventKind::InstanceAwaiting, Some(host.name.clone()));
+        let note = Note::new(kind, instance, name, Text::Said(text.into()));
         self.tellings.note(note);
         self.change(preemption.instance, |instance| instance.set_awaited(Some(awaited)));
         for victim in &preemption.victims {
             let Some(victim) = self.state.instances.get(victim).cloned() else { continue };
             self.succeed(&victim, reason(&victim));
         }
-        true
     }
 
     /// For what an instance waits on a host.

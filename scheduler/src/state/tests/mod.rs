@@ -3,6 +3,7 @@
 mod boroughs;
 mod cases;
 mod checker;
+mod gangs;
 mod properties;
 mod sites;
 mod volumes;
