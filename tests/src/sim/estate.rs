@@ -97,7 +97,7 @@ fn over_quota(before: &State, after: &State) -> Option<String> {
     over.map(|borough| format!("quota: {} is given more than it may have", borough.name))
 }
 
-/// Of a gang nobody is left waiting where others of it that waited are given hosts.
+/// Of a gang nobody is left waiting where others of it that waited are given hosts, and room is not kept for some of it where it is for others.
 fn parted(before: &State, after: &State) -> Option<String> {
     let waited = |instance: &&Arc<Instance>| {
         instance.spec().place.all_or_none && instance.is_pending() && instance.not_before() == 0
@@ -107,8 +107,17 @@ fn parted(before: &State, after: &State) -> Option<String> {
     let went = before.instances().values().filter(waited).filter_map(now);
     let (placed, left): (Vec<_>, Vec<_>) = went.partition(|instance| instance.placed.is_some());
     let placed: BTreeSet<_> = placed.iter().map(|instance| of_gang(instance)).collect();
+    let is_newly_awaited = |instance: &&Arc<Instance>| {
+        let host = before.instance(instance.id).and_then(|earlier| earlier.awaited_host());
+        instance.awaited_host().is_some_and(|now| Some(now) != host)
+    };
+    let awaited: BTreeSet<_> =
+        left.iter().filter(is_newly_awaited).map(|instance| of_gang(instance)).collect();
     let mut left = left.iter().filter(|instance| instance.is_pending());
-    let parted = left.find(|instance| placed.contains(&of_gang(instance)));
+    let parted = left.find(|instance| {
+        let gang = of_gang(instance);
+        placed.contains(&gang) || awaited.contains(&gang) && instance.awaited_host().is_none()
+    });
     parted
         .map(|instance| format!("gang: {} waits while others of {} do not", instance.id, instance.workload()))
 }
