@@ -290,11 +290,11 @@ impl Engine {
 
     /// Whether its borough's quota bears the next one of a line on a host. What room was made for is charged, and waits until what it displaced has left the quota.
     fn is_let_in(&self, line: Line, (borough, demand): (Number, Amounts), is_charged: bool) -> bool {
+        let priority = self.queue.record(line).spec.priority;
         if is_charged {
-            let priority = self.queue.record(line).spec.priority;
             self.ledger.state().level() < FIFTH || self.boroughs.bears(borough, priority, demand)
         } else {
-            self.boroughs.admits(borough, demand)
+            self.boroughs.admits(borough, priority, demand)
         }
     }
 
@@ -315,7 +315,13 @@ impl Engine {
         let is_awaited = self.queue.are_awaited(line);
         let overdraft = overdraft(&request, is_awaited, level, &self.boroughs);
         let is_borne = overdraft == Amounts::default();
-        if is_borne && !is_let_in && !is_awaited {
+        let ((borough, demand), priority) = (self.queue.charge(line), record.spec.priority);
+        // What leaves is for whoever comes first: nobody makes way who would not once he is served.
+        if !is_borne && self.boroughs.has_promised_above(borough, priority) {
+            return Room::Taken;
+        }
+        let waits_for_quota = is_borne && !is_let_in && !is_awaited;
+        if waits_for_quota && self.boroughs.has_promised_all(borough, priority) {
             return Room::Leaving;
         }
         if kept.is_some_and(|slot| is_borne && is_worth_waiting(&self.ledger, slot, &request)) {
@@ -327,12 +333,20 @@ impl Engine {
         } else {
             self.shapes.would_take(&mut self.ledger, &record, id, kept)
         };
-        if open.is_some() && is_borne {
+        let room = if open.is_some() && waits_for_quota {
+            Room::Leaving
+        } else if open.is_some() && is_borne {
             // Whoever is charged stays so until what was displaced for it has left the quota, wherever it goes then.
-            return if is_awaited { Room::Awaited } else { Room::Coming };
+            Room::Awaited
+        } else {
+            let seeker = Seeker { record: &record, id, overdraft, open };
+            self.preempting.make_room(&mut self.ledger, &mut self.boroughs, &seeker)
+        };
+        // Who is charged is counted as such to the end of the pass.
+        if !is_awaited && matches!(room, Room::Leaving | Room::Coming) {
+            self.boroughs.promise(borough, priority, demand);
         }
-        let seeker = Seeker { record: &record, id, overdraft, open };
-        self.preempting.make_room(&mut self.ledger, &mut self.boroughs, &seeker)
+        room
     }
 }
 
