@@ -105,6 +105,11 @@ impl RandomWorkload {
     pub(super) fn alone(self, priority: u32) -> Self {
         Self { count: 1, priority, together: None, gang: false, ..self }
     }
+
+    /// The same, of the borough of another one.
+    pub(super) fn beside(self, other: &Self) -> Self {
+        Self { borough: other.borough, ..self }
+    }
 }
 
 prop_compose! {
