@@ -10,7 +10,7 @@
 //! A gang gets hosts for all of it or for none (`state::gang`): it is given them one after the other, and what was given is taken back where one finds none.
 //!
 //! What fits nowhere may displace what is less urgent (`preempting`), and what its borough's quota keeps what is less urgent of its borough; it is placed once that is
-//! gone.
+//! gone. What only waits for what is stopping anyway is promised what it needs of its quota for the pass, so that nothing less urgent is given that.
 //!
 //! Deliberately absent: moving what already runs.
 
@@ -252,7 +252,8 @@ impl Engine {
                 }
                 plan.preemptions.push(preemption);
             }
-            // What was to make way for it is no help any more.
+            // What was to make way for it is no help any more. It stays in the accounts to the end of the pass: what is placed after it in the pass comes into the state before its
+            // wait ends, and would be refused if it went by that.
             Room::Coming | Room::Leaving | Room::Taken | Room::Nowhere if is_charged => {
                 let before = self.ledger.state().instance(id).and_then(|instance| instance.awaited_host());
                 let (host, victims) = (None, Vec::new());

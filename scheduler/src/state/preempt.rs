@@ -13,7 +13,7 @@
 //!
 //! *What its borough's quota keeps displaces work of its own borough*, wherever that is, if it has a strictly lower priority ([`may_yield`]); never that of others for the
 //! quota's sake. It is decided with its host: with all that make way there is room on the host and in the quota, and with any of them left there is none on the one or in the
-//! other. So whoever is of another borough is needed for the host. What is awaited is charged from then on, and nobody else of the borough is let in by what
+//! other. So whoever is of another borough is needed for the host. What is awaited is charged from then on, and nobody else of the borough who is not more urgent is let in by what
 //! leaves; it is given its host once its borough's quota bears it beside what is on hosts ([`State::excesses_with`]). Pairs of whom one makes way for the other are those there
 //! were before: so there are no cycles either.
 //!
