@@ -148,6 +148,10 @@ proptest! {
             prop_assert!(estate.state.instance(id).is_some_and(|one| one.placed.is_some()), "it waits for ever");
         }
     }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
 
     #[test]
     fn what_waits_makes_way_before_what_runs_and_what_leaves_is_for_the_most_urgent(
