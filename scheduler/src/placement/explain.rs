@@ -198,7 +198,8 @@ pub(super) fn spec_of(state: &State, spec: &WorkloadSpec, waiting: Option<Instan
     let request = Request { instance: waiting, ..Request::new(&key, spec) };
     let mut survey = Survey::of(&ledger, request, siblings, None);
     let together = gang.map_or(1, |gang| gang.waiting);
-    survey.excesses = state.excesses(&key.borough, survey.request.demand.times(together.into()));
+    let needed = survey.request.demand.times(together.into());
+    survey.excesses = state.excesses(&key.borough, spec.priority, needed);
     survey.gang = gang;
     Explanation { summary: summary::of_spec(&survey, &key), ..survey.told() }
 }

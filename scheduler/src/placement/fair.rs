@@ -9,7 +9,8 @@
 //! begins within it and ends beyond it still comes first: so whether a borough comes first does not depend on which of its instances are tried. What is
 //! guaranteed to a borough and not used by it is anybody's.
 //!
-//! The accounts that this goes by are those of the quotas too (`state::quota`): what the state says is charged, and what the pass has given since.
+//! The accounts that this goes by are those of the quotas too (`state::quota`): what the state says is charged, and what the pass has given since. Where somebody waits only for what is
+//! stopping, nothing less urgent of his borough takes what he needs of its quota in that pass ([`Boroughs::promise`]): it would be displaced for him.
 //!
 //! Shares are compared in [steps](STEPS) of the estate at the usual weight, and equal ones by the boroughs' names. A turn lasts until its borough comes to the next step, so
 //! that on a small estate boroughs take turns one by one, and on a large one hundreds of instances of a workload stay together, which makes them cheap.
@@ -23,7 +24,10 @@ use std::{
 use supercloud_proto::{amount::Amounts, name::BoroughName};
 
 use crate::state::{
-    Allowance, BoroughUse, State, by_priority::ByPriority, level::FIFTH, preempt::Guarantees,
+    Allowance, BoroughUse, State,
+    by_priority::ByPriority,
+    level::{FIFTH, FIRST, Level},
+    preempt::{Guarantees, put_off},
 };
 
 /// Steps in which shares are compared: the whole estate. A step of an estate of a million instances is some 250 of them.
@@ -56,14 +60,20 @@ impl Whole {
 }
 
 /// What each borough has, and may have.
-#[derive(Clone, Default)]
+#[derive(Clone)]
 pub(super) struct Boroughs {
     numbers: HashMap<BoroughName, Number>,
     /// By number.
     accounts: Vec<Account>,
     whole: Whole,
-    /// Whether work displaces less urgent work of its own borough for the quota's sake.
-    do_yield: bool,
+    /// What every member knows of who makes way for the quota's sake.
+    level: Level,
+}
+
+impl Default for Boroughs {
+    fn default() -> Self {
+        Self { numbers: HashMap::new(), accounts: Vec::new(), whole: Whole::default(), level: FIRST }
+    }
 }
 
 #[derive(Clone)]
@@ -86,6 +96,8 @@ struct Account {
     gone: ByPriority,
     /// The room that is made for those that wait.
     awaited: ByPriority,
+    /// What those need that wait only for what is stopping, as far as was seen in the pass: it is nobody else's who is less urgent.
+    promised: ByPriority,
     /// Whether something took back in the pass what is guaranteed to it.
     has_claimed: bool,
     /// Hosts that it keeps to itself.
@@ -112,7 +124,7 @@ impl Boroughs {
     /// Takes what they have and may have from a state whose hosts have so much in all, and each at most so much.
     pub(super) fn catch_up(&mut self, state: &State, whole: Whole, largest: Amounts) -> Shift {
         self.whole = whole;
-        self.do_yield = state.level() >= FIFTH;
+        self.level = state.level();
         // No borough is ever forgotten, and none is numbered that is not there.
         if self.accounts.len() < state.boroughs().len() {
             for borough in state.boroughs().keys() {
@@ -134,6 +146,7 @@ impl Boroughs {
             account.on_hosts = used.on_hosts();
             account.to_stay = used.to_stay;
             account.awaited = used.awaited;
+            account.promised = ByPriority::default();
             account.gone = ByPriority::default();
             account.given = Amounts::default();
             account.has_claimed = false;
@@ -174,6 +187,7 @@ impl Boroughs {
             to_stay: ByPriority::default(),
             gone: ByPriority::default(),
             awaited: ByPriority::default(),
+            promised: ByPriority::default(),
             has_claimed: false,
             kept_hosts: 0,
         });
@@ -243,16 +257,34 @@ impl Boroughs {
         self.accounts[borough].allowance.guarantee != Amounts::default()
     }
 
-    /// Whether a borough's quota lets something more in.
-    pub(super) fn admits(&self, borough: Number, needed: Amounts) -> bool {
-        let account = &self.accounts[borough];
-        account.allowance.quota.admits(account.taken, needed)
+    /// Counts that something of a priority waits only for what is stopping, on its host or in its borough's quota, and goes to a host then.
+    pub(super) fn promise(&mut self, borough: Number, priority: u32, amounts: Amounts) {
+        self.accounts[borough].promised.add(priority, amounts);
     }
 
-    /// Whether a borough's quota bears something of a priority for which room was made, beside what is on hosts and what is more urgent and waits likewise.
+    /// Whether something more urgent waits so.
+    pub(super) fn has_promised_above(&self, borough: Number, priority: u32) -> bool {
+        self.accounts[borough].promised.above(priority) != Amounts::default()
+    }
+
+    /// Whether so much of a borough's quota is promised that nothing less urgent than this is let in.
+    pub(super) fn has_promised_all(&self, borough: Number, priority: u32) -> bool {
+        let account = &self.accounts[borough];
+        let counted = account.counted(priority, self.level).saturating_add(account.promised.all());
+        !account.promised.is_empty() && !account.allowance.quota.admits(counted, Amounts::default())
+    }
+
+    /// Whether a borough's quota lets something more of a priority in.
+    pub(super) fn admits(&self, borough: Number, priority: u32, needed: Amounts) -> bool {
+        let account = &self.accounts[borough];
+        let counted = account.counted(priority, self.level).saturating_add(account.promised.above(priority));
+        account.allowance.quota.admits(counted, needed)
+    }
+
+    /// Whether a borough's quota bears something of a priority for which room was made, beside what is on hosts and what is more urgent and waits.
     pub(super) fn bears(&self, borough: Number, priority: u32, needed: Amounts) -> bool {
         let account = &self.accounts[borough];
-        let first = account.awaited.above(priority);
+        let first = account.awaited.above(priority).saturating_add(account.promised.above(priority));
         account.allowance.quota.admits(account.on_hosts.saturating_add(first), needed)
     }
 
@@ -260,8 +292,8 @@ impl Boroughs {
     /// stopping may leave enough already.
     pub(super) fn would_yield(&self, borough: Number, priority: u32, needed: Amounts) -> bool {
         let account = &self.accounts[borough];
-        let less_urgent = if self.do_yield { account.less_urgent(priority) } else { Amounts::default() };
-        less_urgent != Amounts::default() && account.overdraft(needed).within(less_urgent)
+        self.level >= FIFTH
+            && account.overdraft(priority, self.level, needed).within(account.less_urgent(priority))
     }
 
     /// Whether nothing is of a lower priority anywhere, and nothing stopping, awaited or lost: who has no claim finds nobody then who makes way, and no room that comes.
@@ -317,8 +349,18 @@ impl Account {
         self.allowance.claims(self.staying.saturating_add(self.given), needed)
     }
 
-    fn overdraft(&self, needed: Amounts) -> Amounts {
-        self.allowance.quota.overdraft(self.staying.saturating_add(self.given), needed)
+    fn overdraft(&self, priority: u32, level: Level, needed: Amounts) -> Amounts {
+        let staying = self.staying.saturating_add(self.given);
+        self.allowance.quota.overdraft(staying.saturating_sub(self.put_off(priority, level)), needed)
+    }
+
+    /// What counts at its quota for something of a priority.
+    fn counted(&self, priority: u32, level: Level) -> Amounts {
+        self.taken.saturating_sub(self.put_off(priority, level))
+    }
+
+    fn put_off(&self, priority: u32, level: Level) -> Amounts {
+        put_off(&self.awaited, priority, level)
     }
 
     /// What it has of lower priorities that is to stay.
@@ -329,7 +371,9 @@ impl Account {
     /// Whether nothing of its work is other than it was in the state of the last pass, and nothing was given or taken in that.
     fn is_as_in(&self, used: &BoroughUse) -> bool {
         self.to_stay.is_untouched(&used.to_stay)
+            && self.awaited.is_untouched(&used.awaited)
             && self.gone.is_empty()
+            && self.promised.is_empty()
             && self.given == Amounts::default()
             && self.staying == used.staying()
     }
@@ -345,8 +389,9 @@ impl Guarantees for Boroughs {
         self.numbers.get(borough).is_some_and(|number| self.accounts[*number].claims(needed))
     }
 
-    fn overdraft(&self, borough: &BoroughName, needed: Amounts) -> Amounts {
-        self.numbers.get(borough).map_or_else(Amounts::default, |of| self.accounts[*of].overdraft(needed))
+    fn overdraft(&self, borough: &BoroughName, priority: u32, needed: Amounts) -> Amounts {
+        let overdraft = |of: &Number| self.accounts[*of].overdraft(priority, self.level, needed);
+        self.numbers.get(borough).map_or_else(Amounts::default, overdraft)
     }
 }
 

@@ -11,7 +11,7 @@
 //! way for all of it.
 //!
 //! What fits nowhere may displace what is less urgent (`preempting`), and what its borough's quota keeps what is less urgent of its borough; it is placed once that is
-//! gone.
+//! gone. What only waits for what is stopping anyway is promised what it needs of its quota for the pass, so that nothing less urgent is given that.
 //!
 //! Deliberately absent: moving what already runs.
 
@@ -303,7 +303,12 @@ impl Engine {
                 plan.preemptions.extend(ended);
                 plan.unplaced.push(self.queue.leave(line, first, &self.boroughs));
             }
-            RoomForAll::Coming | RoomForAll::Taken | RoomForAll::Unsure => {
+            RoomForAll::Coming => {
+                let (borough, demand) = self.queue.charge(line);
+                self.boroughs.promise(borough, self.queue.record(line).spec.priority, demand);
+                plan.unplaced.push(self.queue.leave(line, first, &self.boroughs));
+            }
+            RoomForAll::Taken | RoomForAll::Unsure => {
                 plan.unplaced.push(self.queue.leave(line, first, &self.boroughs));
             }
             // What was placed in this pass makes way for nobody in it, and may for these in the next.
@@ -343,7 +348,8 @@ impl Engine {
                 }
                 plan.preemptions.push(preemption);
             }
-            // What was to make way for it is no help any more.
+            // What was to make way for it is no help any more. It stays in the accounts to the end of the pass: what is placed after it in the pass comes into the state before its
+            // wait ends, and would be refused if it went by that.
             Room::Coming | Room::Leaving | Room::Taken | Room::Nowhere if is_charged => {
                 let before = self.ledger.state().instance(id).and_then(|instance| instance.awaited_host());
                 let (host, victims) = (None, Vec::new());
@@ -376,11 +382,12 @@ impl Engine {
 
     /// Whether its borough's quota bears the next one of a line on a host. What room was made for is charged, and waits until what it displaced has left the quota.
     fn is_let_in(&self, line: Line, borough: Number, is_charged: bool) -> bool {
+        let priority = self.queue.record(line).spec.priority;
         if is_charged {
-            let (priority, demand) = (self.queue.record(line).spec.priority, self.queue.demand(line));
+            let demand = self.queue.demand(line);
             self.ledger.state().level() < FIFTH || self.boroughs.bears(borough, priority, demand)
         } else {
-            self.boroughs.admits(borough, self.queue.charge(line).1)
+            self.boroughs.admits(borough, priority, self.queue.charge(line).1)
         }
     }
 
@@ -401,7 +408,13 @@ impl Engine {
         let is_awaited = self.queue.are_awaited(line);
         let overdraft = overdraft(&request, is_awaited, level, &self.boroughs);
         let is_borne = overdraft == Amounts::default();
-        if is_borne && !is_let_in && !is_awaited {
+        let ((borough, demand), priority) = (self.queue.charge(line), record.spec.priority);
+        // What leaves is for whoever comes first: nobody makes way who would not once he is served.
+        if !is_borne && self.boroughs.has_promised_above(borough, priority) {
+            return Room::Taken;
+        }
+        let waits_for_quota = is_borne && !is_let_in && !is_awaited;
+        if waits_for_quota && self.boroughs.has_promised_all(borough, priority) {
             return Room::Leaving;
         }
         if kept.is_some_and(|slot| is_borne && is_worth_waiting(&self.ledger, slot, &request)) {
@@ -413,12 +426,20 @@ impl Engine {
         } else {
             self.shapes.would_take(&mut self.ledger, &record, id, kept)
         };
-        if open.is_some() && is_borne {
+        let room = if open.is_some() && waits_for_quota {
+            Room::Leaving
+        } else if open.is_some() && is_borne {
             // Whoever is charged stays so until what was displaced for it has left the quota, wherever it goes then.
-            return if is_awaited { Room::Awaited } else { Room::Coming };
+            Room::Awaited
+        } else {
+            let seeker = Seeker { record: &record, id, overdraft, open };
+            self.preempting.make_room(&mut self.ledger, &mut self.boroughs, &seeker)
+        };
+        // Who is charged is counted as such to the end of the pass.
+        if !is_awaited && matches!(room, Room::Leaving | Room::Coming) {
+            self.boroughs.promise(borough, priority, demand);
         }
-        let seeker = Seeker { record: &record, id, overdraft, open };
-        self.preempting.make_room(&mut self.ledger, &mut self.boroughs, &seeker)
+        room
     }
 }
 

@@ -269,13 +269,19 @@ impl State {
         self.boroughs.get(borough).map_or_else(Allowance::default, |known| known.allowance)
     }
 
-    /// The amounts of its quota that a borough would exceed with something more; none: its quota lets that in.
-    pub fn excesses(&self, borough: &BoroughName, needed: Amounts) -> Vec<Excess> {
+    /// The amounts of its quota that a borough would exceed with something more of a priority; none: its quota lets that in.
+    pub fn excesses(&self, borough: &BoroughName, priority: u32, needed: Amounts) -> Vec<Excess> {
         let quota = self.allowance_of(borough).quota;
         if quota == Quota::default() {
             return Vec::new();
         }
-        quota.excesses(self.taken_by(borough), needed).collect()
+        quota.excesses(self.taken_before(borough, priority), needed).collect()
+    }
+
+    /// What counts against a borough's quota for something of a priority: not the room that is made for what is less urgent and waits, once every member knows that.
+    pub fn taken_before(&self, borough: &BoroughName, priority: u32) -> Amounts {
+        let used = self.use_of(borough);
+        used.taken.saturating_sub(preempt::put_off(&used.awaited, priority, self.level()))
     }
 
     /// The same for an instance that waits, with so many that are given hosts only together, itself among them. What room is made for is charged already: it
@@ -284,7 +290,7 @@ impl State {
         let (borough, each) = (&instance.workload().borough, demand::demand(instance.spec()));
         let uncharged = together.all - together.awaited;
         if uncharged > 0 {
-            return self.excesses(borough, each.times(uncharged as u64));
+            return self.excesses(borough, instance.spec().priority, each.times(uncharged as u64));
         }
         let needed = each.times(together.all as u64);
         let quota = self.allowance_of(borough).quota;

@@ -12,11 +12,17 @@
 //!
 //! *What its borough's quota keeps displaces work of its own borough*, wherever that is, if it has a strictly lower priority ([`may_yield`]); never that of others for the
 //! quota's sake. It is decided with its host: with all that make way there is room on the host and in the quota, and with any of them left there is none on the one or in the
-//! other. So whoever is of another borough is needed for the host. What is awaited is charged from then on, and nobody else of the borough is let in by what
+//! other. So whoever is of another borough is needed for the host. What is awaited is charged from then on, and nobody else of the borough who is not more urgent is let in by what
 //! leaves; it is given its host once its borough's quota bears it beside what is on hosts ([`State::excesses_with`]). Pairs of whom one makes way for the other are those there
 //! were before: so there are no cycles either.
-//! Not looked at: room that is made for less urgent work of the borough stays charged, so that what runs makes way before what waits; and what is stopping anyway
-//! may let in less urgent work, which then makes way.
+//!
+//! *What merely waits makes way before what runs* ([`put_off`]): room that is made for less urgent work of the borough does not count at its quota, neither when it is asked what has to go nor
+//! when something is let in. Who is put off like this stays charged and is not let in before what is more urgent, by the rule above; so hosts never have more of the borough than its quota.
+//! Its wait goes on while the quota bears it once all is gone that is stopping; where it does not, it displaces what is less urgent still, and where there is not enough of that, the pass ends its
+//! wait, and the room on its host is anybody's. What stopped for it meanwhile is gone: it made room for whoever came before it.
+//!
+//! *What is stopping anyway at a quota is for the most urgent one that waits for it*, if that has a host to go to; less urgent work of the borough is not let in meanwhile (`placement::fair`). That is
+//! the pass's to keep to: apply does not know who waits for what.
 
 use std::{collections::BTreeSet, sync::Arc};
 
@@ -30,10 +36,11 @@ use supercloud_proto::{
 
 use super::{
     State,
+    by_priority::ByPriority,
     command::Preemption,
     fits::{Candidate, Known, Request, choose_ports},
     host_use::HostUse,
-    level::{FIFTH, Level},
+    level::{FIFTH, Level, SIXTH},
     model::{Host, Instance},
 };
 
@@ -45,8 +52,8 @@ pub trait Guarantees {
     fn surplus(&self, borough: &BoroughName) -> Amounts;
     /// Whether a borough may take back what it is guaranteed for something more.
     fn claims(&self, borough: &BoroughName, needed: Amounts) -> bool;
-    /// What of a borough's work has to go for its quota to bear something more beside the rest.
-    fn overdraft(&self, borough: &BoroughName, needed: Amounts) -> Amounts;
+    /// What of a borough's work has to go for its quota to bear something more of a priority beside the rest.
+    fn overdraft(&self, borough: &BoroughName, priority: u32, needed: Amounts) -> Amounts;
 }
 
 impl Guarantees for State {
@@ -58,9 +65,17 @@ impl Guarantees for State {
         self.allowance_of(borough).claims(self.use_of(borough).staying(), needed)
     }
 
-    fn overdraft(&self, borough: &BoroughName, needed: Amounts) -> Amounts {
-        self.allowance_of(borough).quota.overdraft(self.use_of(borough).staying(), needed)
+    fn overdraft(&self, borough: &BoroughName, priority: u32, needed: Amounts) -> Amounts {
+        let used = self.use_of(borough);
+        let staying = used.staying().saturating_sub(put_off(&used.awaited, priority, self.level()));
+        self.allowance_of(borough).quota.overdraft(staying, needed)
     }
+}
+
+/// What of the room that is made for those of a borough that wait does not count at its quota for something of a priority: that for what is less urgent, once
+/// every member knows it.
+pub fn put_off(awaited: &ByPriority, priority: u32, level: Level) -> Amounts {
+    if level < SIXTH { Amounts::default() } else { awaited.below(priority) }
 }
 
 /// What of its borough's work has to make way for a request, for the quota to bear it: nothing before every member knows that, when it waits instead. Who is awaited is
@@ -75,7 +90,7 @@ pub fn overdraft(
         return Amounts::default();
     }
     let needed = if is_awaited { Amounts::default() } else { request.demand };
-    guarantees.overdraft(&request.key.borough, needed)
+    guarantees.overdraft(&request.key.borough, request.spec.priority, needed)
 }
 
 /// Whether a request may take back what is guaranteed to its borough. Devices, network bandwidth, cores of one's own and whole hosts are guaranteed to

@@ -149,7 +149,8 @@ impl Sought<'_> {
         let together = if record.spec.place.all_or_none { &*self.together } else { &alone };
         let demand = Request::new(&record.key, &record.spec).demand.times(together.len() as u64);
         let is_charged = self.instance.awaited().is_some();
-        let is_let_in = is_charged || trial.state.excesses(&record.key.borough, demand).is_empty();
+        let excesses = trial.state.excesses(&record.key.borough, record.spec.priority, demand);
+        let is_let_in = is_charged || excesses.is_empty();
         is_let_in && Shapes::default().place_all(&mut Ledger::new(&trial.state), &record, together).is_ok()
     }
 
@@ -229,7 +230,8 @@ impl Sought<'_> {
         let borough = &self.request.key.borough;
         let quota = self.state.allowance_of(borough).quota;
         let count = self.together.len() as u64;
-        let whole = self.state.taken_by(borough) + self.request.demand.times(count);
+        let taken = self.state.taken_before(borough, self.request.spec.priority);
+        let whole = taken + self.request.demand.times(count);
         let missing = whole.saturating_sub(quota.most());
         // What room is made for is charged, and waits for what stops.
         let is_awaited = self.instance.awaited().is_some();

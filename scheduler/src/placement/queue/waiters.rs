@@ -22,7 +22,7 @@ use crate::{
     state::{RevisionRecord, fits::Request},
 };
 
-/// What a borough would be charged, and what of its work may make way: what is of a lower priority than this.
+/// What a borough would be charged, and what of its work makes way, or does not count while it waits: what is of a lower priority than this.
 pub(super) type KeptBy = (Amounts, u32);
 
 /// Instances of one revision.
@@ -84,13 +84,13 @@ impl Waiters {
 
     /// Why it has no host: what its quota does not let in is not asked for any.
     pub(super) fn why(&self, boroughs: &Boroughs) -> Why {
-        if boroughs.admits(self.borough, self.charge()) { Why::Hosts } else { Why::Quota }
+        let (charge, priority) = self.keep();
+        if boroughs.admits(self.borough, priority, charge) { Why::Hosts } else { Why::Quota }
     }
 
-    /// What keeps it from its borough's quota. Nobody makes way for a gang for the quota's sake, as if nothing were less urgent.
+    /// What keeps it from its borough's quota.
     pub(super) fn keep(&self) -> KeptBy {
-        let priority = if self.is_gang() { 0 } else { self.record.spec.priority };
-        (self.charge(), priority)
+        (self.charge(), self.record.spec.priority)
     }
 
     #[inline]

@@ -68,8 +68,8 @@ impl Queue {
         for borough in roomier {
             let Some(kept) = kept.get_mut(borough) else { continue };
             kept.retain(|(demand, priority), kept| {
-                let is_let_in =
-                    boroughs.admits(*borough, *demand) || boroughs.would_yield(*borough, *priority, *demand);
+                let is_let_in = boroughs.admits(*borough, *priority, *demand)
+                    || boroughs.would_yield(*borough, *priority, *demand);
                 let is_kept = !is_let_in;
                 if !is_kept {
                     kept.iter().for_each(|line| lines[*line].reopen(*line, open));

@@ -78,12 +78,19 @@ fn accounts_of(state: &State, counts: impl Fn(&Instance) -> bool) -> Accounts {
     accounts
 }
 
-/// What each would have once these and all that is stopping were gone, and all were there for which others make way, and this one.
+/// What each would have once these and all that is stopping were gone, and all were there for which others make way, and this one, before which what is less urgent waits.
 fn accounts_to_come(state: &State, coming: Option<&Instance>, gone: &[InstanceId]) -> Accounts {
     accounts_of(state, |one| {
         let stays = is_there(one) && one.is_to_stay() && !gone.contains(&one.id);
-        stays || one.awaited_host().is_some() || coming.is_some_and(|coming| coming.id == one.id)
+        let comes =
+            one.awaited_host().is_some() && coming.is_none_or(|coming| !is_put_off(state, one, coming));
+        stays || comes || coming.is_some_and(|coming| coming.id == one.id)
     })
+}
+
+/// Whether one that waits, though others make way for it, waits for another one of its borough, too.
+fn is_put_off(state: &State, one: &Instance, coming: &Instance) -> bool {
+    state.level() >= 6 && one.spec().priority < coming.spec().priority
 }
 
 /// Whether its borough's quota would bear an instance with these gone.
@@ -114,7 +121,9 @@ pub(super) fn would_be_let_in(state: &State, instance: &Instance) -> bool {
         add(&mut on_hosts, instance);
         return state.level() < 5 || within_quota(state, &on_hosts, borough);
     }
-    let (cpu, memory) = accounts(state).get(borough.as_str()).copied().unwrap_or_default();
+    let counts =
+        |one: &Instance| is_there(one) || one.awaited_host().is_some() && !is_put_off(state, one, instance);
+    let (cpu, memory) = accounts_of(state, counts).get(borough.as_str()).copied().unwrap_or_default();
     let (each_cpu, each_memory) = needs(instance.spec());
     let together = gang_of(state, instance) as u64;
     let (more_cpu, more_memory) = (each_cpu * together, each_memory * together);

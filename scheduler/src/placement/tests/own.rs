@@ -3,15 +3,18 @@
 use std::{collections::BTreeSet, sync::Arc};
 
 use proptest::prelude::*;
-use supercloud_proto::{id::InstanceId, instance::InstanceState};
+use supercloud_proto::{
+    id::InstanceId,
+    instance::{Desired, InstanceState},
+};
 
 use super::{
     allowances::{self, check_quotas},
     estate::Estate,
-    judge::{Forced, check_loads, cost_by_force, would_go, would_go_without},
+    judge::{Forced, check_loads, cost_by_force, would_all_go, would_go, would_go_without},
     random::{estate_of, hand_in, random_boroughs, random_host, random_sites, random_workload, wanted},
 };
-use crate::state::{Host, Instance, State};
+use crate::state::{Host, Instance, Preemption, State};
 
 /// Of so many all choices are looked at.
 const MOST: usize = 10;
@@ -53,19 +56,33 @@ fn cheapest(state: &State, host: &Host, instance: &Instance) -> Result<Option<Fo
     Ok(enough.map(|choice| cost_by_force(state, chosen(choice).into_iter())).min())
 }
 
-/// Lets one of those go that are to stop, until none is left, with a pass after each.
-pub(super) fn let_go(estate: &mut Estate) {
+/// Lets one of those go that are to stop, until none is left, with passes after each. Gives what made way in these.
+pub(super) fn let_go(estate: &mut Estate) -> Vec<Preemption> {
+    let mut made = Vec::new();
     loop {
-        while estate.pass(40).more {}
+        loop {
+            // Every change of the state brings another pass.
+            let plan = estate.pass(40);
+            made.extend(plan.preemptions);
+            if !plan.more && plan.placements.is_empty() {
+                break;
+            }
+        }
         check_loads(&estate.state);
         check_quotas(&estate.state);
-        let mut stopping =
-            estate.state.instances().values().filter(|one| {
-                one.desired == supercloud_proto::instance::Desired::Stop && one.takes().is_some()
-            });
-        let Some(gone) = stopping.next().cloned() else { return };
+        let Some(gone) = stopping(&estate.state).next().cloned() else { return made };
         estate.report(&gone, InstanceState::Stopped, "");
     }
+}
+
+/// Those that are to stop and are not gone.
+fn stopping(state: &State) -> impl Iterator<Item = &Arc<Instance>> {
+    state.instances().values().filter(|one| one.desired == Desired::Stop && one.takes().is_some())
+}
+
+/// Whether an instance would go to some host as it is.
+fn goes_anywhere(state: &State, instance: &Instance) -> bool {
+    state.hosts().values().any(|host| would_go(state, host, instance))
 }
 
 proptest! {
@@ -129,6 +146,59 @@ proptest! {
         let is_first = before.pending().all(|one| one.id == instance.id || one.spec().priority < priority);
         if let Some(id) = made_for.filter(|_| is_alone && is_first) {
             prop_assert!(estate.state.instance(id).is_some_and(|one| one.placed.is_some()), "it waits for ever");
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 2_000, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn what_waits_makes_way_before_what_runs_and_what_leaves_is_for_the_most_urgent(
+        hosts in prop::collection::vec(random_host(), 1..4),
+        workloads in prop::collection::vec(random_workload(), 1..5),
+        (first, second, third) in (random_workload(), random_workload(), random_workload()),
+        boroughs in random_boroughs(),
+        sites in random_sites(),
+    ) {
+        let mut estate = estate_of(&hosts, &workloads, &boroughs, &sites);
+        estate.raise_level();
+        let_go(&mut estate);
+        // The first has others make way, if it may, and what comes last is less urgent than either.
+        hand_in(&mut estate, "first", &first.clone().alone(3));
+        while estate.pass(40).more {}
+        let second = second.alone(4).beside(&first);
+        hand_in(&mut estate, "second", &second);
+        hand_in(&mut estate, "third", &third.alone(2).beside(&first));
+        let before = estate.state.clone();
+        let instance = before.instances_of(&wanted("second", &second).key()).next().unwrap();
+        let plan = estate.full_pass();
+        let placed = plan.placements.iter().any(|placement| placement.instance == instance.id);
+        let is_let_in = allowances::would_be_let_in(&before, instance);
+        let goes = goes_anywhere(&before, instance);
+        prop_assert_eq!(placed, is_let_in && goes, "what merely waits is in its way");
+        let is_borne = allowances::would_be_borne(&before, instance, &[]);
+        let made = plan.preemptions.iter().find(|made| made.instance == instance.id);
+        if let Some(made) = made {
+            prop_assert_eq!(estate.state.instance(instance.id).unwrap().awaited_host(), made.host, "apply refused it");
+            let victims: Vec<&Arc<Instance>> = made.victims.iter().filter_map(|id| before.instance(*id)).collect();
+            let elsewhere = victims.iter().any(|victim| victim.host() != made.host);
+            prop_assert!(!is_borne || !elsewhere && !goes, "nobody had to stop for the quota");
+            prop_assert!(allowances::would_be_borne(&before, instance, &made.victims));
+        }
+        // Quotas hold whoever goes when; and whoever waits only for what leaves its borough's quota gets that.
+        let later = let_go(&mut estate);
+        if is_borne && goes {
+            let of_own = later.iter().filter(|made| made.instance == instance.id).any(|made| {
+                let victims = made.victims.iter().filter_map(|id| estate.state.instance(*id).or(before.instance(*id)));
+                victims.filter(|victim| victim.workload().borough == instance.workload().borough).any(|victim| victim.host() != made.host)
+            });
+            prop_assert!(!of_own, "somebody took what it waited for");
+        }
+        // In the end nobody waits for whom there is room.
+        for one in estate.state.pending() {
+            let is_let_in = allowances::would_be_let_in(&estate.state, one);
+            prop_assert!(!is_let_in || would_all_go(&estate.state, one) != Some(true), "{} would go somewhere", one.id);
         }
     }
 }

@@ -110,6 +110,11 @@ impl RandomWorkload {
     pub(super) fn as_gang(self, count: u32, priority: u32) -> Self {
         Self { count, priority, together: None, gang: true, ..self }
     }
+
+    /// The same, of the borough of another one.
+    pub(super) fn beside(self, other: &Self) -> Self {
+        Self { borough: other.borough, ..self }
+    }
 }
 
 prop_compose! {

@@ -3,7 +3,7 @@
 use supercloud_proto::{
     amount::{Amounts, Bytes, MilliCpu},
     host::HostState,
-    id::InstanceId,
+    id::{HostId, InstanceId},
     instance::InstanceState,
     spec::WorkloadSpec,
 };
@@ -11,7 +11,7 @@ use supercloud_proto::{
 use super::world::{GIB, World, service};
 use crate::state::{
     Allowance, BoroughChange, Change, Command, Done, HostVerdict, Preemption, Quota, Rejection, State,
-    level::{FIFTH, FOURTH},
+    level::{FIFTH, FOURTH, Level, SIXTH},
 };
 
 fn set(change: BoroughChange) -> Command {
@@ -211,6 +211,72 @@ fn at_a_quota_only_those_of_the_borough_make_way_that_are_needed() {
     assert!(!world.place(same, hosts[0]), "what leaves is kept");
     assert!(world.place(urgent, hosts[0]));
     assert_eq!(world.state.taken_by(&camden).cpu.0, 1_000);
+}
+
+/// Three of a batch, of which one makes way for a middling one that waits, at a quota of three, and an urgent one: these, and the hosts of all.
+fn with_one_that_waits(level: Level) -> (World, Vec<InstanceId>, InstanceId, InstanceId, HostId) {
+    let mut world = World::with_hosts(&["h1"]);
+    let host = *world.state.hosts().keys().next().unwrap();
+    world.must(quota_cpu(1_500));
+    world.must(Command::RaiseLevel { level });
+    let mut apply = |name: &str, count: u32, priority: u32| -> Vec<InstanceId> {
+        let spec = WorkloadSpec { priority, ..service(name, count) };
+        world.apply_spec(&spec);
+        world.state.instances_of(&spec.key()).map(|instance| instance.id).collect()
+    };
+    let (batch, middling, urgent) = (apply("batch", 3, 10), apply("middling", 1, 50), apply("urgent", 1, 80));
+    assert!(batch.iter().all(|one| world.place(*one, host)));
+    assert!(displace(&mut world, middling[0], None, host, &batch[2..]));
+    (world, batch, middling[0], urgent[0], host)
+}
+
+fn displace(
+    world: &mut World,
+    instance: InstanceId,
+    before: Option<HostId>,
+    host: HostId,
+    victims: &[InstanceId],
+) -> bool {
+    let made = Preemption { instance, before, host: Some(host), victims: victims.to_vec() };
+    world.must(Command::Preempt(vec![made])) == Done::Instances(1)
+}
+
+#[test]
+fn at_a_quota_what_waits_makes_way_before_what_runs_from_level_six_on() {
+    let camden = "camden".parse().unwrap();
+    let on_hosts = |world: &World| world.state.use_of(&camden).on_hosts().cpu.0;
+    let (mut world, batch, middling, urgent, host) = with_one_that_waits(FIFTH);
+    world.report(batch[2], InstanceState::Stopped);
+    assert!(!world.place(urgent, host), "what waits is charged to everybody");
+    assert!(displace(&mut world, urgent, None, host, &batch[1..2]), "one of those that run is needed");
+    assert!(world.place(urgent, host), "it comes first even so");
+
+    let (mut world, batch, middling_now, urgent, host) = with_one_that_waits(SIXTH);
+    assert_eq!(middling, middling_now);
+    assert!(!displace(&mut world, urgent, None, host, &batch[1..2]), "what stops already is enough");
+    assert!(!world.place(urgent, host), "it has not stopped yet");
+    world.report(batch[2], InstanceState::Stopped);
+    assert!(world.place(urgent, host), "nobody else stops for it");
+    assert_eq!(on_hosts(&world), 1_500);
+    assert!(!world.place(middling, host), "it waits until it is borne");
+    assert_eq!(on_hosts(&world), 1_500, "and hosts have no more than the quota");
+    assert!(displace(&mut world, middling, Some(host), host, &batch[1..2]), "for which one more may stop");
+    world.report(batch[1], InstanceState::Stopped);
+    assert!(world.place(middling, host));
+    assert_eq!((on_hosts(&world), world.state.taken_by(&camden).cpu.0), (1_500, 1_500));
+}
+
+#[test]
+fn a_gang_goes_before_what_merely_waits_and_is_less_urgent() {
+    for (level, held) in [(FIFTH, 0), (SIXTH, 1)] {
+        let (mut world, batch, _, _, host) = with_one_that_waits(level);
+        world.report(batch[2], InstanceState::Stopped);
+        let mut spec = WorkloadSpec { priority: 60, ..service("gang", 1) };
+        spec.place.all_or_none = true;
+        world.apply_spec(&spec);
+        let gang = world.state.instances_of(&spec.key()).next().unwrap().id;
+        assert_eq!(u32::from(world.place(gang, host)), held);
+    }
 }
 
 #[test]
