@@ -191,6 +191,7 @@ impl Engine {
                     self.boroughs.settle(borough, record.spec.priority, demand);
                 } else {
                     self.boroughs.give(borough, demand);
+                    self.boroughs.give_devices(borough, &record.spec.resources.devices, 1);
                 }
                 plan.placements.push(placement);
                 self.queue.note_given(&mut progress, line, id);
@@ -226,6 +227,7 @@ impl Engine {
         };
         let (borough, demand) = self.queue.charge(line);
         self.boroughs.give(borough, demand);
+        self.boroughs.give_devices(borough, &record.spec.resources.devices, members.len());
         let begin = plan.placements.len();
         plan.placements.extend(placements);
         plan.gangs.push(begin..plan.placements.len());
@@ -248,7 +250,9 @@ impl Engine {
                 making.insert(line);
                 if !is_charged {
                     let (borough, demand) = self.queue.charge(line);
-                    self.boroughs.charge(borough, self.queue.record(line).spec.priority, demand);
+                    let spec = &self.queue.record(line).spec;
+                    self.boroughs.charge(borough, spec.priority, demand);
+                    self.boroughs.give_devices(borough, &spec.resources.devices, 1);
                 }
                 plan.preemptions.push(preemption);
             }
