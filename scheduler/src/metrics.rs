@@ -37,15 +37,36 @@ const SHORTEST: f64 = 0.000_5;
 /// How many.
 const BUCKETS: u16 = 17;
 
-/// What became of a proposal, as a label.
-type ByOutcome = Family<[(&'static str, &'static str); 1], Counter>;
+/// How often, by a label.
+type Labelled = Family<[(&'static str, &'static str); 1], Counter>;
+
+/// What a pass decides and apply may refuse.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Decided {
+    /// Who is given a host.
+    Placements,
+    /// For whom others make way.
+    Preemptions,
+}
+
+impl Decided {
+    const ALL: [Self; 2] = [Self::Placements, Self::Preemptions];
+
+    fn label(self) -> &'static str {
+        match self {
+            Self::Placements => "placements",
+            Self::Preemptions => "preemptions",
+        }
+    }
+}
 
 /// See the head of the module.
 pub struct Metrics {
     registry: Registry,
-    proposals: ByOutcome,
+    proposals: Labelled,
     proposal_seconds: Histogram,
     pass_seconds: Histogram,
+    refused_decisions: Labelled,
     leader_changes: Counter,
     state_deviations: Counter,
     gauges: Mutex<Gauges>,
@@ -126,7 +147,7 @@ impl Metrics {
     pub(crate) fn new(log: &Meter) -> Self {
         let mut registry = Registry::with_prefix(PREFIX);
         let times = || Histogram::new(exponential_buckets(SHORTEST, 2.0, BUCKETS));
-        let (proposals, leader_changes) = (ByOutcome::default(), Counter::default());
+        let (proposals, leader_changes) = (Labelled::default(), Counter::default());
         let (proposal_seconds, pass_seconds) = (times(), times());
         registry.register("proposals", "Changes proposed by callers of this node", proposals.clone());
         let help = "Time until a proposed change was on disk on a majority and applied, in seconds";
@@ -141,6 +162,11 @@ impl Metrics {
         let help = "Time that a write of the log took with its sync, in seconds";
         registry.register("log_sync_seconds", help, log.sync_seconds.clone());
         registry.register("pass_seconds", "Length of a scheduling pass, in seconds", pass_seconds.clone());
+        let refused_decisions = Labelled::default();
+        // Both are told from the beginning, so that a graph of them begins with 0.
+        Decided::ALL.iter().for_each(|of| drop(refused_decisions.get_or_create(&[("of", of.label())])));
+        let help = "Decisions of scheduling passes that did not hold any more when they were applied";
+        registry.register("refused_decisions", help, refused_decisions.clone());
         registry.register("leader_changes", "New leaders seen by this node", leader_changes.clone());
         let state_deviations = Counter::default();
         let help =
@@ -154,7 +180,16 @@ impl Metrics {
             gauges.certificate.clone(),
         );
         let gauges = Mutex::new(gauges);
-        Self { registry, proposals, proposal_seconds, pass_seconds, leader_changes, state_deviations, gauges }
+        Self {
+            registry,
+            proposals,
+            proposal_seconds,
+            pass_seconds,
+            refused_decisions,
+            leader_changes,
+            state_deviations,
+            gauges,
+        }
     }
 
     /// A proposal was answered.
@@ -184,6 +219,11 @@ impl Metrics {
     /// A pass has ended.
     pub(crate) fn passed(&self, took: Duration) {
         self.pass_seconds.observe(took.as_secs_f64());
+    }
+
+    /// So many decisions of a pass were refused when they were applied.
+    pub(crate) fn refused(&self, of: Decided, count: usize) {
+        self.refused_decisions.get_or_create(&[("of", of.label())]).inc_by(count as u64);
     }
 
     /// Counts the leaders that this node sees.

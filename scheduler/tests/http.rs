@@ -58,6 +58,9 @@ async fn a_healthy_node_is_ready_and_tells_its_numbers() -> Outcome {
     assert!(value(&text, "log_applied_index")? > value(&before, "log_applied_index")?);
     assert_eq!(value(&text, "is_leader")?, 1.0);
     assert_eq!(value(&text, "voters")?, 1.0);
+    for of in ["placements", "preemptions"] {
+        assert_eq!(value(&text, &format!("refused_decisions_total{{of=\"{of}\"}}"))?, 0.0);
+    }
     assert_eq!(value(&text, "leader_changes_total")?, 1.0);
     let year = 365.0 * 24.0 * 3_600.0;
     let left = value(&text, "certificate_remaining_seconds")?;

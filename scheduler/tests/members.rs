@@ -9,32 +9,11 @@ use supercloud_proto::{
         self, borough_service_client::BoroughServiceClient, scheduler_service_client::SchedulerServiceClient,
     },
 };
-use supercloud_scheduler::{raft::NodeId, raft::Role, server::Node, state::level::KNOWN};
-use support::{Outcome, connect, dev_join, dev_node, free_addresses, join, tls_node, token, until};
+use supercloud_scheduler::{raft::NodeId, raft::Role, state::level::KNOWN};
+use support::{Outcome, connect, dev_join, free_addresses, join, three, tls_node, token, until, voters};
 use tonic::{Code, transport::Channel};
 
 type Client = SchedulerServiceClient<Channel>;
-
-fn voters(node: &Node) -> usize {
-    node.core().status().members.voters().count()
-}
-
-/// Three nodes that vote, and a channel to each.
-async fn three(directory: &std::path::Path) -> Outcome<(Vec<Node>, Vec<Client>)> {
-    let (first, channel) = dev_node(&directory.join("n1")).await?;
-    let mut clients = vec![Client::new(channel)];
-    let at = first.api_address().to_string();
-    let mut nodes = vec![first];
-    for name in ["n2", "n3"] {
-        let node = dev_join(&directory.join(name), &at).await?;
-        clients.push(Client::new(connect(&node, Trust::Plain).await?));
-        nodes.push(node);
-        let all = &nodes;
-        until("all vote", || async { Ok(all.iter().all(|node| voters(node) == all.len()).then_some(())) })
-            .await?;
-    }
-    Ok((nodes, clients))
-}
 
 async fn create_borough(channel: Channel, name: &str) -> Outcome {
     let request = v1::CreateBoroughRequest { name: name.to_owned(), ..Default::default() };

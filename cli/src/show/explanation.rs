@@ -46,6 +46,7 @@ pub fn value(explanation: &v1::PlacementExplanation) -> Value {
         ("gang_waiting", json!(explanation.gang_waiting)),
         ("gang_fitting", json!(explanation.gang_fitting)),
         ("nearest", explanation.nearest.as_ref().map_or(Value::Null, nearest)),
+        ("nearest_misses", explanation.nearest_misses.iter().map(nearest).collect()),
         ("scores", Value::Array(scores.collect())),
         (
             "changes",
@@ -97,9 +98,10 @@ pub fn text(explanation: &v1::PlacementExplanation) -> String {
             text.push_str(&format!("  {:<15} {:>6}   {}\n", "", reason.hosts, reason.reason));
         }
     }
-    if let Some(miss) = &explanation.nearest {
+    for (place, miss) in misses(explanation).enumerate() {
         let short: Vec<&str> = miss.shortfalls.iter().map(|short| short.reason.as_str()).collect();
-        text.push_str(&format!("  nearest: {} ({})\n", miss.host, short.join("; ")));
+        let word = if place == 0 { "nearest" } else { "then" };
+        text.push_str(&format!("  {word}: {} ({})\n", miss.host, short.join("; ")));
     }
     for told in &explanation.changes {
         text.push_str(&format!("  it would fit: {}\n", told.change));
@@ -119,6 +121,12 @@ pub fn text(explanation: &v1::PlacementExplanation) -> String {
         ));
     }
     text
+}
+
+/// The nearest misses; an older scheduler names only one.
+fn misses(explanation: &v1::PlacementExplanation) -> impl Iterator<Item = &v1::NearMiss> {
+    let further = explanation.nearest_misses.iter().skip(1);
+    explanation.nearest.iter().chain(further)
 }
 
 fn hosts(count: u32) -> &'static str {

@@ -38,6 +38,7 @@ pub fn value(plan: &v1::WorkloadPlan, boroughs: &[v1::BoroughPlan]) -> Value {
         ("stops", json!(plan.stops)),
         ("displaces", json!(plan.displaces)),
         ("displaces_own", json!(plan.displaces_own)),
+        ("waiting", json!(plan.waiting)),
         ("unplaced", json!(plan.unplaced)),
         ("unplaced_because", plan.unplaced_because.as_ref().map_or(Value::Null, explanation::value)),
         ("borough_use", borough.map_or(Value::Null, borough::plan_value)),
@@ -70,6 +71,9 @@ pub fn text(plan: &v1::WorkloadPlan) -> String {
     let others = (plan.displaces as usize).saturating_sub(plan.displaces_own.len());
     if others > 0 {
         text.push_str(&format!("  displace {others} of other boroughs\n"));
+    }
+    if plan.waiting > 0 {
+        text.push_str(&format!("  {} would wait, for its time or for the end of another\n", plan.waiting));
     }
     if plan.unplaced > 0 {
         text.push_str(&format!("  {} could not be placed: ", plan.unplaced));

@@ -211,7 +211,8 @@ impl InstanceService for Api {
                 instances.iter().map(|instance| explain::instance(&state, instance, now)).collect();
             // Instances of a workload that wait mostly wait for the same.
             if let Some(first) = instances.iter().position(|instance| instance.is_pending()) {
-                explanations[first].changes = explain::changes(&state, &instances[first], now);
+                explanations[first].changes =
+                    explain::changes(&state, &instances[first], now, explain::MAX_TRIALS);
             }
             explanations.into_iter().map(show::explanation).collect()
         };

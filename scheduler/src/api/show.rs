@@ -238,6 +238,7 @@ pub(super) fn plan(plan: WorkloadPlan) -> v1::WorkloadPlan {
         displaces_own: own,
         unplaced: plan.unplaced,
         unplaced_because: plan.unplaced_because.map(explanation),
+        waiting: plan.waiting,
     }
 }
 
@@ -253,13 +254,15 @@ pub(super) fn borough_plan(plan: BoroughPlan) -> v1::BoroughPlan {
 
 /// Why an instance is where it is, or is nowhere.
 pub(super) fn explanation(explanation: explain::Explanation) -> v1::PlacementExplanation {
+    let nearest_misses: Vec<_> = explanation.nearest.into_iter().map(nearest).collect();
     v1::PlacementExplanation {
         instance: explanation.instance.map(|id| id.to_string()).unwrap_or_default(),
         host: explanation.host.map(String::from).unwrap_or_default(),
         hosts: explanation.hosts,
         fitting: explanation.fitting,
         filters: explanation.filters.into_iter().map(filter).collect(),
-        nearest: explanation.nearest.map(nearest),
+        nearest: nearest_misses.first().cloned(),
+        nearest_misses,
         scores: explanation.scores.into_iter().map(score).collect(),
         summary: explanation.summary,
         quota: explanation.quota.iter().map(excess).collect(),

@@ -12,6 +12,7 @@ use crate::{
     clock::unix_now,
     core::Core,
     core::ProposeError,
+    metrics::Decided,
     placement::{Engine, Limits, Plan},
     state::{
         Command, Done, Outcome, Placement, State,
@@ -150,8 +151,10 @@ fn chunks<'p>(placements: &'p [Placement], gangs: &[Range<usize>]) -> Vec<&'p [P
 /// Proposes placements, all commands at once. Returns once they are applied here.
 async fn propose(core: &Core, placing: Vec<Command>) -> Proposed {
     let mut proposed = Proposed::Nothing;
+    let asked: Vec<usize> = placing.iter().map(decisions).collect();
     let placing = placing.into_iter().map(|command| core.propose_here(command));
-    for outcome in futures::future::join_all(placing).await {
+    for (outcome, asked) in futures::future::join_all(placing).await.into_iter().zip(asked) {
+        core.metrics().refused(Decided::Placements, refused(asked, &outcome));
         match held(outcome, "placed").await {
             None => return Proposed::Refused,
             Some(0) => {}
@@ -167,13 +170,34 @@ async fn preempt(core: &Core, displacing: Vec<Command>, mut proposed: Proposed) 
         return proposed;
     }
     for command in displacing {
-        match held(core.propose_here(command).await, "others make way").await {
+        let asked = decisions(&command);
+        let outcome = core.propose_here(command).await;
+        core.metrics().refused(Decided::Preemptions, refused(asked, &outcome));
+        match held(outcome, "others make way").await {
             None => return Proposed::Refused,
             Some(0) => {}
             Some(_) => proposed = Proposed::Held,
         }
     }
     proposed
+}
+
+/// How many decisions of a pass are in a command.
+fn decisions(command: &Command) -> usize {
+    match command {
+        Command::Place(placements) | Command::PlaceMany(placements) => placements.len(),
+        Command::Preempt(preemptions) => preemptions.len(),
+        _ => 0,
+    }
+}
+
+/// How many of so many decisions apply refused. What is not in the log was not refused: it is decided again.
+fn refused(asked: usize, outcome: &Result<Outcome, ProposeError>) -> usize {
+    match outcome {
+        Ok(Outcome { result: Ok(Done::Instances(held)), .. }) => asked.saturating_sub(*held as usize),
+        Ok(_) => asked,
+        Err(_) => 0,
+    }
 }
 
 /// How much of an entry held once it was applied; `None`: the log did not take it, and after a wait it may be tried again.
@@ -211,7 +235,7 @@ mod tests {
     };
 
     use super::*;
-    use crate::state::model::Ports;
+    use crate::state::{Preemption, Rejection, level::FIRST, model::Ports};
 
     fn placement(number: u64, devices: usize) -> Placement {
         Placement {
@@ -221,6 +245,20 @@ mod tests {
             devices: vec!["a-device-with-a-name-that-is-rather-long-0123456789".parse().unwrap(); devices],
             cores: None,
         }
+    }
+
+    #[test]
+    fn what_apply_did_not_hold_was_refused_and_what_the_log_did_not_take_was_not() {
+        let of = |result| refused(5, &Ok(Outcome { index: 7, result }));
+        assert_eq!(of(Ok(Done::Instances(5))), 0);
+        assert_eq!(of(Ok(Done::Instances(2))), 3);
+        assert_eq!(of(Err(Rejection::Limit("too many".to_owned()))), 5);
+        assert_eq!(refused(5, &Err(ProposeError::NoLeader)), 0);
+        let three: Vec<Placement> = (0..3).map(|number| placement(number, 0)).collect();
+        assert_eq!([decisions(&command(FIRST, &three)), decisions(&command(SECOND, &three))], [3, 3]);
+        let making_way =
+            Preemption { instance: three[0].instance, host: None, victims: Vec::new(), before: None };
+        assert_eq!(decisions(&Command::Preempt(vec![making_way])), 1);
     }
 
     #[test]

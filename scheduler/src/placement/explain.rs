@@ -25,7 +25,7 @@ use crate::state::{
     fits::{Candidate, FILTERS, Misfit, Request},
     gang::{Together, waiting_with},
 };
-pub use changes::{Suggestion, changes};
+pub use changes::{MAX_TRIALS, Suggestion, changes};
 pub use gang::Gang;
 use tally::{Nearest, Tally};
 
@@ -38,6 +38,8 @@ mod tally;
 pub const MAX_REASONS: usize = 5;
 /// Most hosts told with their scores, the best ones.
 pub const MAX_SCORES: usize = 5;
+/// Most hosts told with all that is missing there, the nearest ones.
+pub const MAX_NEAREST: usize = 3;
 
 /// Why an instance is where it is, or is nowhere.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -52,8 +54,8 @@ pub struct Explanation {
     pub fitting: u32,
     /// What each filter ruled out, in their order; those that ruled out none are there too.
     pub filters: Vec<FilterResult>,
-    /// The host that came closest, where none fits.
-    pub nearest: Option<NearMiss>,
+    /// The hosts that came closest, where none fits, the nearest first, at most [`MAX_NEAREST`].
+    pub nearest: Vec<NearMiss>,
     /// Its host and the best others with their scores, its host first.
     pub scores: Vec<HostScore>,
     /// The amounts of its borough's quota that it would exceed; none where it is placed.
@@ -99,7 +101,7 @@ pub struct FilterReason {
     pub hosts: u32,
 }
 
-/// The host that came closest to fitting.
+/// A host that came close to fitting.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct NearMiss {
     /// Its name.
@@ -341,20 +343,21 @@ impl<'l> Survey<'l> {
         HostScore { host: candidate.host.name.clone(), score, parts, near }
     }
 
+    fn miss(&self, slot: Slot, misfits: &[Misfit]) -> NearMiss {
+        NearMiss { host: self.name(slot).clone(), shortfalls: tally::shortfalls(misfits) }
+    }
+
     /// All but the sentence.
     fn told(&self) -> Explanation {
         let scored = self.chosen().into_iter().chain(self.others()).take(MAX_SCORES);
-        let nearest = self.nearest.get().filter(|_| self.chosen().is_none());
+        let nearest = self.nearest.all().filter(|_| self.chosen().is_none());
         Explanation {
             instance: None,
             host: self.chosen().map(|slot| self.name(slot).clone()),
             hosts: self.ledger.slots().len() as u32,
             fitting: self.fitting.len() as u32,
             filters: FILTERS.iter().map(|filter| self.tally.told(filter.name)).collect(),
-            nearest: nearest.map(|(slot, misfits)| NearMiss {
-                host: self.name(slot).clone(),
-                shortfalls: tally::shortfalls(misfits),
-            }),
+            nearest: nearest.map(|(slot, misfits)| self.miss(slot, misfits)).collect(),
             scores: scored.map(|slot| self.score(slot)).collect(),
             quota: self.excesses.clone(),
             summary: String::new(),

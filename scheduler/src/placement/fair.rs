@@ -1,9 +1,9 @@
 //! Fairness between boroughs: whose turn it is among those that wait with the same priority, and what each is charged in a pass.
 //!
 //! It is the turn of whoever has the smallest *dominant share* of the estate for its weight (Ghodsi et al., "Dominant Resource Fairness", NSDI 2011, with
-//! weights): the larger of its shares of all processors and of all memory, by what its placed instances take, divided by its weight. So ten thousand
+//! weights): the largest of its shares of all processors, of all memory and of all devices of each kind that are on hosts, by what its placed instances take, divided by its weight. So ten thousand
 //! requests of one borough do not delay the one of another, whoever has little of the estate comes before whoever has much, and one of weight 200
-//! may have twice as much as one of weight 100 before it waits for it.
+//! may have twice as much as one of weight 100 before it waits for it. Who has every GPU comes last, however few processors it has.
 //!
 //! Before all others come those that are *within their guarantee*: that have less than it of every amount that is guaranteed to them. An instance that
 //! begins within it and ends beyond it still comes first: so whether a borough comes first does not depend on which of its instances are tried. What is
@@ -14,17 +14,24 @@
 //!
 //! Shares are compared in [steps](STEPS) of the estate at the usual weight, and equal ones by the boroughs' names. A turn lasts until its borough comes to the next step, so
 //! that on a small estate boroughs take turns one by one, and on a large one hundreds of instances of a workload stay together, which makes them cheap.
-//! Whose turn ends when depends on nobody else: so it does not matter who else waits in vain.
+//! Whose turn ends when depends on nobody else: so it does not matter who else waits in vain. The steps that a borough has of devices are counted when it is given
+//! any, and not at every look: work without devices pays one comparison for them.
 
 use std::{
     cmp::Reverse,
     collections::{BinaryHeap, HashMap},
 };
 
-use supercloud_proto::{amount::Amounts, name::BoroughName};
+use supercloud_proto::{
+    amount::Amounts,
+    device::{DeviceRequest, Share},
+    host::Inventory,
+    name::BoroughName,
+};
 
 use crate::state::{
     Allowance, BoroughUse, State,
+    by_kind::ByKind,
     by_priority::ByPriority,
     level::{FIFTH, FIRST, Level},
     preempt::{Guarantees, put_off},
@@ -39,23 +46,29 @@ const USUAL_WEIGHT: u128 = Allowance::USUAL_WEIGHT as u128;
 /// Number of a borough. Numbers say nothing of an order.
 pub(super) type Number = usize;
 
-/// Processor and memory of all hosts. No host can make the sum say less than what the others have.
-#[derive(Debug, Clone, Copy, Default)]
+/// Processor, memory and devices of all hosts. No host can make the sum say less than what the others have.
+#[derive(Debug, Clone, Default)]
 pub(super) struct Whole {
     cpu: u128,
     memory: u128,
+    devices: ByKind,
 }
 
 impl Whole {
-    pub(super) fn add(&mut self, amounts: Amounts) {
+    /// Takes in a host.
+    pub(super) fn add(&mut self, host: &Inventory) {
+        let amounts = host.allocatable();
         self.cpu += u128::from(amounts.cpu.0);
         self.memory += u128::from(amounts.memory.0);
+        host.devices.values().for_each(|device| self.devices.add(&device.kind, Share::WHOLE.0.into()));
     }
 
     /// Takes out what was added.
-    pub(super) fn remove(&mut self, amounts: Amounts) {
+    pub(super) fn remove(&mut self, host: &Inventory) {
+        let amounts = host.allocatable();
         self.cpu -= u128::from(amounts.cpu.0);
         self.memory -= u128::from(amounts.memory.0);
+        host.devices.values().for_each(|device| self.devices.take(&device.kind, Share::WHOLE.0.into()));
     }
 }
 
@@ -82,6 +95,10 @@ struct Account {
     allowance: Allowance,
     /// What its placed instances take.
     taken: Amounts,
+    /// What they have of devices.
+    devices: ByKind,
+    /// Whole steps of the estate that it has for its weight of the kind of which it has most.
+    device_steps: u64,
     /// What of it was to stay when the pass began, and has not made way in it.
     staying: Amounts,
     /// What it was given in the pass.
@@ -122,8 +139,8 @@ type Standing = (bool, u64);
 
 impl Boroughs {
     /// Takes what they have and may have from a state whose hosts have so much in all, and each at most so much.
-    pub(super) fn catch_up(&mut self, state: &State, whole: Whole, largest: Amounts) -> Shift {
-        self.whole = whole;
+    pub(super) fn catch_up(&mut self, state: &State, whole: &Whole, largest: Amounts) -> Shift {
+        self.whole = whole.clone();
         self.level = state.level();
         // No borough is ever forgotten, and none is numbered that is not there.
         if self.accounts.len() < state.boroughs().len() {
@@ -144,6 +161,8 @@ impl Boroughs {
             account.is_at_rest =
                 used.going == Amounts::default() && used.awaited.is_empty() && used.lost == 0;
             account.on_hosts = used.on_hosts();
+            account.devices = used.devices;
+            account.count_devices(&self.whole);
             account.to_stay = used.to_stay;
             account.awaited = used.awaited;
             account.promised = ByPriority::default();
@@ -180,6 +199,8 @@ impl Boroughs {
             borough: borough.clone(),
             allowance: Allowance::default(),
             taken: nothing,
+            devices: ByKind::default(),
+            device_steps: 0,
             staying: nothing,
             given: nothing,
             is_at_rest: true,
@@ -206,6 +227,16 @@ impl Boroughs {
         account.taken += amounts;
         account.given += amounts;
         account.on_hosts += amounts;
+    }
+
+    /// Counts what devices instances of a borough are given with that, or have room made for them with: so many, each what these ask for.
+    #[inline]
+    pub(super) fn give_devices(&mut self, borough: Number, requests: &[DeviceRequest], instances: usize) {
+        if !requests.is_empty() {
+            let account = &mut self.accounts[borough];
+            account.devices.add_asked(requests, instances as u64);
+            account.count_devices(&self.whole);
+        }
     }
 
     /// Counts that room is made for an instance of a borough and some priority.
@@ -306,16 +337,15 @@ impl Boroughs {
     }
 
     fn standing(&self, borough: Number) -> Standing {
-        let Account { allowance, taken, .. } = &self.accounts[borough];
-        let steps = |part: u64, whole: u128| {
-            let of_whole = whole.saturating_mul(allowance.weight.into());
-            (u128::from(part) * STEPS * USUAL_WEIGHT).checked_div(of_whole).unwrap_or(0)
-        };
-        let dominant = steps(taken.cpu.0, self.whole.cpu).max(steps(taken.memory.0, self.whole.memory));
-        (!is_within_guarantee(allowance, *taken), u64::try_from(dominant).unwrap_or(u64::MAX))
+        let account = &self.accounts[borough];
+        let Account { allowance, taken, .. } = account;
+        let of_cpu = account.steps(taken.cpu.0, self.whole.cpu);
+        let of_memory = account.steps(taken.memory.0, self.whole.memory);
+        let dominant = of_cpu.max(of_memory).max(account.device_steps);
+        (!is_within_guarantee(allowance, *taken), dominant)
     }
 
-    /// Processor, memory and disk of which a borough must have less to stand as it does.
+    /// Processor, memory and disk of which a borough must have less to stand as it does, if it has no more of devices.
     fn bounds(&self, borough: Number, (is_beyond, steps): Standing) -> [u64; 3] {
         let allowance = &self.accounts[borough].allowance;
         let bound = |whole: u128| {
@@ -332,6 +362,19 @@ impl Boroughs {
 }
 
 impl Account {
+    /// How many whole steps of the estate a part of it is for its weight.
+    fn steps(&self, part: u64, whole: u128) -> u64 {
+        let of_whole = whole.saturating_mul(self.allowance.weight.into());
+        let steps = (u128::from(part) * STEPS * USUAL_WEIGHT).checked_div(of_whole).unwrap_or(0);
+        u64::try_from(steps).unwrap_or(u64::MAX)
+    }
+
+    /// Counts the steps anew that it has of devices.
+    fn count_devices(&mut self, whole: &Whole) {
+        let steps = |(kind, has): &(_, u64)| self.steps(*has, whole.devices.of(kind).into());
+        self.device_steps = self.devices.iter().map(steps).max().unwrap_or(0);
+    }
+
     fn surplus(&self) -> Amounts {
         self.allowance.surplus(self.staying)
     }
@@ -435,9 +478,10 @@ impl Turns {
 
     /// Whose turn it is.
     pub(super) fn whose(&mut self, boroughs: &Boroughs) -> Option<Number> {
-        if let Some((borough, [cpu, memory, disk], _)) = self.turn {
-            let Amounts { cpu: of_cpu, memory: of_memory, disk: of_disk } = boroughs.accounts[borough].taken;
-            if of_cpu.0 < cpu && of_memory.0 < memory && of_disk.0 < disk {
+        if let Some((borough, [cpu, memory, disk], (_, steps))) = self.turn {
+            let Account { taken, device_steps, .. } = &boroughs.accounts[borough];
+            let Amounts { cpu: of_cpu, memory: of_memory, disk: of_disk } = *taken;
+            if of_cpu.0 < cpu && of_memory.0 < memory && of_disk.0 < disk && *device_steps <= steps {
                 return Some(borough);
             }
             self.join(boroughs, borough);

@@ -52,7 +52,7 @@ pub(super) struct Ledger {
     domains: Domains,
     /// Where hosts stand has other numbers than before the last catching up.
     is_renumbered: bool,
-    /// Processor and memory that all hosts have to give away.
+    /// Processor, memory and devices that all hosts have to give away.
     whole: Whole,
     /// The most of each amount that anything could ask for on any host, or ever could.
     largest: Amounts,
@@ -163,7 +163,7 @@ impl Ledger {
         let seat = |host| Seat::of(state, host, &mut domains, &outlook);
         let seats: Vec<Seat> = state.hosts().values().map(seat).collect();
         let mut whole = Whole::default();
-        seats.iter().for_each(|seat| whole.add(seat.allocatable));
+        seats.iter().for_each(|seat| whole.add(&seat.host.inventory));
         let largest = seats.iter().fold(Amounts::default(), |largest, seat| largest.most(seat.bears()));
         let (changes, given) = (Vec::new(), Vec::new());
         let kept = |(slot, seat): (Slot, &Seat)| Some((slot, most_urgent(&seat.used)?));
@@ -272,7 +272,7 @@ impl Ledger {
             self.outlook.learn(host);
             let seat = Seat::of(&self.state, host, &mut self.domains, &self.outlook);
             self.domains.note(self.seats.len(), &host.inventory);
-            self.whole.add(seat.allocatable);
+            self.whole.add(&seat.host.inventory);
             self.largest = self.largest.most(seat.bears());
             self.seats.push(seat);
             self.note(self.seats.len() - 1, true);
@@ -310,7 +310,7 @@ impl Ledger {
         let Some(host) = self.state.host(seat.id) else {
             if std::mem::replace(&mut seat.taken, false) {
                 self.vacant += 1;
-                self.whole.remove(seat.allocatable);
+                self.whole.remove(&seat.host.inventory);
             }
             self.note(slot, true);
             return false;
@@ -329,14 +329,14 @@ impl Ledger {
             return gave_back;
         }
         if seat.taken {
-            self.whole.remove(seat.allocatable);
+            self.whole.remove(&seat.host.inventory);
         } else {
             self.vacant -= 1;
         }
         self.outlook.learn(host);
         *seat = Seat::of(&self.state, host, &mut self.domains, &self.outlook);
         self.domains.note(slot, &host.inventory);
-        self.whole.add(seat.allocatable);
+        self.whole.add(&seat.host.inventory);
         self.largest = self.largest.most(seat.bears());
         self.note(slot, true);
         true
@@ -347,9 +347,9 @@ impl Ledger {
         &self.state
     }
 
-    /// Processor and memory that all hosts have to give away.
-    pub(super) fn whole(&self) -> Whole {
-        self.whole
+    /// Processor, memory and devices that all hosts have to give away.
+    pub(super) fn whole(&self) -> &Whole {
+        &self.whole
     }
 
     /// The most of each amount that anything could ask for on any host, or ever could.

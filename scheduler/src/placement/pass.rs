@@ -199,6 +199,7 @@ impl Engine {
                     self.boroughs.settle(borough, record.spec.priority, demand);
                 } else {
                     self.boroughs.give(borough, demand);
+                    self.boroughs.give_devices(borough, &record.spec.resources.devices, 1);
                 }
                 plan.placements.push(placement);
                 self.queue.note_given(&mut progress, line, id);
@@ -248,8 +249,10 @@ impl Engine {
     fn count_gang_given(&mut self, line: Line, record: &RevisionRecord) {
         let (borough, uncharged) = self.queue.charge(line);
         self.boroughs.give(borough, uncharged);
+        let (count, awaited) = (self.queue.members(line).len(), self.queue.awaited(line).len());
+        self.boroughs.give_devices(borough, &record.spec.resources.devices, count - awaited);
         let each = demand(&record.spec);
-        for _ in self.queue.awaited(line) {
+        for _ in 0..awaited {
             self.boroughs.settle(borough, record.spec.priority, each);
         }
     }
@@ -287,7 +290,9 @@ impl Engine {
             RoomForAll::Awaited => self.queue.pass_over(line),
             RoomForAll::Made(made) => {
                 let (borough, uncharged) = self.queue.charge(line);
-                self.boroughs.charge(borough, self.queue.record(line).spec.priority, uncharged);
+                let spec = &self.queue.record(line).spec;
+                self.boroughs.charge(borough, spec.priority, uncharged);
+                self.boroughs.give_devices(borough, &spec.resources.devices, made.len() - awaited.len());
                 self.queue.pass_over(line);
                 self.queue.note_made(progress, &self.ledger, &self.boroughs, (line, first), &made);
                 let begin = plan.preemptions.len();
@@ -344,7 +349,9 @@ impl Engine {
                 making.insert(line);
                 if !is_charged {
                     let (borough, demand) = self.queue.charge(line);
-                    self.boroughs.charge(borough, self.queue.record(line).spec.priority, demand);
+                    let spec = &self.queue.record(line).spec;
+                    self.boroughs.charge(borough, spec.priority, demand);
+                    self.boroughs.give_devices(borough, &spec.resources.devices, 1);
                 }
                 plan.preemptions.push(preemption);
             }

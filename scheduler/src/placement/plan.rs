@@ -23,6 +23,9 @@ use super::{
 };
 use crate::state::{Change, Command, Done, Instance, Quota, Rejection, State, gang};
 
+/// Most trials of changes for all workloads of a plan that find no host, but for one that each has in any case.
+const MAX_TRIALS: usize = 200;
+
 /// What an apply of some specs would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApplyPlan {
@@ -66,7 +69,7 @@ pub struct WorkloadPlan {
     pub stops: Vec<InstanceId>,
     /// Instances that would be displaced for it, of whatever borough, with whose they are.
     pub displaces: Vec<(InstanceId, WorkloadKey)>,
-    /// Instances that wait for their time.
+    /// Instances that wait for their time, or for the end of what they must not run beside.
     pub waiting: u32,
     /// Instances that would find no host, or be kept by their borough's quota.
     pub unplaced: u32,
@@ -119,12 +122,7 @@ pub fn plan(state: &State, specs: &[WorkloadSpec], now: UnixMillis) -> Result<Ap
             plan.displaces.push((victim.id, victim.workload().clone()));
         }
     }
-    // What helps the first may help the others too, and looking for it takes time.
-    if let Some((key, because)) =
-        workloads.iter_mut().find_map(|plan| Some((&plan.workload, plan.unplaced_because.as_mut()?)))
-    {
-        because.changes = trial.changes(key);
-    }
+    trial.suggest(&mut workloads);
     let names: BTreeSet<&BoroughName> = specs.iter().map(|spec| &spec.borough).collect();
     let borough = |name: &BoroughName| BoroughPlan {
         borough: name.clone(),
@@ -172,20 +170,31 @@ impl Trial {
         }
     }
 
-    /// What would make the first instance of a workload fit that waits for no time.
-    fn changes(&self, key: &WorkloadKey) -> Vec<explain::Suggestion> {
-        let waiting = self.first_waiting(key);
-        waiting.map_or_else(Vec::new, |instance| explain::changes(&self.state, instance, self.now))
+    /// Looks for what would make the first instance of each workload fit that finds no host. They share the trials evenly, and each has one at least.
+    fn suggest(&self, workloads: &mut [WorkloadPlan]) {
+        let unplaced = workloads.iter().filter(|plan| plan.unplaced > 0).count();
+        let trials = (MAX_TRIALS / unplaced.max(1)).clamp(1, explain::MAX_TRIALS);
+        for plan in workloads {
+            let because = plan.unplaced_because.as_mut();
+            if let Some((because, first)) = because.zip(self.first_unplaced(&plan.workload)) {
+                because.changes = explain::changes(&self.state, first, self.now, trials);
+            }
+        }
     }
 
     /// Why instances of a spec find no host. Where volumes keep each of them at a host of its own, the first one is told of.
     fn because(&self, spec: &WorkloadSpec) -> explain::Explanation {
-        let bound = spec.has_volumes().then(|| self.first_waiting(&spec.key())).flatten();
+        let bound = spec.has_volumes().then(|| self.first_unplaced(&spec.key())).flatten();
         explain::spec_of(&self.state, spec, bound.map(|instance| instance.id))
     }
 
-    fn first_waiting(&self, key: &WorkloadKey) -> Option<&Arc<Instance>> {
-        self.state.instances_of(key).find(|one| one.is_pending() && one.not_before() <= self.now)
+    fn first_unplaced(&self, key: &WorkloadKey) -> Option<&Arc<Instance>> {
+        self.state.instances_of(key).find(|one| one.is_pending() && !self.waits(one))
+    }
+
+    /// Whether what is pending waits for its time, or for the end of another that it must not run beside.
+    fn waits(&self, instance: &Instance) -> bool {
+        instance.not_before() > self.now || gang::held_up_by(&self.state, instance, self.now).is_some()
     }
 
     /// What has become of one workload. A spec that comes twice is told twice, as it stands in the end.
@@ -212,10 +221,7 @@ impl Trial {
             .collect();
         placements.sort_unstable_by_key(|placement| placement.slot);
         let pending = || self.state.instances_of(&workload).filter(|instance| instance.is_pending());
-        let waits = |instance: &&Arc<Instance>| {
-            instance.not_before() > self.now || gang::held_up_by(&self.state, instance, self.now).is_some()
-        };
-        let waiting = pending().filter(waits).count() as u32;
+        let waiting = pending().filter(|instance| self.waits(instance)).count() as u32;
         let unplaced = pending().count() as u32 - waiting;
         Some(WorkloadPlan {
             change,

@@ -16,6 +16,7 @@ use supercloud_proto::{
 };
 
 use super::{
+    by_kind::ByKind,
     by_priority::ByPriority,
     demand::{DemandCounts, DeviceDemand, demand, device_demands},
     host_use::{HostUse, add_or_take},
@@ -28,6 +29,8 @@ use super::{
 pub struct BoroughUse {
     /// All of it, with the room that is made for those that wait.
     pub taken: Amounts,
+    /// The parts of devices that are asked for by those who take it.
+    pub devices: ByKind,
     /// What of it those take that are told to stop and not gone.
     pub going: Amounts,
     /// What of it is the room that is made for those that wait.
@@ -56,6 +59,7 @@ impl BoroughUse {
         self.lost == 0
             && self.to_stay.is_empty()
             && self.awaited.is_empty()
+            && self.devices.is_empty()
             && [self.taken, self.going] == [Amounts::default(); 2]
     }
 }
@@ -215,6 +219,12 @@ impl Derived {
         let going = |of: Standing| of.is_charged && of.is_going;
         let stays = |of: Standing| of.is_charged && of.takes && !of.is_going;
         add_or_take(&mut used.taken, before.is_charged, now.is_charged, amounts);
+        let requests = &instance.spec().resources.devices;
+        match (before.is_charged, now.is_charged) {
+            (false, true) => used.devices.add_asked(requests, 1),
+            (true, false) => used.devices.take_asked(requests),
+            _ => {}
+        }
         add_or_take(&mut used.going, going(before), going(now), amounts);
         let lost = |of: Standing| u32::from(of.takes && !of.is_charged);
         used.lost = used.lost + lost(now) - lost(before);

@@ -17,6 +17,7 @@ use supercloud_proto::{
 };
 
 pub mod apply;
+pub mod by_kind;
 pub mod by_priority;
 pub mod codec;
 pub mod command;

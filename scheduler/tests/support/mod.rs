@@ -94,6 +94,28 @@ pub(crate) async fn dev_join(directory: &Path, api: &str) -> Outcome<Node> {
     Ok(server::start(&config).await?)
 }
 
+/// How many nodes vote, as this one knows it.
+pub(crate) fn voters(node: &Node) -> usize {
+    node.core().status().members.voters().count()
+}
+
+/// Three nodes that vote, and a channel to each.
+pub(crate) async fn three(directory: &Path) -> Outcome<(Vec<Node>, Vec<SchedulerServiceClient<Channel>>)> {
+    let (first, channel) = dev_node(&directory.join("n1")).await?;
+    let mut clients = vec![SchedulerServiceClient::new(channel)];
+    let at = first.api_address().to_string();
+    let mut nodes = vec![first];
+    for name in ["n2", "n3"] {
+        let node = dev_join(&directory.join(name), &at).await?;
+        clients.push(SchedulerServiceClient::new(connect(&node, Trust::Plain).await?));
+        nodes.push(node);
+        let all = &nodes;
+        until("all vote", || async { Ok(all.iter().all(|node| voters(node) == all.len()).then_some(())) })
+            .await?;
+    }
+    Ok((nodes, clients))
+}
+
 /// Founds a cluster with certificates in `directory`; its first node, and an operator.
 pub(crate) async fn tls_node(directory: &Path) -> Outcome<(Node, Credentials)> {
     let (api, peer) = free_addresses().await?;

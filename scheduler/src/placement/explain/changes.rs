@@ -36,9 +36,10 @@ use crate::{
 
 mod cores;
 mod estate;
+mod trials;
 
-/// Most changes that are tried: each is a look at all hosts.
-const MAX_TRIALS: usize = 16;
+/// Most changes that are tried for one instance, the most promising first (`trials`): each makes a ledger of all hosts.
+pub const MAX_TRIALS: usize = 32;
 /// What suggestions of memory are rounded to.
 const MEMORY_STEP: u64 = 1 << 20;
 /// A host that is added in a trial has the first name after this that nobody has.
@@ -55,9 +56,9 @@ pub struct Suggestion {
     pub host: Option<HostName>,
 }
 
-/// What would give this instance a host; nothing where it has one, could have one already, or no single change helps. It looks at all hosts for each
-/// change that is tried: on a large estate keep it off the threads that answer others.
-pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Suggestion> {
+/// What would give this instance a host, after at most so many trials; nothing where it has one, could have one already, or no single change helps. It looks
+/// at all hosts for each change: on a large estate keep it off the threads that answer others.
+pub fn changes(state: &State, instance: &Instance, now: UnixMillis, trials: usize) -> Vec<Suggestion> {
     if !instance.is_pending() {
         return Vec::new();
     }
@@ -86,7 +87,7 @@ pub fn changes(state: &State, instance: &Instance, now: UnixMillis) -> Vec<Sugge
         ideas.extend(sought.added());
         ideas.extend(sought.tolerated().into_iter().chain(sought.relaxed()));
     }
-    ideas.into_iter().take(MAX_TRIALS).filter(|idea| sought.works(idea)).map(|idea| idea.told).collect()
+    sought.seen_to_work(ideas, trials)
 }
 
 /// A change, and what to try.

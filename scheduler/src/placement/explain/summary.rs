@@ -151,7 +151,7 @@ fn fallen(survey: &Survey<'_>) -> String {
 }
 
 fn nearest(survey: &Survey<'_>) -> String {
-    let Some((slot, misfits)) = survey.nearest.get() else { return String::new() };
+    let Some((slot, misfits)) = survey.nearest.all().next() else { return String::new() };
     format!("; nearest is {}: {}", survey.name(slot), words(misfits))
 }
 

@@ -1,8 +1,8 @@
-//! Counting refusals over all hosts: by filter, by what their reasons have in common, and which host came closest.
+//! Counting refusals over all hosts: by filter, by what their reasons have in common, and which hosts came closest.
 
 use std::{cmp::Reverse, collections::BTreeMap};
 
-use super::{FilterReason, FilterResult, MAX_REASONS, Shortfall};
+use super::{FilterReason, FilterResult, MAX_NEAREST, MAX_REASONS, Shortfall};
 use crate::{
     placement::ledger::Slot,
     state::fits::{Misfit, Reason},
@@ -73,11 +73,11 @@ impl Tally {
     }
 }
 
-/// The host that came closest: with the fewest reasons that are no amount, then with the smallest share missing of what is needed, then with
+/// The hosts that came closest, the nearest first: with the fewest reasons that are no amount, then with the smallest share missing of what is needed, then with
 /// the fewest amounts missing, then the oldest.
 #[derive(Default)]
 pub(super) struct Nearest {
-    best: Option<(Distance, Slot, Vec<Misfit>)>,
+    best: Vec<(Distance, Slot, Vec<Misfit>)>,
 }
 
 /// How far a host is from fitting; smaller is nearer.
@@ -87,13 +87,15 @@ impl Nearest {
     /// Looks at one more host; hosts come in the order of their slots.
     pub(super) fn offer(&mut self, slot: Slot, misfits: Vec<Misfit>) {
         let distance = distance(&misfits);
-        if self.best.as_ref().is_none_or(|(best, _, _)| distance < *best) {
-            self.best = Some((distance, slot, misfits));
+        let place = self.best.partition_point(|(other, _, _)| *other <= distance);
+        if place < MAX_NEAREST {
+            self.best.truncate(MAX_NEAREST - 1);
+            self.best.insert(place, (distance, slot, misfits));
         }
     }
 
-    pub(super) fn get(&self) -> Option<(Slot, &[Misfit])> {
-        self.best.as_ref().map(|(_, slot, misfits)| (*slot, misfits.as_slice()))
+    pub(super) fn all(&self) -> impl Iterator<Item = (Slot, &[Misfit])> {
+        self.best.iter().map(|(_, slot, misfits)| (*slot, misfits.as_slice()))
     }
 }
 

@@ -110,6 +110,35 @@ pub(super) fn add(accounts: &mut Accounts, instance: &Instance) {
     *account = (account.0 + cpu, account.1 + memory);
 }
 
+/// Thousandths of devices that each borough has of each kind.
+pub(super) type Devices = BTreeMap<(String, String), u64>;
+
+/// The same, added up from the specs of the same instances as the accounts.
+pub(super) fn devices(state: &State) -> Devices {
+    let mut devices = Devices::new();
+    let counts =
+        |instance: &&std::sync::Arc<Instance>| is_there(instance) || instance.awaited_host().is_some();
+    state.instances().values().filter(counts).for_each(|instance| add_devices(&mut devices, instance));
+    devices
+}
+
+pub(super) fn add_devices(devices: &mut Devices, instance: &Instance) {
+    for request in &instance.spec().resources.devices {
+        let key = (instance.workload().borough.to_string(), request.kind.to_string());
+        *devices.entry(key).or_default() += u64::from(request.count) * u64::from(request.share.0);
+    }
+}
+
+/// Thousandths of devices of a kind on all hosts.
+fn all_devices(state: &State, kind: &str) -> u64 {
+    let hosts = state.hosts().values();
+    hosts
+        .flat_map(|host| host.inventory.devices.values())
+        .filter(|device| device.kind.as_str() == kind)
+        .count() as u64
+        * 1_000
+}
+
 /// Whether the quota of its borough would let an instance in, or all of its gang.
 pub(super) fn would_be_let_in(state: &State, instance: &Instance) -> bool {
     let borough = &instance.workload().borough;
@@ -205,9 +234,14 @@ pub(super) fn check_quotas(state: &State) {
     }
 }
 
-/// Whose turn comes first: whoever has less than is guaranteed to it, and then whoever has the fewest whole 4096ths of the estate's processors or
-/// memory, whichever are more, where a weight of 200 counts half and one of 50 twice.
-pub(super) fn standing(state: &State, whole: [u64; 2], accounts: &Accounts, borough: &str) -> (bool, u128) {
+/// Whose turn comes first: whoever has less than is guaranteed to it, and then whoever has the fewest whole 4096ths of the estate's processors,
+/// memory or devices of a kind, whichever are most, where a weight of 200 counts half and one of 50 twice.
+pub(super) fn standing(
+    state: &State,
+    whole: [u64; 2],
+    (accounts, devices): (&Accounts, &Devices),
+    borough: &str,
+) -> (bool, u128) {
     let allowance = &state.boroughs()[&BoroughName::new(borough).unwrap()].allowance;
     let (cpu, memory) = accounts.get(borough).copied().unwrap_or_default();
     let steps = |part: u64, whole: u64| match u128::from(whole) * u128::from(allowance.weight) {
@@ -217,5 +251,7 @@ pub(super) fn standing(state: &State, whole: [u64; 2], accounts: &Accounts, boro
     let guaranteed = [(cpu, allowance.guarantee.cpu.0), (memory, allowance.guarantee.memory.0)];
     let mut guaranteed = guaranteed.into_iter().filter(|(_, guarantee)| *guarantee > 0).peekable();
     let is_within = guaranteed.peek().is_some() && guaranteed.all(|(has, guarantee)| has < guarantee);
-    (!is_within, steps(cpu, whole[0]).max(steps(memory, whole[1])))
+    let own = devices.iter().filter(|((of, _), _)| of == borough);
+    let of_devices = own.map(|((_, kind), has)| steps(*has, all_devices(state, kind))).max().unwrap_or(0);
+    (!is_within, steps(cpu, whole[0]).max(steps(memory, whole[1])).max(of_devices))
 }

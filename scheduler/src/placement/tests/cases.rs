@@ -129,7 +129,7 @@ fn run(estate: &mut Estate, line: &str) -> String {
         }
         ("explain", [key, slot]) => {
             let instance = estate.instance(&key_of(key), slot.parse().unwrap());
-            let changes = explain::changes(&estate.state, &instance, estate.now);
+            let changes = explain::changes(&estate.state, &instance, estate.now, explain::MAX_TRIALS);
             let told = explain::instance(&estate.state, &instance, estate.now);
             return explained(&Explanation { changes, ..told });
         }
@@ -195,7 +195,7 @@ fn explained(explanation: &Explanation) -> String {
     for excess in &explanation.quota {
         out += &format!("  quota: {excess}\n");
     }
-    if let Some(nearest) = &explanation.nearest {
+    for nearest in &explanation.nearest {
         out += &format!("  nearest {}\n", nearest.host);
         for missing in &nearest.shortfalls {
             out += &format!("    {} {}/{}: {}\n", missing.what, missing.needed, missing.free, missing.reason);

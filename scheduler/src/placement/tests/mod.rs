@@ -3,6 +3,7 @@
 
 mod allowances;
 mod cases;
+mod changes;
 mod cores;
 mod engine;
 mod estate;

@@ -6,7 +6,7 @@ use proptest::prelude::*;
 use supercloud_proto::{id::InstanceId, instance::Desired};
 
 use super::{
-    allowances::{self, Accounts, RandomAllowance},
+    allowances::{self, Accounts, Devices, RandomAllowance},
     judge::{
         cheapest_by_force, check_loads, cost_by_force, gang_of, left, prospects, prospects_lost, rank,
         would_all_go, would_go,
@@ -29,15 +29,15 @@ use crate::{
 
 /// Whoever is more urgent is tried first; among equals the borough that stands first (see `allowances`); and of a borough whoever is older.
 fn check_order(state: &State, plan: &Plan) {
-    let mut taken = allowances::accounts(state);
+    let mut taken = (allowances::accounts(state), allowances::devices(state));
     let hosts = || state.hosts().values().map(|host| &host.inventory);
     let whole = [
         hosts().map(|of| of.capacity.cpu.0).sum::<u64>(),
         hosts().map(|of| of.capacity.memory.0.saturating_sub(of.reserved.memory.0)).sum(),
     ];
-    let rank = |taken: &Accounts, instance: &Instance| {
+    let rank = |(taken, devices): &(Accounts, Devices), instance: &Instance| {
         let borough = instance.workload().borough.to_string();
-        let standing = allowances::standing(state, whole, taken, &borough);
+        let standing = allowances::standing(state, whole, (taken, devices), &borough);
         (u32::MAX - instance.spec().priority, standing, borough, instance.id)
     };
     let placed: Vec<_> =
@@ -48,7 +48,8 @@ fn check_order(state: &State, plan: &Plan) {
         let leading = (place..placed.len()).filter(|place| !is_led(*place));
         let first = leading.map(|place| rank(&taken, placed[place])).min();
         assert!(is_led(place) || Some(rank(&taken, instance)) == first, "another one's turn");
-        allowances::add(&mut taken, instance);
+        allowances::add(&mut taken.0, instance);
+        allowances::add_devices(&mut taken.1, instance);
     }
 }
 
@@ -148,7 +149,7 @@ proptest! {
             } else {
                 prop_assert_eq!(told.fitting as usize, going);
             }
-            prop_assert_eq!(told.nearest.is_some(), told.hosts > 0 && told.fitting == 0);
+            prop_assert_eq!(!told.nearest.is_empty(), told.hosts > 0 && told.fitting == 0);
         }
         let is_stopping = estate.state.instances().values().any(|other| other.desired == Desired::Stop);
         if is_stopping || rest.iter().any(|instance| instance.awaited_host().is_some()) {
