@@ -5,5 +5,6 @@ mod cases;
 mod checker;
 mod properties;
 mod sites;
+pub mod tally;
 mod volumes;
 pub mod world;
