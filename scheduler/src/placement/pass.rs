@@ -196,7 +196,13 @@ impl Engine {
                 self.queue.note_given(&mut progress, line, id);
                 continue;
             }
-            let room = self.make_room((line, id), kept, is_let_in);
+            // What is given up counts as kept until the plan is applied: whoever comes after it would have others make way who need not.
+            let has_given_up = plan.preemptions.last().is_some_and(|made| made.host.is_none());
+            let room = match (has_given_up, is_charged) {
+                (true, true) => Room::Awaited,
+                (true, false) => Room::Leaving,
+                (false, _) => self.make_room((line, id), kept, is_let_in),
+            };
             let is_made = matches!(room, Room::Made(_));
             self.settle(room, (line, id), &mut plan, &mut making);
             if let Some(made) = plan.preemptions.last().filter(|_| is_made) {
