@@ -138,8 +138,11 @@ fn the_cheapest_of_the_borough_make_way_at_its_quota() {
         // Passes end, whoever goes when, and no quota is ever exceeded meanwhile.
         let made_for = made.map(|made| made.instance);
         let_go(&mut estate);
-        // What is more urgent and waited, too, may take what leaves.
-        let is_first = before.pending().all(|one| one.id == instance.id || one.spec().priority < priority);
+        // What is more urgent and waited, too, may take what leaves, and what is guaranteed to another borough.
+        let has_claim = |one: &Instance| {
+            one.workload().borough != instance.workload().borough && allowances::would_be_guaranteed(&before, one)
+        };
+        let is_first = before.pending().all(|one| one.id == instance.id || one.spec().priority < priority && !has_claim(one));
         if let Some(id) = made_for.filter(|_| is_alone && is_first) {
             prop_assert!(estate.state.instance(id).is_some_and(|one| one.placed.is_some()), "it waits for ever");
             tally.note("placed in the end", true);
