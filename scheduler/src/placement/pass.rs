@@ -205,7 +205,11 @@ impl Engine {
                 self.queue.note_given(&mut progress, line, id);
                 continue;
             }
-            let room = self.make_room((line, id), kept, is_let_in);
+            let room = match (has_given_up(&plan), is_charged) {
+                (true, true) => Room::Awaited,
+                (true, false) => Room::Leaving,
+                (false, _) => self.make_room((line, id), kept, is_let_in),
+            };
             let is_made = matches!(room, Room::Made(_));
             self.settle(room, (line, id), &mut plan, &mut making);
             if is_made {
@@ -240,8 +244,14 @@ impl Engine {
             Some(Err(fitting)) => members.len() - fitting,
             None => members.len(),
         };
-        let room = self.make_room_for_gang(line, &record, &members, is_let_in);
-        let room = room.unwrap_or(RoomForAll::Short(missing));
+        let room = match (has_given_up(plan), self.queue.awaited(line).is_empty()) {
+            (true, false) => RoomForAll::Awaited,
+            (true, true) => RoomForAll::Unsure,
+            (false, _) => {
+                let room = self.make_room_for_gang(line, &record, &members, is_let_in);
+                room.unwrap_or(RoomForAll::Short(missing))
+            }
+        };
         self.settle_gang(room, line, progress, plan);
     }
 
@@ -448,6 +458,11 @@ impl Engine {
         }
         room
     }
+}
+
+/// Whether room is given up by a plan that was kept. It counts as kept until the plan is applied: whoever comes after it would have others make way who need not.
+fn has_given_up(plan: &Plan) -> bool {
+    plan.preemptions.last().is_some_and(|made| made.host.is_none())
 }
 
 /// Slots of exclusive workloads whose instances may still run, and so must not be placed a second time.

@@ -31,7 +31,11 @@ pub(super) struct RandomAllowance {
 prop_compose! {
     pub(super) fn random_allowance()(
         cpu in prop::option::of(0u64..6_000), mib in prop::option::of(0u64..6_000),
-        guarantee in (prop_oneof![Just(0), 0u64..4_000], prop_oneof![Just(0), 0u64..4_000]),
+        guarantee in prop_oneof![
+            1 => (Just(0), Just(0)),
+            1 => (prop_oneof![Just(0), 0u64..4_000], prop_oneof![Just(0), 0u64..4_000]),
+            2 => (500u64..4_000, 500u64..4_000),
+        ],
         weight in prop::sample::select(vec![1, 50, 100, 200, 1_000]), private in 0u32..4,
     ) -> RandomAllowance {
         let guarantee = (guarantee.0.min(cpu.unwrap_or(u64::MAX)), guarantee.1.min(mib.unwrap_or(u64::MAX)));

@@ -3,11 +3,11 @@
 //!
 //! Commands, with `word=value` in any order and `"` around what holds spaces:
 //!
-//!     host NAME [site= rack= cpu= memory= disk= network= reserved=MEMORY network-reserved= arch= kernel= ports=FIRST-LAST drivers=docker,libvirt
+//!     host NAME [site= rack= cpu= memory= disk= network= reserved=MEMORY network-reserved= arch= os= kernel= ports=FIRST-LAST drivers=docker,libvirt docker=VERSION libvirt=VERSION
 //!         device=NAME:KIND:MODEL[:shared][:pci][:fault=WORDS][:LABEL=VALUE] label.X= taint.X=
 //!         node=NUMBER:MEMORY:CORE/CORE... (a core is its processors with + between, and k behind where it is kept)]
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
-//!     workload BOROUGH/NAME [count= cpu= memory= disk= network= priority= class= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT dedicated numa=one distinct gang private mounts spread=OVER[:VALUE=SHARE],OVER vm image= port=NAME:PORT[@HOST][/udp]
+//!     workload BOROUGH/NAME [count= cpu= memory= disk= network= priority= class= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT dedicated numa=one distinct gang private exclusive mounts spread=OVER[:VALUE=SHARE],OVER vm image= port=NAME:PORT[@HOST][/udp]
 //!         device=KIND[:count=][:share=][:models=A|B][:require=CONDITION]]
 //!     borough NAME [quota-cpu= quota-memory= quota-disk= (none: lifted) guarantee-cpu= guarantee-memory= guarantee-disk= weight= max-priority= private-hosts=]
 //!     site NAME [standard=PERCENT spare=PERCENT packing=pack|spread cost=]
@@ -327,7 +327,10 @@ fn inventory_of(settings: &[&str]) -> Inventory {
             "network-reserved" => found.network_reserved = value.parse().unwrap(),
             "reserved" => found.reserved.memory = value.parse().unwrap(),
             "arch" => found.arch = value.to_owned(),
+            "os" => found.os = value.to_owned(),
             "kernel" => found.kernel = value.to_owned(),
+            "docker" => drop(found.drivers.insert(DriverKind::Docker, of_version(value))),
+            "libvirt" => drop(found.drivers.insert(DriverKind::Libvirt, of_version(value))),
             "ports" => {
                 let (first, last) = value.split_once('-').unwrap();
                 found.ports = PortRange { first: first.parse().unwrap(), last: last.parse().unwrap() };
@@ -357,6 +360,10 @@ fn inventory_of(settings: &[&str]) -> Inventory {
         }
     }
     found
+}
+
+fn of_version(version: &str) -> DriverInfo {
+    DriverInfo { version: version.to_owned(), healthy: true, ..DriverInfo::default() }
 }
 
 fn borough_change_of(settings: &[&str]) -> BoroughChange {
@@ -442,6 +449,7 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
             "distinct" => wanted.place.distinct_hosts = true,
             "gang" => wanted.place.all_or_none = true,
             "private" => wanted.place.private = true,
+            "exclusive" => wanted.exclusive = Some(true),
             "spread" => wanted.place.spread = value.split(',').map(spread_of).collect(),
             "vm" => vm(&mut wanted),
             "image" | "port" | "mounts" => {

@@ -13,6 +13,7 @@ use supercloud_proto::{
 use super::{
     allowances::{RandomAllowance, allow, random_allowance},
     estate::{Estate, inventory, mount, spec},
+    judge::must_wait,
     random::{
         RandomHost, RandomSite, RandomWorkload, add_host, hand_in, random_host, random_site, random_workload,
         set_site, wanted,
@@ -20,7 +21,7 @@ use super::{
 };
 use crate::{
     placement::pass::{Engine, Limits, pass},
-    state::{BoroughChange, Command, Done, Placed, Placement},
+    state::{BoroughChange, Command, Done, Placed, Placement, tests::tally::Tally},
 };
 
 /// One thing that happens between two passes.
@@ -112,15 +113,18 @@ fn report(estate: &mut Estate, which: usize, state: u8) {
     }
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, ..ProptestConfig::default() })]
+/// Histories that are played.
+const HISTORIES: u32 = 5_000;
 
-    #[test]
-    fn an_old_engine_decides_what_a_new_one_does(
+#[test]
+fn an_old_engine_decides_what_a_new_one_does() {
+    let tally = Tally::default();
+    let config = ProptestConfig { cases: HISTORIES, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(
         events in prop::collection::vec(event(), 1..60),
         limit in 1usize..12,
         is_new in prop::bool::weighted(0.8),
-    ) {
+    )| {
         let mut estate = Estate::default();
         if is_new {
             estate.raise_level();
@@ -134,17 +138,40 @@ proptest! {
             let fresh = new.pass(&estate.state, estate.now, limits);
             prop_assert_eq!(&plan.preemptions, &fresh.preemptions, "after {:?}", event);
             prop_assert_eq!((&plan.placements, plan.next_wake), (&fresh.placements, fresh.next_wake), "after {:?}", event);
+            prop_assert_eq!(&plan.gangs, &fresh.gangs, "after {:?}", event);
             // What an old engine knows to fit nowhere it does not count as still to be looked at.
             prop_assert!(fresh.more || !plan.more);
             if !fresh.more {
                 prop_assert_eq!(engine.unplaced(), new.unplaced());
             }
+            for placement in &plan.placements {
+                let instance = estate.state.instance(placement.instance).unwrap();
+                prop_assert!(!must_wait(&estate.state, instance), "{} runs twice", instance.id);
+                tally.note("placed", true);
+                tally.note("placed where it is awaited", instance.awaited_host() == Some(placement.host));
+                tally.note("placed as exclusive", instance.spec().exclusive == Some(true));
+            }
+            tally.note("gangs", !plan.gangs.is_empty());
+            tally.note("displacing", !plan.preemptions.is_empty());
+            tally.note("awaited no more", plan.preemptions.iter().any(|made| made.host.is_none()));
+            tally.note("must wait", estate.state.pending().any(|one| must_wait(&estate.state, one)));
+            tally.note("waiting for its time", plan.next_wake.is_some());
             // Every other plan comes to nothing, as when the log refuses it.
             if estate.state.applied() % 2 == 0 {
                 estate.pass(limit);
             }
         }
-    }
+    });
+    tally.expect(&[
+        ("placed", HISTORIES),
+        ("placed where it is awaited", HISTORIES / 300),
+        ("placed as exclusive", HISTORIES / 10),
+        ("gangs", HISTORIES / 20),
+        ("displacing", HISTORIES / 30),
+        ("awaited no more", HISTORIES / 1_500),
+        ("must wait", HISTORIES / 60),
+        ("waiting for its time", HISTORIES),
+    ]);
 }
 
 #[test]

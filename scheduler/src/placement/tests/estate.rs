@@ -19,6 +19,9 @@ use crate::{
     },
 };
 
+/// Far more passes than small estates need, one placement at a time.
+const MOST_PASSES: usize = 300;
+
 /// A state and a clock.
 #[derive(Default)]
 pub(super) struct Estate {
@@ -139,6 +142,16 @@ impl Estate {
             assert_eq!(done, Done::Instances(plan.preemptions.len() as u32), "apply refused: {plan:?}");
         }
         plan
+    }
+
+    /// Runs passes until one has nothing more to do, which is soon.
+    pub(super) fn passes(&mut self, placements: usize) {
+        for _ in 0..MOST_PASSES {
+            if !self.pass(placements).more {
+                return;
+            }
+        }
+        panic!("passes do not end");
     }
 
     /// Runs a full pass.

@@ -12,25 +12,11 @@ use supercloud_proto::{
     id::InstanceId,
     instance::Desired,
     name::WorkloadName,
-    spec::{Class, Driver, DriverKind, Protocol, Spread, SpreadOver, WorkloadSpec},
+    spec::{Class, Driver, Protocol, Spread, SpreadOver, WorkloadSpec},
 };
 
-use super::{allowances, cores, random::MIB};
+use super::{allowances, conditions, cores, random::MIB};
 use crate::state::{Host, HostUse, Instance, Packing, SitePolicy, State};
-
-/// Whether a condition on the tier holds, of numbers of one digit.
-fn tier_holds(text: &str, tier: u8) -> bool {
-    let bound: u8 = text.trim_end_matches(']').chars().last().unwrap().to_digit(10).unwrap() as u8;
-    match text.split_whitespace().nth(1).unwrap() {
-        "==" => tier == bound,
-        "!=" | "not" => tier != bound,
-        "<" => tier < bound,
-        "<=" => tier <= bound,
-        ">=" => tier >= bound,
-        ">" => tier > bound,
-        other => panic!("{other} is none of the signs"),
-    }
-}
 
 /// What running a workload of these tests costs beside what it asks for.
 fn overhead(random_vm: bool, cpu: u64, memory: u64) -> u64 {
@@ -42,6 +28,7 @@ fn overhead(random_vm: bool, cpu: u64, memory: u64) -> u64 {
 struct Load {
     cpu: u64,
     memory: u64,
+    disk: u64,
     network: u64,
     ports: BTreeSet<(bool, u16)>,
     gpus: BTreeMap<String, u32>,
@@ -86,6 +73,7 @@ impl Load {
             None => counts(site, instance.spec().class, cpu),
         };
         self.memory += memory;
+        self.disk += instance.spec().resources.disk.0;
         self.network += instance.spec().resources.network.0;
         self.tenants.push((instance.workload().borough.to_string(), instance.spec().place.private));
         if mounts(instance.spec()) {
@@ -105,19 +93,16 @@ fn named(instance: &Instance, workloads: &[WorkloadName]) -> Vec<String> {
 
 /// Adds the GPUs of an instance up, and says what is wrong with them.
 fn load_gpus(load: &mut Load, host: &Host, instance: &Instance) {
-    let asked = instance.spec().resources.devices.first();
-    let names: BTreeSet<String> = instance.device_names().iter().map(ToString::to_string).collect();
-    let count = asked.map_or(0, |asked| asked.count as usize);
-    assert_eq!(
-        (names.len(), instance.device_names().len()),
-        (count, count),
-        "{} gets what it asks for",
-        instance.id
-    );
-    for name in names {
-        let (asked, device) = (asked.unwrap(), &host.inventory.devices[&*name]);
+    let asked: Vec<&DeviceRequest> = instance.spec().resources.devices.iter().collect();
+    let each = asked.iter().flat_map(|asked| std::iter::repeat_n(*asked, asked.count as usize));
+    let names: Vec<String> = instance.device_names().iter().map(ToString::to_string).collect();
+    let once: BTreeSet<&String> = names.iter().collect();
+    let count = each.clone().count();
+    assert_eq!((once.len(), names.len()), (count, count), "{} gets what it asks for", instance.id);
+    for (asked, name) in each.zip(&names) {
+        let device = &host.inventory.devices[name.as_str()];
         assert!(gpu_suits(asked, device), "{} gets {name}, a {}", instance.id, device.model);
-        let given = load.gpus.entry(name).or_default();
+        let given = load.gpus.entry(name.clone()).or_default();
         *given += asked.share.0;
         assert!(*given <= 1_000, "more of a GPU of {} is given than there is", host.name);
     }
@@ -125,7 +110,10 @@ fn load_gpus(load: &mut Load, host: &Host, instance: &Instance) {
 
 /// Whether a GPU is one that is asked for.
 fn gpu_suits(asked: &DeviceRequest, device: &Device) -> bool {
-    asked.models.first().is_none_or(|model| *model == device.model)
+    let value = |label: &str| device.labels.get(label.strip_prefix("label.").unwrap()).map(String::as_str);
+    asked.kind == device.kind
+        && asked.models.first().is_none_or(|model| *model == device.model)
+        && asked.require.iter().all(|condition| conditions::holds(&condition.to_string(), value))
         && (asked.share.0 == 1_000 || device.shared)
         && (device.pci.is_some() || !asked.to_vm)
         && device.fault.is_empty()
@@ -257,23 +245,27 @@ fn would_go_beside(load: &Load, state: &State, host: &Host, instance: &Instance)
     let (spec, inventory) = (instance.spec(), &host.inventory);
     let (cpu, memory) = needs(spec);
     let cpu = takes(state, host, instance, cpu);
-    let is_vm = matches!(spec.tasks[0].driver, Driver::Vm(_));
-    let tier = spec.place.require.first().map(|condition| condition.to_string());
+    let driver = match spec.tasks[0].driver {
+        Driver::Container(_) => "docker",
+        Driver::Vm(_) => "libvirt",
+    };
     host.state == HostState::Ready
         && host.schedulable
-        && (!is_vm || inventory.drivers.contains_key(&DriverKind::Libvirt))
-        && spec.place.sites.first().is_none_or(|site| *site == inventory.site)
-        && tier.is_none_or(|text| tier_holds(&text, inventory.labels["tier"].parse().unwrap()))
+        && inventory.drivers.iter().any(|(kind, info)| kind.as_str() == driver && info.healthy)
+        && (spec.place.sites.is_empty() || spec.place.sites.iter().any(|site| *site == inventory.site))
+        && spec.place.require.iter().all(|condition| conditions::holds_on(&condition.to_string(), host))
         && load.cpu + cpu <= inventory.capacity.cpu.0
         && load.memory + memory + inventory.reserved.memory.0.min(inventory.capacity.memory.0)
             <= inventory.capacity.memory.0
+        && (spec.resources.disk.0 == 0
+            || load.disk + spec.resources.disk.0 + inventory.reserved.disk.0 <= inventory.capacity.disk.0)
         && (spec.resources.network.0 == 0
             || load.network + spec.resources.network.0 + inventory.network_reserved.0 <= inventory.network.0)
         && spec.resources.devices.iter().all(|asked| gpus_free(load, host, asked))
         && cores::are_free(&load.cpus, &load.bound, host, spec, memory)
-        && inventory.taints.get("team").is_none_or(|value| {
-            let tolerated = spec.place.tolerate.first().map(|one| one.to_string());
-            tolerated.is_some_and(|text| text == "team" || text == format!("team={value}"))
+        && inventory.taints.iter().all(|(name, value)| {
+            let mut tolerated = spec.place.tolerate.iter().map(ToString::to_string);
+            tolerated.any(|text| text == *name || text == format!("{name}={value}"))
         })
         && neighbours_agree(load, instance)
         && is_private_enough(state, host, instance, load)
@@ -288,6 +280,19 @@ fn is_kept_for_others(state: &State, host: &Host, instance: &Instance) -> bool {
         awaited.is_some_and(|awaited| awaited.rank >= instance.spec().priority)
     };
     instance.awaited_host() != Some(host.id) && state.pending().any(|other| awaited(&other))
+}
+
+/// Whether an instance may run only once at a time, and another one of its slot still runs, for all that is known.
+pub(super) fn must_wait(state: &State, instance: &Instance) -> bool {
+    let runs = |other: &&Arc<Instance>| {
+        let host = other.placed.as_ref().and_then(|placed| state.host(placed.host));
+        other.id != instance.id
+            && other.workload() == instance.workload()
+            && other.slot == instance.slot
+            && !other.state.is_over()
+            && host.is_some_and(|host| host.state != HostState::Lost)
+    };
+    instance.spec().exclusive == Some(true) && state.instances().values().any(|other| runs(&other))
 }
 
 /// Whether a container of a spec mounts a volume.
@@ -347,12 +352,18 @@ pub(super) struct Left {
     site: SitePolicy,
 }
 
+/// What requests tell apart of devices.
+fn sort_of(device: &Device) -> (String, String, BTreeMap<String, String>, bool, bool) {
+    let Device { kind, model, labels, shared, pci, .. } = device;
+    (kind.to_string(), model.clone(), labels.clone(), *shared, pci.is_some())
+}
+
 pub(super) fn left(state: &State, host: &Host) -> Left {
     let (load, inventory) = (load(state, host), &host.inventory);
     let well = inventory.devices.iter().filter(|(_, device)| device.fault.is_empty());
     let free = |name: &str| 1_000 - load.gpus.get(name).copied().unwrap_or(0);
     let mut gpus: Vec<_> = well.map(|(name, device)| (device.clone(), free(name.as_str()))).collect();
-    gpus.sort_by_key(|(device, free)| (device.model.clone(), device.shared, device.pci.is_some(), *free));
+    gpus.sort_by_key(|(device, free)| (sort_of(device), *free));
     let memory = inventory.capacity.memory.0.saturating_sub(inventory.reserved.memory.0) - load.memory;
     Left { gpus, cpu: inventory.capacity.cpu.0 - load.cpu, memory, site: site_of(state, host) }
 }
@@ -409,23 +420,24 @@ pub(super) fn prospects_lost(mix_of: &State, state: &State, host: &Host, instanc
     let (cpu, memory) = needs(instance.spec());
     let cpu = before.cpu - takes(state, host, instance, cpu);
     let memory = before.memory - memory;
-    let after = |gpus| prospects(mix_of, &Left { gpus, cpu, memory, site: before.site });
-    let best = match instance.spec().resources.devices.first() {
-        None => after(before.gpus.clone()),
-        Some(asked) => {
-            let fits = |place: &usize| {
-                gpu_suits(asked, &before.gpus[*place].0) && before.gpus[*place].1 >= asked.share.0
-            };
-            let fitting: Vec<usize> = (0..before.gpus.len()).filter(fits).collect();
-            let taken = |places: &[usize]| {
-                let mut gpus = before.gpus.clone();
-                places.iter().for_each(|place| gpus[*place].1 -= asked.share.0);
-                after(gpus)
-            };
-            fitting.windows(asked.count as usize).map(taken).max().unwrap()
-        }
+    let after = |gpus: &[(Device, u32)]| {
+        prospects(mix_of, &Left { gpus: gpus.to_vec(), cpu, memory, site: before.site })
     };
-    i64::try_from(prospects(mix_of, &before) - best).unwrap()
+    let mut gpus = before.gpus.clone();
+    for asked in &instance.spec().resources.devices {
+        gpus.sort_by_key(|(device, free)| (sort_of(device), *free));
+        let fits = |place: &usize| gpu_suits(asked, &gpus[*place].0) && gpus[*place].1 >= asked.share.0;
+        let fitting: Vec<usize> = (0..gpus.len()).filter(fits).collect();
+        let taken = |places: &[usize]| {
+            let mut gpus = gpus.clone();
+            places.iter().for_each(|place| gpus[*place].1 -= asked.share.0);
+            gpus
+        };
+        let choices = fitting.windows(asked.count as usize).map(taken);
+        // Of those that leave as much the first.
+        gpus = choices.rev().max_by_key(|gpus| after(gpus)).unwrap();
+    }
+    i64::try_from(prospects(mix_of, &before) - after(&gpus)).unwrap()
 }
 
 /// What a fitting host is worth, in millionths: how full the larger of what is left of its processor and its memory leaves it, or where its site spreads how empty
@@ -439,12 +451,13 @@ fn worth(mix_of: &State, state: &State, host: &Host, instance: &Instance) -> i64
     let left = [whole[0] - load.cpu - cpu, whole[1] - load.memory - memory];
     let share =
         |i: usize| if whole[i] == 0 { 0 } else { i128::from(left[i]) * 1_000_000 / i128::from(whole[i]) };
-    let wish = instance.spec().place.prefer.first().filter(|_| inventory.labels["tier"] == "1");
+    let wishes = instance.spec().place.prefer.iter();
+    let granted = wishes.filter(|wish| conditions::holds_on(&wish.when.to_string(), host));
     let fit = match site.packing {
         Packing::Pack => 1_000_000 - share(0).max(share(1)) as i64,
         Packing::Spread => share(0).min(share(1)) as i64,
     };
-    fit - i64::from(site.cost) * 1_000 + wish.map_or(0, |wish| i64::from(wish.weight) * 10_000)
+    fit - i64::from(site.cost) * 1_000 + granted.map(|wish| i64::from(wish.weight) * 10_000).sum::<i64>()
         - prospects_lost(mix_of, state, host, instance) * 10
 }
 
@@ -563,9 +576,11 @@ pub(super) fn check_loads(state: &State) {
         assert!(!is_private || boroughs.len() == 1, "{} is not private", host.name);
         let network = host.inventory.network.0.saturating_sub(host.inventory.network_reserved.0);
         assert!(load.network <= network, "{} gives too much network", host.name);
+        let disk = host.inventory.capacity.disk.0.saturating_sub(host.inventory.reserved.disk.0);
+        assert!(load.disk <= disk, "{} gives too much disk", host.name);
         let used: &HostUse = state.used(host.id);
         assert_eq!((used.taken.cpu.0, used.taken.memory.0), (load.cpu, load.memory), "{} adds up", host.name);
-        assert_eq!(used.network.0, load.network, "the network of {} adds up", host.name);
+        assert_eq!((used.network.0, used.taken.disk.0), (load.network, load.disk), "{} adds up", host.name);
         let given: BTreeMap<String, u32> =
             used.devices.iter().map(|(name, share)| (name.to_string(), share.0)).collect();
         assert_eq!(given, load.gpus, "the GPUs of {} add up", host.name);

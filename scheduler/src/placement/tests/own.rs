@@ -12,12 +12,17 @@ use super::{
     allowances::{self, check_quotas},
     estate::Estate,
     judge::{Forced, check_loads, cost_by_force, would_all_go, would_go, would_go_without},
-    random::{estate_of, hand_in, random_boroughs, random_host, random_sites, random_workload, wanted},
+    random::{
+        RandomHost, estate_of, hand_in, random_boroughs, random_contender, random_host, random_sites,
+        random_workload, wanted,
+    },
 };
-use crate::state::{Host, Instance, Preemption, State};
+use crate::state::{Host, Instance, Preemption, State, tests::tally::Tally};
 
 /// Of so many all choices are looked at.
 const MOST: usize = 10;
+/// Far more than are ever to go, one after the other.
+const MOST_ROUNDS: usize = 300;
 
 /// Who may make way: on the host whoever may for its room, anywhere else of the same borough whoever is less urgent; and those who must.
 fn who_may<'s>(state: &'s State, host: &Host, instance: &Instance) -> (Vec<&'s Instance>, Vec<&'s Instance>) {
@@ -59,9 +64,10 @@ fn cheapest(state: &State, host: &Host, instance: &Instance) -> Result<Option<Fo
 /// Lets one of those go that are to stop, until none is left, with passes after each. Gives what made way in these.
 pub(super) fn let_go(estate: &mut Estate) -> Vec<Preemption> {
     let mut made = Vec::new();
-    loop {
-        loop {
-            // Every change of the state brings another pass.
+    for _ in 0..MOST_ROUNDS {
+        // Every change of the state brings another pass.
+        for round in 0.. {
+            assert!(round < MOST_ROUNDS, "passes do not end");
             let plan = estate.pass(40);
             made.extend(plan.preemptions);
             if !plan.more && plan.placements.is_empty() {
@@ -73,6 +79,7 @@ pub(super) fn let_go(estate: &mut Estate) -> Vec<Preemption> {
         let Some(gone) = stopping(&estate.state).next().cloned() else { return made };
         estate.report(&gone, InstanceState::Stopped, "");
     }
+    panic!("displacing does not end");
 }
 
 /// Those that are to stop and are not gone.
@@ -85,20 +92,23 @@ fn goes_anywhere(state: &State, instance: &Instance) -> bool {
     state.hosts().values().any(|host| would_go(state, host, instance))
 }
 
-proptest! {
-    #![proptest_config(ProptestConfig { cases: 5_000, failure_persistence: None, ..ProptestConfig::default() })]
+/// Estates that are looked at.
+const ESTATES: u32 = 5_000;
 
-    #[test]
-    fn the_cheapest_of_the_borough_make_way_at_its_quota(
-        hosts in prop::collection::vec(random_host(), 1..4),
-        workloads in prop::collection::vec(random_workload(), 1..5),
-        urgent in random_workload(),
+#[test]
+fn the_cheapest_of_the_borough_make_way_at_its_quota() {
+    let tally = Tally::default();
+    let config = ProptestConfig { cases: ESTATES, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(
+        hosts in prop::collection::vec(random_host().prop_map(RandomHost::well), 1..4),
+        workloads in prop::collection::vec(random_contender(), 1..5),
+        urgent in random_contender(),
         priority in 1u32..4,
         boroughs in random_boroughs(),
         sites in random_sites(),
-    ) {
+    )| {
         let mut estate = estate_of(&hosts, &workloads, &boroughs, &sites);
-        while estate.pass(40).more {}
+        estate.passes(40);
         estate.raise_level();
         let urgent = urgent.alone(priority);
         hand_in(&mut estate, "urgent", &urgent);
@@ -114,6 +124,10 @@ proptest! {
             let gone: Vec<&Instance> = made.victims.iter().map(|id| &**before.instance(*id).unwrap()).collect();
             let now = estate.state.instance(instance.id).unwrap();
             prop_assert_eq!(now.awaited_host(), made.host, "apply refused it");
+            tally.note("displacing", true);
+            tally.note("displacing elsewhere", gone.iter().any(|gone| gone.host() != made.host));
+            tally.note("displacing several", gone.len() > 1);
+            tally.note("displacing others, too", gone.iter().any(|gone| gone.workload().borough != instance.workload().borough));
             let host = before.host(made.host.unwrap()).unwrap();
             if is_alone {
                 prop_assert!(is_enough(&before, host, instance, &gone));
@@ -125,6 +139,7 @@ proptest! {
             }
         }
         let choices: Result<Vec<_>, ()> = before.hosts().values().map(|host| cheapest(&before, host, instance)).collect();
+        tally.note("all choices looked at", choices.is_ok() && is_alone);
         if let Ok(choices) = choices && is_alone {
             let least = choices.into_iter().flatten().min();
             match (placed, made) {
@@ -142,12 +157,24 @@ proptest! {
         // Passes end, whoever goes when, and no quota is ever exceeded meanwhile.
         let made_for = made.map(|made| made.instance);
         let_go(&mut estate);
-        // What is more urgent and waited, too, may take what leaves.
-        let is_first = before.pending().all(|one| one.id == instance.id || one.spec().priority < priority);
+        // What is more urgent and waited, too, may take what leaves, and what is guaranteed to another borough.
+        let has_claim = |one: &Instance| {
+            one.workload().borough != instance.workload().borough && allowances::would_be_guaranteed(&before, one)
+        };
+        let is_first = before.pending().all(|one| one.id == instance.id || one.spec().priority < priority && !has_claim(one));
         if let Some(id) = made_for.filter(|_| is_alone && is_first) {
             prop_assert!(estate.state.instance(id).is_some_and(|one| one.placed.is_some()), "it waits for ever");
+            tally.note("placed in the end", true);
         }
-    }
+    });
+    tally.expect(&[
+        ("all choices looked at", ESTATES / 2),
+        ("displacing", ESTATES / 30),
+        ("displacing elsewhere", ESTATES / 2_500),
+        ("displacing several", ESTATES / 200),
+        ("displacing others, too", ESTATES / 100),
+        ("placed in the end", ESTATES / 40),
+    ]);
 }
 
 proptest! {

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use supercloud_proto::{
     instance::{Desired, InstanceState},
+    name::BoroughName,
     spec::{Class, Driver, Task},
 };
 
@@ -82,16 +83,14 @@ fn what_is_used_adds_up(state: &State) {
     }
 }
 
-/// No borough has more than its quota: true whenever something has just been placed.
-pub(super) fn check_quotas(state: &State) {
-    for (name, borough) in state.boroughs() {
-        let gone =
-            [InstanceState::Stopped, InstanceState::Completed, InstanceState::Failed, InstanceState::Lost];
-        let own = state.instances().values().filter(|instance| instance.workload().borough == *name);
-        let there = own.filter(|instance| !gone.contains(&instance.state));
-        let cpu: u64 = there.filter_map(|instance| Some(instance.placed.as_ref()?.taken.cpu.0)).sum();
-        assert!(borough.allowance.quota.cpu.is_none_or(|most| cpu <= most.0), "{name} has {cpu}");
-    }
+/// A borough has no more than its quota: true whenever something of it has just been placed.
+pub(super) fn check_quotas(state: &State, name: &BoroughName) {
+    let gone = [InstanceState::Stopped, InstanceState::Completed, InstanceState::Failed, InstanceState::Lost];
+    let own = state.instances().values().filter(|instance| instance.workload().borough == *name);
+    let there = own.filter(|instance| !gone.contains(&instance.state));
+    let cpu: u64 = there.filter_map(|instance| Some(instance.placed.as_ref()?.taken.cpu.0)).sum();
+    let quota = &state.boroughs()[name].allowance.quota;
+    assert!(quota.cpu.is_none_or(|most| cpu <= most.0), "{name} has {cpu}");
 }
 
 /// At most one instance of a slot is wanted, and as many slots as the workload wants.
@@ -173,6 +172,14 @@ fn nothing_dangles(state: &State) {
             "{} waits for nothing",
             instance.id
         );
+        if let Some(host) = instance.awaited_host() {
+            assert!(
+                instance.placed.is_none() && instance.desired == Desired::Run,
+                "{} is awaited",
+                instance.id
+            );
+            assert!(state.host(host).is_some(), "the host that awaits {}", instance.id);
+        }
     }
     for workload in state.workloads().values() {
         assert!(state.boroughs().contains_key(&workload.key.borough));

@@ -6,5 +6,6 @@ mod checker;
 mod gangs;
 mod properties;
 mod sites;
+pub mod tally;
 mod volumes;
 pub mod world;
