@@ -29,10 +29,10 @@ use crate::{
     wants::{self, Wants},
 };
 
-/// Of a hundred instances that would fill the estate so many are there at first.
+/// Of a hundred parts of all processors, or of all memory, so many are given away at first.
 const PERCENT: u64 = 80;
-/// Sizes of hosts, in halves of the mean.
-const SIZES: [u64; 4] = [2, 1, 2, 3];
+/// Sizes of hosts, in sevenths of the mean. The largest are filled last: few large ones would leave too few with room for a thousand that keep apart.
+const SIZES: [u64; 4] = [8, 4, 8, 8];
 /// Of a hundred GPUs so many are given away at first.
 const GPU_PERCENT: u64 = 80;
 /// Instances of a workload.
@@ -119,8 +119,8 @@ impl Crowd {
             Self::Labels => spec.place.spread = vec![SpreadOver::Label(UNIT.to_owned()).into()],
             Self::Apart => {
                 spec.place.distinct_hosts = true;
-                // A fifth of the hosts have room: no single site has a thousand of these.
-                spec.place.sites.clear();
+                // A fifth of the hosts have room: too few are left of these in one site, or with one label.
+                (spec.place.sites, spec.place.require) = Default::default();
             }
             Self::InTurn => spec.borough = boroughs[number as usize % boroughs.len()].clone(),
         }
@@ -129,6 +129,11 @@ impl Crowd {
     /// Instances of a workload, on so many hosts.
     fn each(self, hosts: u32) -> u32 {
         if self == Self::Apart { EACH.min(hosts / 10) } else { EACH }
+    }
+
+    /// How many such workloads there is room for at once: where no two may share a host, each takes half of the hosts with room.
+    fn at_once(self) -> usize {
+        if self == Self::Apart { 5 } else { usize::MAX }
     }
 }
 
@@ -145,16 +150,21 @@ pub(crate) struct Estate {
 }
 
 impl Estate {
-    /// Hosts of three sizes, filled with workloads of a thousand.
+    /// Hosts of two sizes, filled with workloads of a thousand.
     pub(crate) fn new(hosts: u32, full: u64) -> Outcome<Self> {
         let mut estate = Self::empty(hosts, full, Wants::new(hosts.into())?)?;
         for number in 1..=hosts {
             register(&mut estate.state, number, host(number, full)?)?;
         }
-        let goal = estate.room() * PERCENT / 100;
+        let (cpu, memory) = Wants::of_many(estate.room() * PERCENT / 100);
+        let mut asked = Amounts::default();
         let mut engine = Engine::new(&estate.state);
-        for _ in 0..goal / u64::from(EACH) {
-            estate.hand_in(EACH, |_| ())?;
+        while asked.cpu < cpu && asked.memory < memory {
+            estate.hand_in(EACH, |spec| {
+                for _ in 0..EACH {
+                    asked += spec.resources.amounts();
+                }
+            })?;
             estate.place_all(&mut engine)?;
         }
         Ok(estate)
@@ -291,14 +301,20 @@ impl Estate {
         Ok((estate, engine))
     }
 
-    /// Workloads of 1,000, all at once.
+    /// Workloads of 1,000 that wait at once; those for which there is no room together, in batches of which each ends before the next one comes.
     pub(crate) fn crowds(&self, crowd: Crowd) -> Outcome<Placed> {
         let (mut estate, mut engine) = self.begin()?;
         let each = u64::from(crowd.each(self.hosts));
-        for _ in 0..(self.room() / SERIES_SHARE / each).min(100) {
-            estate.hand_in_crowd(crowd)?;
+        let mut left = (self.room() / SERIES_SHARE / each).min(100) as usize;
+        let mut placed = Placed::default();
+        while left > 0 {
+            let batch = left.min(crowd.at_once());
+            let keys = (0..batch).map(|_| estate.hand_in_crowd(crowd)).collect::<Outcome<Vec<_>>>()?;
+            placed += estate.place_all(&mut engine)?;
+            keys.into_iter().try_for_each(|key| estate.end(key))?;
+            left -= batch;
         }
-        estate.place_all(&mut engine)
+        Ok(placed)
     }
 
     /// The same one by one: each ends before the next one comes, so that the estate stays as full as it is.
@@ -313,7 +329,7 @@ impl Estate {
         Ok(series.times)
     }
 
-    /// As much ends as comes, so many times: the oldest workload of 1,000 and a new one.
+    /// As much ends as comes, so many times: the oldest workload of 1,000, and another one that asks for the same.
     pub(crate) fn churn(&self, times: usize) -> Outcome<Series> {
         let (mut estate, mut engine) = self.begin()?;
         let filling = 1..=(self.instances() / EACH as usize) as u32;
@@ -322,8 +338,12 @@ impl Estate {
         let mut series = Series::default();
         for _ in 0..times {
             let key = oldest.pop_front().ok_or("nothing is there that could end")?;
+            let ended =
+                estate.state.workload(&key).ok_or("what is to end is not there")?.current().spec.clone();
             estate.end(key)?;
-            oldest.push_back(estate.hand_in_crowd(Crowd::Plain)?);
+            oldest.push_back(estate.hand_in(EACH, |spec| {
+                (spec.resources, spec.place) = (ended.resources.clone(), ended.place.clone());
+            })?);
             series.add(estate.place_all(&mut engine)?);
         }
         Ok(series)
@@ -439,7 +459,7 @@ fn host(number: u32, full: u64) -> Outcome<Inventory> {
     let (cpu, memory) = Wants::of_many(full);
     let size = SIZES[pair % SIZES.len()];
     inventory.capacity =
-        Amounts { cpu: MilliCpu(cpu.0 * size / 2), memory: Bytes(memory.0 * size / 2), ..inventory.capacity };
+        Amounts { cpu: MilliCpu(cpu.0 * size / 7), memory: Bytes(memory.0 * size / 7), ..inventory.capacity };
     inventory.labels.insert(UNIT.to_owned(), format!("u{number}"));
     let group = pair / SIZES.len();
     if group.is_multiple_of(4) {
