@@ -21,8 +21,8 @@
 //! On another estate, of requests of the trace, most of them with GPUs, of which four fifths are given away:
 //! - `decisions_devices`: workloads of 1; `decisions_devices_p50_us` and on: each alone.
 //!
-//! Keys are of 10,000 hosts with some 1,000,000 instances (`decisions_instances`); of 1,000 and 100,000 hosts, with a hundred instances each too, they end in `_1k` and `_100k`. On 1,000 hosts
-//! workloads of which no two may be on a host are of 100: a fifth of the hosts have room.
+//! Keys are of 10,000 hosts with some 1,000,000 instances (`decisions_instances`); of 1,000 and 100,000 hosts, with a hundred instances each too, they end in `_1k` and `_100k`. Workloads of
+//! which no two may be on a host come one by one, and are of 40 on 1,000 hosts and of 400 on 10,000: so many hosts have room for the largest requests.
 //! `decision_cost_ratio_100k` is the larger of what `decisions_w1000` and `decisions_w1` cost more with 100,000 hosts than with 10,000.
 //!
 //! Memory: `decisions_rss_mib` is what this process has with the estate and one engine that has met all that is asked for, `decisions_engine_mib` what

@@ -126,14 +126,15 @@ impl Crowd {
         }
     }
 
-    /// Instances of a workload, on so many hosts.
+    /// Instances of a workload, on so many hosts. Of a large request no two of which may share a host, 77 of 1,000 hosts that are filled by best fit to four
+    /// fifths have room for one.
     fn each(self, hosts: u32) -> u32 {
-        if self == Self::Apart { EACH.min(hosts / 10) } else { EACH }
+        if self == Self::Apart { EACH.min(hosts / 25) } else { EACH }
     }
 
-    /// How many such workloads there is room for at once: where no two may share a host, each takes half of the hosts with room.
+    /// How many such workloads there is room for at once: where no two may share a host, each takes most of the hosts with room.
     fn at_once(self) -> usize {
-        if self == Self::Apart { 5 } else { usize::MAX }
+        if self == Self::Apart { 1 } else { usize::MAX }
     }
 }
 
