@@ -17,7 +17,7 @@ use supercloud_tests::{Outcome, programs, wrong};
 
 use crate::{
     Options,
-    decisions::{Estate, Placed},
+    decisions::{Crowd, Estate, Placed},
     records::NOW,
     report::Report,
 };
@@ -38,17 +38,20 @@ const TOLERANCE: u64 = 20;
 /// A series, and what its count is called.
 type Case = (&'static str, fn(&Estate) -> Outcome<Placed>);
 
-const CASES: [Case; 7] = [
-    ("w1000", |estate| estate.crowds(|_| ())),
+const CASES: [Case; 10] = [
+    ("w1000", |estate| estate.crowds(Crowd::Plain)),
     ("w1", |estate| estate.singles(1_000)),
-    ("spread", Estate::spread),
-    ("labels", Estate::labels),
-    ("apart", Estate::apart),
-    ("churn", Estate::churn),
-    ("failing", |estate| Ok(estate.failing(1, 20)?.0)),
+    ("spread", |estate| estate.crowds(Crowd::Spread)),
+    ("labels", |estate| estate.crowds(Crowd::Labels)),
+    ("apart", |estate| estate.crowds(Crowd::Apart)),
+    ("boroughs", |estate| estate.crowds(Crowd::InTurn)),
+    ("churn", |estate| Ok(estate.churn(20)?.placed)),
+    ("failing", |estate| Ok(estate.failing(1, 20)?.placed)),
+    ("preempting", |estate| Ok(estate.preempting(20)?.placed)),
+    ("fruitless", |estate| Ok(estate.fruitless(20)?.placed)),
 ];
 /// Those of an estate with GPUs.
-const GPU_CASES: [Case; 1] = [("devices", |estate| Ok(estate.one_by_one(100)?.0))];
+const GPU_CASES: [Case; 1] = [("devices", |estate| Ok(estate.one_by_one(100)?.placed))];
 
 /// One pass: what is counted.
 #[inline(never)]

@@ -1,27 +1,32 @@
 //! What a decision costs: from an instance that waits to a host chosen and its resources taken, with all filters and scores, by the engine that
 //! the leader runs. In this process, on a state of real commands: no log, no network. Times are processor time of the one thread.
 //!
-//! The estate: hosts of one kind, seven tenths full of workloads of a thousand that ask for what real requests ask for (`wants`). Then, each on that
-//! estate by itself:
-//! - `decisions_w1000`, `decisions_spread`, `decisions_labels`, `decisions_apart`: workloads of 1,000, plain, spread over sites and racks, over a label of which
-//!   each host has another value, and no two on a host;
-//! - `decisions_boroughs`: workloads of 1,000 of 33 boroughs, which take turns;
-//! - `decisions_churn`: a workload of 1,000 ends and another one comes, time and again;
+//! The estate: hosts of two sizes, some with other labels and versions, four fifths full of workloads of a thousand that ask for what real requests ask for,
+//! some of them for a site, a label or a version (`wants`). Then, each on that estate by itself:
+//! - `decisions_w1000`, `decisions_spread`, `decisions_labels`, `decisions_apart`, `decisions_boroughs`: workloads of 1,000 that wait at once, plain, spread over
+//!   sites and racks, over a label of which each host has another value, no two on a host, and of 33 boroughs, which take turns;
+//!   `decisions_w1000_p50_us` and on: the same workloads one by one, each gone before the next one comes: how long one took, with all its instances;
+//! - `decisions_churn`: the oldest workload of 1,000 ends and another one like it comes, time and again; `decisions_churn_p50_us` and on: how long one took;
 //! - `decisions_w1`: workloads of 1;
 //! - `decision_p50_us` and on: another workload of one comes, and a pass is run for it alone, with all that it costs to learn what changed since the
 //!   last;
-//! - `decisions_failing`: a tenth of the hosts are lost one after the other, and each time what was on the host is placed again;
+//! - `decisions_failing`: up to a twentieth of the hosts are lost one after the other, and each time what was on the host is placed again;
 //!   `decisions_failing_p50_us` and on: how long that took for all of a host;
-//! - `decisions_failing_rack`: the same of ten hosts of a rack at once;
-//! - `decisions_preempting`: workloads of 1 on a full estate, each of which displaces what is less urgent; `decisions_preempting_p50_us` and on: how long one
+//! - `decisions_failing_rack`: the same of ten hosts of a rack at once, a thousand instances; `decisions_failing_rack_passes`: the most passes it took;
+//! - `decisions_preempting`: workloads of 1 on a full estate that displace what is less urgent; `decisions_preempting_p50_us` and on: how long one
 //!   took, with what makes way for it and its own placement;
-//! - `decisions_fruitless_us`: a pass for one instance that fits while a tenth of a million wait that fit nowhere.
+//! - `decisions_fruitless_p50_us` and on: a pass for one instance that fits while a tenth of a million wait that fit nowhere; `decisions_fruitless_us` is the
+//!   p50.
 //!
-//! On another estate, of up to 10,000 hosts and of requests of the trace, most of them with GPUs, of which four fifths are given away:
+//! On another estate, of requests of the trace, most of them with GPUs, of which four fifths are given away:
 //! - `decisions_devices`: workloads of 1; `decisions_devices_p50_us` and on: each alone.
 //!
-//! Keys are of 10,000 hosts with 1,001,000 instances; of 1,000 and 100,000 hosts, with 100,000 and 980,000, they end in `_1k` and `_100k`.
+//! Keys are of 10,000 hosts with some 1,000,000 instances (`decisions_instances`); of 1,000 and 100,000 hosts, with a hundred instances each too, they end in `_1k` and `_100k`. Workloads of
+//! which no two may be on a host come one by one, and are of 40 on 1,000 hosts and of 400 on 10,000: so many hosts have room for the largest requests.
 //! `decision_cost_ratio_100k` is the larger of what `decisions_w1000` and `decisions_w1` cost more with 100,000 hosts than with 10,000.
+//!
+//! Memory: `decisions_rss_mib` is what this process has with the estate and one engine that has met all that is asked for, `decisions_engine_mib` what
+//! of it is the engine's, and `decisions_instance_bytes` the rest by instances.
 
 use supercloud_tests::Outcome;
 
@@ -34,27 +39,50 @@ use crate::{
 
 mod estate;
 
-pub(crate) use estate::{Estate, Placed};
+pub(crate) use estate::{Crowd, Estate, Placed};
 
-/// An estate: hosts, instances that would fill one, and how its keys end.
-const ESTATES: [(u32, u64, &str); 3] = [(1_000, 143, "_1k"), (10_000, 143, ""), (100_000, 14, "_100k")];
+/// An estate: hosts, and how its keys end.
+const ESTATES: [(u32, &str); 3] = [(1_000, "_1k"), (10_000, ""), (100_000, "_100k")];
+/// Instances that would fill a host of the mean size: four fifths of them are a hundred.
+const FULL: u64 = 125;
+/// Workloads of 1,000, by the beginnings of their keys.
+const CROWDS: [(&str, Crowd); 5] = [
+    ("decisions_w1000", Crowd::Plain),
+    ("decisions_spread", Crowd::Spread),
+    ("decisions_labels", Crowd::Labels),
+    ("decisions_apart", Crowd::Apart),
+    ("decisions_boroughs", Crowd::InTurn),
+];
+/// Workloads of 1,000 that end and come.
+const CHURNS: usize = 200;
 /// Workloads of one.
 const SINGLES: u32 = 20_000;
 /// Decisions that are timed one by one.
 const TIMED: usize = 5_000;
 /// Hosts of a rack that are lost at once.
 const RACK: usize = 10;
-/// Filling more hosts with GPUs takes minutes: their orders are made anew whenever the mix changes.
-const MOST_GPU_HOSTS: u32 = 10_000;
+/// Most workloads of one with GPUs.
+const GPU_SINGLES: u32 = 2_000;
 /// Workloads of one that displace others.
-const PREEMPTING: u32 = 500;
+const PREEMPTING: usize = 200;
+/// Passes in which one fits and many do not.
+const FRUITLESS: usize = 1_000;
 /// Most times that hosts are lost.
 const LOSSES: usize = 1_000;
 
 /// The bench.
 pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome {
     let estates = if options.quick { &ESTATES[..1] } else { &ESTATES[..] };
-    let costs = estates.iter().map(|shape| measure(*shape, report)).collect::<Outcome<Vec<_>>>()?;
+    let base = own_rss_mib()?;
+    let costs = estates
+        .iter()
+        .map(|(hosts, suffix)| {
+            let mut note = |key: &str, value: f64| report.note(format!("{key}{suffix}"), value);
+            let cost = measure(*hosts, base, &mut note)?;
+            devices(*hosts, &mut note)?;
+            Ok(cost)
+        })
+        .collect::<Outcome<Vec<_>>>()?;
     if let [_, ten, hundred] = costs[..] {
         report.note("decision_cost_ratio_100k", (ten.0 / hundred.0).max(ten.1 / hundred.1));
     }
@@ -62,38 +90,59 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome {
 }
 
 /// One estate; gives its `decisions_w1000` and `decisions_w1`.
-fn measure((hosts, full, suffix): (u32, u64, &str), report: &mut Report) -> Outcome<(f64, f64)> {
-    let mut note = |key: &str, value: f64| report.note(format!("{key}{suffix}"), value);
-    let estate = Estate::new(hosts, full)?;
-    let before = own_rss_mib()?;
-    let plain = estate.crowds(|_| ())?.rate();
-    note("decisions_w1000", plain);
-    note("decisions_spread", estate.spread()?.rate());
-    note("decisions_labels", estate.labels()?.rate());
-    note("decisions_apart", estate.apart()?.rate());
-    note("decisions_boroughs", estate.in_turn()?.rate());
-    note("decisions_churn", estate.churn()?.rate());
+fn measure(hosts: u32, base: f64, note: &mut impl FnMut(&str, f64)) -> Outcome<(f64, f64)> {
+    let estate = Estate::new(hosts, FULL)?;
+    memory(&estate, base, note)?;
+    let mut rates = Vec::new();
+    for (key, crowd) in CROWDS {
+        rates.push(estate.crowds(crowd)?.rate());
+        note(key, rates[rates.len() - 1]);
+        note_times(note, key, &estate.crowds_one_by_one(crowd)?);
+    }
+    let churn = estate.churn(CHURNS)?;
+    note("decisions_churn", churn.placed.rate());
+    note_times(note, "decisions_churn", &churn.times);
     let singles = estate.singles(SINGLES.min(hosts * 5))?.rate();
     note("decisions_w1", singles);
-    note_times(&mut note, "decision", &estate.one_by_one(TIMED)?.1);
-    note("decisions_engine_mib", own_rss_mib()? - before);
+    note_times(note, "decision", &estate.one_by_one(TIMED)?.times);
     for (key, at_once) in [("decisions_failing", 1), ("decisions_failing_rack", RACK)] {
-        let (placed, times) = estate.failing(at_once, LOSSES.min(hosts as usize / 10 / at_once))?;
-        note(key, placed.rate());
-        note_times(&mut note, key, &times);
+        let failing = estate.failing(at_once, LOSSES.min(hosts as usize / 20 / at_once))?;
+        note(key, failing.placed.rate());
+        note_times(note, key, &failing.times);
+        note(&format!("{key}_passes"), failing.passes as f64);
     }
-    let (placed, times) = estate.preempting(PREEMPTING.min(hosts / 10))?;
-    note("decisions_preempting", placed.rate());
-    note_times(&mut note, "decisions_preempting", &times);
-    note("decisions_fruitless_us", micros(estate.fruitless()?));
-    drop(estate);
-    if hosts > MOST_GPU_HOSTS {
-        return Ok((plain, singles));
-    }
+    let preempting = estate.preempting(PREEMPTING)?;
+    note("decisions_preempting", preempting.placed.rate());
+    note_times(note, "decisions_preempting", &preempting.times);
+    let fruitless = estate.fruitless(FRUITLESS)?;
+    note_times(note, "decisions_fruitless", &fruitless.times);
+    note("decisions_fruitless_us", micros(fruitless.times.permille(500)));
+    Ok((rates[0], singles))
+}
+
+/// What an estate takes, and an engine. The first engines take what was left behind by filling, those after them are looked at.
+fn memory(estate: &Estate, base: f64, note: &mut impl FnMut(&str, f64)) -> Outcome {
+    let first = estate.begin()?;
+    let all = own_rss_mib()?;
+    let few = (estate.begin()?, estate.begin()?, first);
+    let before = own_rss_mib()?;
+    let more = (estate.begin()?, estate.begin()?);
+    let engine = (own_rss_mib()? - before) / 2.0;
+    drop((few, more));
+    note("decisions_instances", estate.instances() as f64);
+    note("decisions_rss_mib", all - base);
+    note("decisions_engine_mib", engine);
+    note("decisions_instance_bytes", (all - base - engine) * f64::from(1 << 20) / estate.instances() as f64);
+    Ok(())
+}
+
+/// The estate with GPUs.
+fn devices(hosts: u32, note: &mut impl FnMut(&str, f64)) -> Outcome {
     let estate = Estate::with_gpus(hosts)?;
-    note("decisions_devices", estate.singles(hosts / 5)?.rate());
-    note_times(&mut note, "decisions_devices", &estate.one_by_one(TIMED.min(hosts as usize / 5))?.1);
-    Ok((plain, singles))
+    let singles = GPU_SINGLES.min(hosts / 5);
+    note("decisions_devices", estate.singles(singles)?.rate());
+    note_times(note, "decisions_devices", &estate.one_by_one(singles as usize)?.times);
+    Ok(())
 }
 
 fn note_times(note: &mut impl FnMut(&str, f64), key: &str, times: &Sample) {

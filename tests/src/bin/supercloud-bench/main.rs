@@ -1,4 +1,4 @@
-//! `supercloud-bench [NAME …] [--json FILE] [--rounds N] [--quick] [--renew]`: measures the real programs on this machine, and says what it measured.
+//! `supercloud-bench [NAME …] [--json FILE] [--rounds N] [--quick] [--renew] [--hosts FILE --requests FILE]`: measures the real programs on this machine, and says what it measured.
 //!
 //! To add a bench: a module with `pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome`, a line in [`BENCHES`], and its keys in
 //! the table of budgets. A bench that compares does so in one run and in turn, so that a busy neighbour meets both sides.
@@ -113,6 +113,14 @@ impl Options {
                 }
             }
         }
+        for (flag, other, alone) in [
+            ("--hosts", "--requests", options.hosts.is_some() && options.requests.is_none()),
+            ("--requests", "--hosts", options.requests.is_some() && options.hosts.is_none()),
+        ] {
+            if alone {
+                return wrong(format!("{flag}: expected {other} FILE beside it, found it alone"));
+            }
+        }
         if options.rounds < LEAST_ROUNDS {
             return wrong(format!("--rounds: at least {LEAST_ROUNDS}"));
         }
@@ -170,6 +178,11 @@ mod tests {
         for bad in [&["cores"][..], &["--json"], &["--rounds", "1"], &["--rounds", "x"]] {
             assert!(read(bad).is_err(), "{bad:?}");
         }
+        for (alone, other) in [("--hosts", "--requests"), ("--requests", "--hosts")] {
+            let error = read(&[alone, "x"]).err().ok_or("one list was enough")?.to_string();
+            assert!(error.starts_with(alone) && error.contains(other), "{error}");
+        }
+        assert!(read(&["--hosts", "x", "--requests", "y"])?.hosts.is_some());
         for (_, group) in GROUPS {
             assert!(group.iter().all(|name| BENCHES.iter().any(|(known, _)| known == name)));
         }

@@ -2,7 +2,7 @@
 //! FGD measures. Ours is the engine that the leader runs, on a state of real commands.
 
 use supercloud_scheduler::state::{Command, State};
-use supercloud_tests::Outcome;
+use supercloud_tests::{Outcome, wrong};
 
 use crate::{Options, records::apply, report::Report};
 
@@ -14,14 +14,19 @@ mod rivals;
 /// Seeds, as in the measurements of FGD (USENIX ATC 2023).
 const SEEDS: std::ops::RangeInclusive<u64> = 42..=51;
 
-/// The bench.
+/// The bench. Of its two parts one that fails leaves the other its figures.
 pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome {
-    if !lists::are_there(options) {
-        eprintln!("packing is left out: it needs {}, or --hosts FILE and --requests FILE", lists::TRACES);
-        return Ok(());
-    }
-    compaction::run(options, report)?;
-    gpus::run(options, report)
+    let source = match lists::Source::find(options) {
+        Ok(source) => source,
+        Err(none) => {
+            report.leave_out("packing", none.to_string());
+            return Ok(());
+        }
+    };
+    let parts = [compaction::run(options, &source, report), gpus::run(options, &source, report)];
+    let failed: Vec<String> =
+        parts.into_iter().filter_map(Result::err).map(|error| error.to_string()).collect();
+    if failed.is_empty() { Ok(()) } else { wrong(failed.join("; ")) }
 }
 
 fn seeds(options: &Options) -> Vec<u64> {

@@ -25,12 +25,14 @@ const PROBE_BYTES: usize = 4096;
 pub(crate) struct Report {
     probes: Vec<Duration>,
     figures: BTreeMap<String, f64>,
+    /// What was not measured, and why.
+    left_out: BTreeMap<String, String>,
 }
 
 impl Report {
     /// Begins with a look at the disk, and says what is measured and where.
     pub(crate) fn begin() -> Outcome<Self> {
-        let mut report = Self { probes: Vec::new(), figures: BTreeMap::new() };
+        let mut report = Self { probes: Vec::new(), figures: BTreeMap::new(), left_out: BTreeMap::new() };
         report.probe()?;
         println!("version {} ({}) on {}", env!("CARGO_PKG_VERSION"), commit(), machine());
         report.tell_probe();
@@ -67,6 +69,13 @@ impl Report {
         self.figures.insert(key, value);
     }
 
+    /// Notes that something could not be measured: said at once, again at the end, and in the object under `left_out`.
+    pub(crate) fn leave_out(&mut self, what: impl Into<String>, why: String) {
+        let what = what.into();
+        eprintln!("LEFT OUT: {what}: {why}");
+        self.left_out.insert(what, why);
+    }
+
     /// Probes once more, and writes the object to standard output or to a file.
     pub(crate) fn finish(mut self, file: Option<&Path>) -> Outcome {
         self.probe()?;
@@ -76,13 +85,17 @@ impl Report {
             .map(|(key, value)| (key.clone(), Number::from_f64(*value).map_or(Value::Null, Value::Number)))
             .collect();
         self.tell_probe();
-        let object = json!({
+        let mut object = json!({
             "commit": commit(),
             "version": env!("CARGO_PKG_VERSION"),
             "machine": machine(),
             "probe": { "fdatasync_p50_us": self.fdatasync_micros() },
             "figures": figures,
         });
+        if !self.left_out.is_empty() {
+            object["left_out"] = json!(self.left_out);
+            self.left_out.iter().for_each(|(what, why)| eprintln!("LEFT OUT: {what}: {why}"));
+        }
         let text = serde_json::to_string_pretty(&object)?;
         match file {
             Some(file) => fs::write(file, text + "\n")?,

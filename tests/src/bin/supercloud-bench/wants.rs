@@ -1,11 +1,13 @@
-//! What real requests ask for of processor, memory and GPUs, so that hosts fill up as unevenly as they do.
+//! What real requests ask for of processor, memory and GPUs, so that hosts fill up as unevenly as they do, and on which hosts.
 
 use std::{path::PathBuf, sync::Arc};
 
 use rand::{Rng as _, SeedableRng as _, distr::weighted::WeightedIndex, rngs::StdRng};
 use supercloud_proto::{
     amount::{Bytes, MilliCpu},
-    spec::Resources,
+    condition::Condition,
+    name::SiteName,
+    spec::{Resources, WorkloadSpec},
 };
 use supercloud_tests::{Outcome, programs};
 
@@ -46,16 +48,56 @@ const MIB: u64 = 1 << 20;
 /// A part of the same trace with its GPUs: every tenth of `openb_node_list_all_node.csv`, every twentieth of `openb_pod_list_gpuspec33.csv`.
 const TRACE: &str = "tests/src/bin/supercloud-bench/trace";
 
+/// The site that some ask for, of the two that hosts are in.
+const SITE: &str = "hounslow";
+/// The condition on a label that some have.
+const LABEL: &str = "label.disk == nvme";
+/// The condition on a version that some have.
+const VERSION: &str = "docker >= 28";
+
+/// What one asks for.
+#[derive(Debug, Clone)]
+pub(crate) struct Want {
+    resources: Resources,
+    sites: Vec<SiteName>,
+    require: Vec<Condition>,
+}
+
+impl Want {
+    /// Of resources alone.
+    fn anywhere(resources: Resources) -> Self {
+        Self { resources, sites: Vec::new(), require: Vec::new() }
+    }
+
+    /// The same on certain hosts, by the number of the combination: of a hundred requests 24 want a label, 12 a site and 6 a version. It goes
+    /// by the combination, since in a real estate too those who ask for the same are copies of the same service.
+    fn somewhere(mut self, number: usize) -> Outcome<Self> {
+        match number % 8 {
+            1 | 5 => self.require.push(LABEL.parse()?),
+            3 => self.sites.push(SITE.parse()?),
+            7 => self.require.push(VERSION.parse()?),
+            _ => {}
+        }
+        Ok(self)
+    }
+
+    /// Lets a spec ask for it.
+    pub(crate) fn of(self, spec: &mut WorkloadSpec) {
+        spec.resources = self.resources;
+        (spec.place.sites, spec.place.require) = (self.sites, self.require);
+    }
+}
+
 /// Draws requests as often as they are asked for, by a seed.
 #[derive(Clone)]
 pub(crate) struct Wants {
     random: StdRng,
-    all: Arc<[Resources]>,
+    all: Arc<[Want]>,
     often: WeightedIndex<u32>,
 }
 
 impl Wants {
-    /// Of processor and memory alone.
+    /// Of processor and memory alone, and where.
     pub(crate) fn new(seed: u64) -> Outcome<Self> {
         let resources = |(cpu, memory, _)| Resources {
             cpu: MilliCpu(cpu),
@@ -66,7 +108,9 @@ impl Wants {
             network: Default::default(),
             ..Resources::default()
         };
-        Self::of(seed, OFTEN.map(resources).into(), &OFTEN.map(|(_, _, often)| often))
+        let each = OFTEN.map(resources).map(Want::anywhere).into_iter().enumerate();
+        let all: Vec<_> = each.map(|(number, want)| want.somewhere(number)).collect::<Outcome<_>>()?;
+        Self::of(seed, all.into(), &OFTEN.map(|(_, _, often)| often))
     }
 
     /// Of GPUs too.
@@ -75,17 +119,17 @@ impl Wants {
         let resources = |request: &lists::Request| {
             let devices = packing::gpus::device_requests(request)?;
             let (cpu, memory) = (request.amounts.cpu, request.amounts.memory);
-            Ok(Resources { cpu, memory, disk: Bytes(MIB), devices, ..Resources::default() })
+            Ok(Want::anywhere(Resources { cpu, memory, disk: Bytes(MIB), devices, ..Resources::default() }))
         };
         let all: Vec<_> = requests.iter().map(resources).collect::<Outcome<_>>()?;
         Self::of(seed, all.into(), &vec![1; requests.len()])
     }
 
-    fn of(seed: u64, all: Arc<[Resources]>, often: &[u32]) -> Outcome<Self> {
+    fn of(seed: u64, all: Arc<[Want]>, often: &[u32]) -> Outcome<Self> {
         Ok(Self { random: StdRng::seed_from_u64(seed), all, often: WeightedIndex::new(often)? })
     }
 
-    pub(crate) fn draw(&mut self) -> Resources {
+    pub(crate) fn draw(&mut self) -> Want {
         self.all[self.random.sample(&self.often)].clone()
     }
 
@@ -115,8 +159,8 @@ mod tests {
     #[test]
     fn a_seed_draws_the_same_and_the_mean_is_that_of_the_draws() -> Outcome {
         let (mut one, mut other) = (Wants::new(42)?, Wants::new(42)?);
-        let draws: Vec<u64> = (0..20_000).map(|_| one.draw().cpu.0).collect();
-        assert!(draws.iter().all(|cpu| *cpu == other.draw().cpu.0));
+        let draws: Vec<u64> = (0..20_000).map(|_| one.draw().resources.cpu.0).collect();
+        assert!(draws.iter().all(|cpu| *cpu == other.draw().resources.cpu.0));
         let (drawn, mean) = (draws.iter().sum::<u64>() / 20_000, Wants::of_many(1).0.0);
         assert!(drawn.abs_diff(mean) * 50 < mean, "{drawn} drawn, {mean} on average");
         Ok(())

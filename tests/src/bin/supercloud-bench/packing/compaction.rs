@@ -1,7 +1,10 @@
 //! How many hosts a mix of requests needs, by the compaction of the Borg paper (EuroSys 2015, section 5.1): hosts are taken away in random order, and
 //! the whole mix is placed anew from nothing, until it no longer fits. Beside it the fewest hosts, in the same order, that have as much of each
-//! resource as is asked for: no policy needs fewer. All hosts are there [`COPIES`] times, for policies that need more than there are. Processor and
-//! memory alone count, so that hosts with devices are hosts like others.
+//! resource as is asked for: no policy needs fewer. The list of hosts is repeated as often as it takes, and there are [`TIMES`] as many as that bound, for
+//! policies that need more. Processor and memory alone count, so that hosts with devices are hosts like others.
+//!
+//! Of a longer list [`MOST`] requests are drawn at random, another sample for each seed: other policies look at every host for every request. What is
+//! compared is a ratio, which a sample of thousands keeps. What fits no host by itself is left out beforehand.
 
 use rand::{Rng as _, SeedableRng as _, rngs::StdRng, seq::SliceRandom as _};
 use supercloud_proto::{
@@ -10,11 +13,11 @@ use supercloud_proto::{
 };
 use supercloud_scheduler::{
     placement::{Engine, Limits, pass::MAX_PLACEMENTS},
-    state::{Command, State},
+    state::{Command, State, demand::demand},
 };
 use supercloud_tests::{Outcome, wrong};
 
-use super::{begin, lists, seeds};
+use super::{begin, lists::Source, seeds};
 use crate::{
     Options,
     records::{NOW, apply, inventory, register, spec},
@@ -23,30 +26,29 @@ use crate::{
 
 const HOSTS: &str = "openb_node_list_all_node.csv";
 const REQUESTS: &str = "openb_pod_list_default.csv";
-/// How many times all hosts are there.
-const COPIES: usize = 4;
+/// Times the hosts of the bound that there are.
+const TIMES: usize = 4;
+/// Requests of which all are looked at, and the size of a sample of more: what one pass may place.
+const MOST: usize = MAX_PLACEMENTS;
 
 /// Measures ours and the others. `hosts_vs_bound` is ours by the bound, the median of the seeds; the other keys are the same of other policies, which
 /// see the same hosts and requests in the same order.
-pub(super) fn run(options: &Options, report: &mut Report) -> Outcome {
-    let files =
-        (lists::file(options.hosts.as_ref(), HOSTS), lists::file(options.requests.as_ref(), REQUESTS));
-    let (Some(hosts), Some(requests)) = files else { return Ok(()) };
-    let hosts: Vec<Amounts> = lists::hosts(&hosts)?.into_iter().map(|host| host.amounts).collect();
+pub(super) fn run(options: &Options, source: &Source, report: &mut Report) -> Outcome {
+    let hosts: Vec<Amounts> = source.hosts(HOSTS)?.into_iter().map(|host| host.amounts).collect();
     let mut requests: Vec<Amounts> =
-        lists::requests(&requests)?.into_iter().map(|request| request.amounts).collect();
-    let largest = |of: fn(&Amounts) -> u64| hosts.iter().map(of).max().unwrap_or(0);
-    let (cpu, memory) = (largest(|host| host.cpu.0), largest(|host| host.memory.0));
-    requests.retain(|request| request.cpu.0 <= cpu && request.memory.0 <= memory);
-    if requests.is_empty() || requests.len() > MAX_PLACEMENTS {
-        return wrong(format!(
-            "{} requests that fit a host; 1 to {MAX_PLACEMENTS} are wanted",
-            requests.len()
-        ));
+        source.requests(REQUESTS)?.into_iter().map(|request| request.amounts).collect();
+    let all = requests.len();
+    let overhead = overhead()?;
+    requests.retain(|request| hosts.iter().any(|host| (*request + overhead).within(*host)));
+    if requests.is_empty() {
+        return wrong(format!("hosts needed: expected a request that fits a host, found none of {all}"));
+    }
+    if requests.len() > MOST {
+        println!("hosts needed: of {} requests {MOST} are drawn at random for each seed", requests.len());
     }
     let mut cells =
         seeds(options).iter().map(|seed| Cell::new(*seed, &hosts, &requests)).collect::<Outcome<Vec<_>>>()?;
-    report.note("compaction_requests", requests.len() as f64);
+    report.note("compaction_requests", requests.len().min(MOST) as f64);
     let ours = cells.iter_mut().map(Cell::ours).collect::<Outcome<Vec<_>>>()?;
     note(report, "hosts_vs_bound", ours);
     for (name, policy) in POLICIES {
@@ -56,8 +58,18 @@ pub(super) fn run(options: &Options, report: &mut Report) -> Outcome {
     Ok(())
 }
 
-/// The median and the worst of the seeds.
-fn note(report: &mut Report, key: &str, mut ratios: Vec<f64>) {
+/// What running one costs on top of what it asks for.
+fn overhead() -> Outcome<Amounts> {
+    let spec = spec(1, 1)?;
+    Ok(demand(&spec).saturating_sub(spec.resources.amounts()))
+}
+
+/// The median and the worst of the seeds; nothing, said plainly, where one needed more hosts than there were.
+fn note(report: &mut Report, key: &str, ratios: Vec<Option<f64>>) {
+    let Some(mut ratios) = ratios.into_iter().collect::<Option<Vec<f64>>>() else {
+        report.leave_out(key, format!("more than {TIMES} times the hosts of the bound were needed"));
+        return;
+    };
     ratios.sort_unstable_by(f64::total_cmp);
     report.note(key, ratios[ratios.len() / 2]);
     report.note(format!("{key}_worst"), ratios[ratios.len() - 1]);
@@ -82,15 +94,20 @@ impl Cell {
             list.shuffle(&mut random);
             list
         };
-        let requests = shuffled(requests);
-        let hosts: Vec<Amounts> = (0..COPIES).flat_map(|_| shuffled(hosts)).collect();
+        let mut requests = shuffled(requests);
+        requests.truncate(MOST);
         let asked = requests.iter().fold(Amounts::default(), |sum, request| sum + *request);
-        let mut have = Amounts::default();
-        let reached = hosts.iter().position(|host| {
-            have += *host;
-            asked.within(Amounts { disk: asked.disk, ..have })
-        });
-        let bound = reached.ok_or("all hosts together have less than is asked for")? + 1;
+        let (mut list, mut have, mut bound) = (Vec::new(), Amounts::default(), None);
+        while bound.is_none_or(|bound| list.len() < bound * TIMES) {
+            for host in shuffled(hosts) {
+                have += host;
+                list.push(host);
+                if bound.is_none() && asked.within(have) {
+                    bound = Some(list.len());
+                }
+            }
+        }
+        let (hosts, bound) = (list, bound.unwrap_or_default());
         let mut state = begin()?;
         for (number, request) in (1..).zip(&requests) {
             let mut spec: WorkloadSpec = spec(number, 1)?;
@@ -101,20 +118,20 @@ impl Cell {
         Ok(Self { hosts, requests, bound, random, state })
     }
 
-    /// The fewest of the first hosts on which all fits, by the bound. By halving: what fits on some fits on more.
-    fn compacted(&mut self, mut fits: impl FnMut(&mut Self, usize) -> Outcome<bool>) -> Outcome<f64> {
-        let (mut few, mut many) = (self.bound, self.hosts.len());
+    /// The fewest of the first hosts on which all fits, by the bound; nothing where it does not fit on all of them. By halving: what fits on some fits on more.
+    fn compacted(&mut self, mut fits: impl FnMut(&mut Self, usize) -> Outcome<bool>) -> Outcome<Option<f64>> {
+        let (mut few, mut many) = (self.bound, self.bound * TIMES);
         if !fits(self, many)? {
-            return wrong("all hosts together do not bear all requests");
+            return Ok(None);
         }
         while few < many {
             let middle = (few + many) / 2;
             if fits(self, middle)? { many = middle } else { few = middle + 1 }
         }
-        Ok(many as f64 / self.bound as f64)
+        Ok(Some(many as f64 / self.bound as f64))
     }
 
-    fn ours(&mut self) -> Outcome<f64> {
+    fn ours(&mut self) -> Outcome<Option<f64>> {
         self.compacted(|cell, hosts| {
             let mut state = cell.state.clone();
             for (number, host) in (1..).zip(&cell.hosts[..hosts]) {
@@ -127,7 +144,7 @@ impl Cell {
         })
     }
 
-    fn theirs(&mut self, policy: Policy) -> Outcome<f64> {
+    fn theirs(&mut self, policy: Policy) -> Outcome<Option<f64>> {
         self.compacted(|cell, hosts| {
             let whole = &cell.hosts[..hosts];
             let mut free = whole.to_vec();
@@ -190,9 +207,24 @@ mod tests {
         let requests: Vec<_> = (0..16).map(|i| amounts(if i < 8 { 2_000 } else { 1_000 }, 2_000)).collect();
         let mut cell = Cell::new(42, &hosts, &requests)?;
         assert_eq!(cell.bound, 6);
-        assert_eq!(cell.ours()?, 1.0);
+        assert_eq!(cell.ours()?, Some(1.0));
         let (_, random) = POLICIES[0];
-        assert!(cell.theirs(random)? >= 1.0);
+        assert!(cell.theirs(random)?.is_some_and(|ratio| ratio >= 1.0));
+        Ok(())
+    }
+
+    #[test]
+    fn any_list_is_compacted() -> Outcome {
+        let amounts =
+            |cpu, memory| Amounts { cpu: MilliCpu(cpu), memory: Bytes(memory * MIB), disk: Bytes(0) };
+        // More requests than are looked at, on one host that bears four of them.
+        let cell = Cell::new(42, &[amounts(4_000, 9_000)], &vec![amounts(1_000, 1_000); MOST + 1])?;
+        assert_eq!((cell.requests.len(), cell.bound), (MOST, MOST / 4));
+        assert_eq!(cell.hosts.len(), MOST / 4 * TIMES);
+        // No two of these fit on a host, though half of all processors would do.
+        let mut cell = Cell::new(42, &[amounts(4_000, 9_000)], &vec![amounts(2_001, 10); 10])?;
+        assert_eq!((cell.bound, cell.ours()?), (6, Some(10.0 / 6.0)));
+        assert_eq!(overhead()?, amounts(0, 8));
         Ok(())
     }
 }

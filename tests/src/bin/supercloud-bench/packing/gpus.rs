@@ -12,7 +12,7 @@ use supercloud_tests::Outcome;
 
 use super::{
     begin,
-    lists::{self, Host, Request},
+    lists::{Host, Request, Source},
     rivals::{POLICIES, Rival},
     seeds,
 };
@@ -27,20 +27,21 @@ const HOSTS: &str = "openb_node_list_gpu_node.csv";
 const LISTS: [&str; 4] = ["default", "cpu250", "gpuspec33", "multigpu50"];
 /// Parts of what there is that are asked for, in per cent.
 const ASKED: u64 = 130;
+/// The name of figures of files that were named.
+const GIVEN: &str = "given";
 const KIND: &str = "gpu";
 
-/// Measures ours and the others on all lists, or on the one that was named.
-pub(super) fn run(options: &Options, report: &mut Report) -> Outcome {
-    let Some(hosts) = lists::file(options.hosts.as_ref(), HOSTS) else { return Ok(()) };
-    let hosts: Vec<Host> = lists::hosts(&hosts)?.into_iter().filter(|host| host.gpus > 0).collect();
+/// Measures ours and the others on all lists of the traces, or on the files that were named, whose figures are of the list `given`.
+pub(super) fn run(options: &Options, source: &Source, report: &mut Report) -> Outcome {
+    let hosts: Vec<Host> = source.hosts(HOSTS)?.into_iter().filter(|host| host.gpus > 0).collect();
     if hosts.is_empty() {
+        report.leave_out("packing of GPUs", "the hosts have none".to_owned());
         return Ok(());
     }
-    let names: &[&str] = if options.requests.is_some() { &["given"] } else { &LISTS };
+    let names: &[&str] = if matches!(source, Source::Files { .. }) { &[GIVEN] } else { &LISTS };
     for name in names {
-        let of_traces = format!("openb_pod_list_{name}.csv");
-        let Some(file) = lists::file(options.requests.as_ref(), &of_traces) else { return Ok(()) };
-        measure(options, report, name, &hosts, &lists::requests(&file)?)?;
+        let requests = source.requests(&format!("openb_pod_list_{name}.csv"))?;
+        measure(options, report, name, &hosts, &requests)?;
     }
     Ok(())
 }
@@ -55,7 +56,7 @@ fn measure(
     let arrivals: Vec<Arrivals> =
         seeds(options).into_iter().map(|seed| Arrivals::new(seed, hosts, requests)).collect();
     if arrivals.iter().any(|arrivals| arrivals.requests.is_empty()) {
-        eprintln!("packing of GPUs is left out: the list {name} asks for none");
+        report.leave_out("packing of GPUs", format!("the list {name} asks for none"));
         return Ok(());
     }
     let mean = |all: Vec<f64>| all.iter().sum::<f64>() / all.len() as f64;

@@ -1,14 +1,19 @@
-//! Lists of hosts and of requests, in the columns of the trace `openb`: those of the folder of traces, or files that were named.
+//! Lists of hosts and of requests, in the columns of the trace `openb`: those of the folder of traces, or files that were named. Columns that are not
+//! named here are not looked at.
 
 use std::path::{Path, PathBuf};
 
 use supercloud_proto::amount::{Amounts, Bytes, MilliCpu};
-use supercloud_tests::{Outcome, Wrong, wrong};
+use supercloud_tests::{Outcome, Wrong, programs, wrong};
 
 use crate::Options;
 
-/// Folder of traces.
-pub(super) const TRACES: &str = "SUPERCLOUD_TRACES";
+/// Names the folder of traces.
+const TRACES: &str = "SUPERCLOUD_TRACES";
+/// The folder of traces where none is named, from the checkout.
+const BESIDE: &str = "../shared/traces";
+/// What of that folder is read.
+const OPENB: &str = "openb";
 const MIB: u64 = 1 << 20;
 /// All of a GPU, in the lists.
 const WHOLE_GPU: u64 = 1_000;
@@ -44,16 +49,48 @@ impl Request {
     }
 }
 
-/// One of the files: that which was named, or else one of the traces.
-pub(super) fn file(named: Option<&PathBuf>, of_traces: &str) -> Option<PathBuf> {
-    let traces =
-        || std::env::var_os(TRACES).map(|folder| PathBuf::from(folder).join("openb").join(of_traces));
-    named.cloned().or_else(traces)
+/// Where lists are taken from.
+#[derive(Debug)]
+pub(super) enum Source {
+    /// The folder of `openb`.
+    Traces(PathBuf),
+    /// Files that were named.
+    Files { hosts: PathBuf, requests: PathBuf },
 }
 
-/// Whether there is anything to measure with.
-pub(super) fn are_there(options: &Options) -> bool {
-    std::env::var_os(TRACES).is_some() || (options.hosts.is_some() && options.requests.is_some())
+impl Source {
+    /// Files that were named, or else the folder that [`TRACES`] names, or the one beside the checkout.
+    pub(super) fn find(options: &Options) -> Outcome<Self> {
+        if let (Some(hosts), Some(requests)) = (options.hosts.clone(), options.requests.clone()) {
+            return Ok(Self::Files { hosts, requests });
+        }
+        let named = std::env::var_os(TRACES).map(PathBuf::from);
+        let folder = named.unwrap_or_else(|| programs::repository().join(BESIDE)).join(OPENB);
+        if folder.is_dir() { Ok(Self::Traces(folder)) } else { wrong(none_in(&folder)) }
+    }
+
+    /// The hosts.
+    pub(super) fn hosts(&self, of_traces: &str) -> Outcome<Vec<Host>> {
+        match self {
+            Self::Traces(folder) => hosts(&folder.join(of_traces)),
+            Self::Files { hosts: file, .. } => hosts(file),
+        }
+    }
+
+    /// The requests.
+    pub(super) fn requests(&self, of_traces: &str) -> Outcome<Vec<Request>> {
+        match self {
+            Self::Traces(folder) => requests(&folder.join(of_traces)),
+            Self::Files { requests: file, .. } => requests(file),
+        }
+    }
+}
+
+fn none_in(folder: &Path) -> String {
+    format!(
+        "no traces in {}: expected {TRACES} to name a folder with {OPENB}/, or {BESIDE} beside the checkout, or --hosts FILE and --requests FILE",
+        folder.display()
+    )
 }
 
 /// The hosts of a file: `cpu_milli`, `memory_mib`, and, where there are GPUs, `gpu` and `model`.
@@ -114,8 +151,9 @@ impl<'l> Line<'l> {
         })
     }
 
+    /// Of a column that may be missing, or empty.
     fn number_or(&self, column: &str, absent: u64) -> Outcome<u64> {
-        if self.text(column).is_some() { self.number(column) } else { Ok(absent) }
+        if self.text(column).is_some_and(|text| !text.is_empty()) { self.number(column) } else { Ok(absent) }
     }
 
     fn amounts(&self) -> Outcome<Amounts> {
@@ -145,8 +183,10 @@ mod tests {
         std::fs::write(file.path(), "num_gpu,memory_mib,cpu_milli,gpu_milli,gpu_spec\n1,2,3000,500,T4|P4\n")?;
         let models = vec!["T4".to_owned(), "P4".to_owned()];
         assert_eq!(requests(file.path())?, [Request { amounts, gpus: 1, share: 500, models }]);
-        std::fs::write(file.path(), "memory_mib,cpu_milli\n2,3000\n")?;
-        assert_eq!(requests(file.path())?[0].gpus, 0);
+        for text in ["memory_mib,cpu_milli\n2,3000\n", "memory_mib,cpu_milli,num_gpu,gpu_milli\n2,3000,,\n"] {
+            std::fs::write(file.path(), text)?;
+            assert_eq!(requests(file.path())?[0].gpus, 0);
+        }
         Ok(())
     }
 }
