@@ -357,6 +357,15 @@ impl Derived {
         waiting
     }
 
+    /// Boroughs that do not have what they had, or keep other hosts to themselves.
+    pub(super) fn boroughs_changed_since<'a>(
+        &'a self,
+        before: &'a Self,
+    ) -> impl Iterator<Item = &'a BoroughName> {
+        let uses = before.boroughs.diff(&self.boroughs).map(name_of);
+        uses.chain(before.private.diff(&self.private).map(name_of))
+    }
+
     pub(super) fn use_of(&self, borough: &BoroughName) -> BoroughUse {
         self.boroughs.get(borough).cloned().unwrap_or_default()
     }
@@ -398,6 +407,7 @@ impl Derived {
             pending: self.pending.clone(),
             device_demands: self.device_demands.clone(),
             private: self.private.clone(),
+            boroughs: self.boroughs.clone(),
             ..Self::default()
         }
     }
@@ -414,8 +424,13 @@ pub struct Waiting {
 
 /// What a difference of two maps is about.
 pub(super) fn key_of<K: Copy, V>(difference: DiffItem<'_, '_, K, V>) -> K {
+    *name_of(difference)
+}
+
+/// The same of keys that are not copied.
+pub(super) fn name_of<'a, K, V>(difference: DiffItem<'a, 'a, K, V>) -> &'a K {
     match difference {
-        DiffItem::Add(key, _) | DiffItem::Remove(key, _) => *key,
-        DiffItem::Update { new: (key, _), .. } => *key,
+        DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key,
+        DiffItem::Update { new: (key, _), .. } => key,
     }
 }
