@@ -34,6 +34,8 @@ type Group = u32;
 const MAX_STALE: usize = 2;
 /// Entries that are put up with however few hosts there are.
 const MIN_ENTRIES: usize = 1_024;
+/// Where hosts are listed, this part of the room is spare: the first change would move all of them otherwise.
+const SPARE: usize = 4;
 
 /// A host with its rank; of equals the first slot is the best. A slot takes half the bytes of an index: this is what most memory goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -175,10 +177,13 @@ impl Ranking {
     /// Lists all hosts of a group.
     fn list(&mut self, group: Group) {
         if !self.groups[group as usize].is_listed {
-            let best: BinaryHeap<Entry> = self.entries_of(group).collect();
+            let entries = self.entries_of(group);
+            let most = entries.size_hint().1.unwrap_or(0);
+            let mut best = Vec::with_capacity(most + most / SPARE);
+            best.extend(entries);
             self.entries += best.len();
             let ranked = &mut self.groups[group as usize];
-            (ranked.best, ranked.is_listed) = (best, true);
+            (ranked.best, ranked.is_listed) = (BinaryHeap::from(best), true);
         }
     }
 

@@ -39,6 +39,13 @@ pub struct BoroughUse {
 }
 
 impl BoroughUse {
+    /// Whether nothing was counted since the one was copied from the other.
+    fn is_untouched(&self, other: &Self) -> bool {
+        (self.taken, self.going, self.lost) == (other.taken, other.going, other.lost)
+            && self.awaited.is_untouched(&other.awaited)
+            && self.to_stay.is_untouched(&other.to_stay)
+    }
+
     /// What is not told to stop.
     #[must_use]
     pub fn staying(&self) -> Amounts {
@@ -357,13 +364,21 @@ impl Derived {
         waiting
     }
 
-    /// Boroughs that do not have what they had, or keep other hosts to themselves.
-    pub(super) fn boroughs_changed_since<'a>(
-        &'a self,
-        before: &'a Self,
-    ) -> impl Iterator<Item = &'a BoroughName> {
-        let uses = before.boroughs.diff(&self.boroughs).map(name_of);
-        uses.chain(before.private.diff(&self.private).map(name_of))
+    /// Boroughs of which anything was counted since, or that keep other hosts to themselves. That sums are the same does not say that nothing was counted.
+    pub(super) fn boroughs_changed_since<'a>(&'a self, before: &'a Self) -> Vec<&'a BoroughName> {
+        let mut changed: Vec<&BoroughName> = before.private.diff(&self.private).map(name_of).collect();
+        if before.boroughs.ptr_eq(&self.boroughs) {
+            return changed;
+        }
+        if before.boroughs.keys().eq(self.boroughs.keys()) {
+            let both = self.boroughs.iter().zip(before.boroughs.values());
+            changed.extend(
+                both.filter(|((_, now), before)| !now.is_untouched(before)).map(|((name, _), _)| name),
+            );
+        } else {
+            changed.extend(before.boroughs.keys().chain(self.boroughs.keys()));
+        }
+        changed
     }
 
     pub(super) fn use_of(&self, borough: &BoroughName) -> BoroughUse {
