@@ -47,7 +47,7 @@ const USUAL_WEIGHT: u128 = Allowance::USUAL_WEIGHT as u128;
 pub(super) type Number = usize;
 
 /// Processor, memory and devices of all hosts. No host can make the sum say less than what the others have.
-#[derive(Debug, Clone, Default)]
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
 pub(super) struct Whole {
     cpu: u128,
     memory: u128,
@@ -119,6 +119,8 @@ struct Account {
     has_claimed: bool,
     /// Hosts that it keeps to itself.
     kept_hosts: u32,
+    /// Whether anything of this is not as in the state of the last pass, or may not be as in the next.
+    is_touched: bool,
 }
 
 /// How what boroughs have and may have differs from before.
@@ -138,9 +140,28 @@ pub(super) struct Shift {
 type Standing = (bool, u64);
 
 impl Boroughs {
-    /// Takes what they have and may have from a state whose hosts have so much in all, and each at most so much.
+    /// Notes that these do not have what they had, or may have something else.
+    pub(super) fn touch<'b>(&mut self, boroughs: impl Iterator<Item = &'b BoroughName>) {
+        for borough in boroughs {
+            if let Some(number) = self.numbers.get(borough) {
+                self.accounts[*number].is_touched = true;
+            }
+        }
+    }
+
+    /// The account of a borough, in which something is about to change.
+    fn touched(&mut self, borough: Number) -> &mut Account {
+        let account = &mut self.accounts[borough];
+        account.is_touched = true;
+        account
+    }
+
+    /// Takes what those that were [touched](Self::touch) have and may have from a state whose hosts have so much in all, and each at most so much.
     pub(super) fn catch_up(&mut self, state: &State, whole: &Whole, largest: Amounts) -> Shift {
-        self.whole = whole.clone();
+        let is_other_whole = self.whole != *whole;
+        if is_other_whole {
+            self.whole = whole.clone();
+        }
         self.level = state.level();
         // No borough is ever forgotten, and none is numbered that is not there.
         if self.accounts.len() < state.boroughs().len() {
@@ -150,6 +171,12 @@ impl Boroughs {
         }
         let mut shift = Shift::default();
         for (number, account) in self.accounts.iter_mut().enumerate() {
+            if !std::mem::take(&mut account.is_touched) {
+                if is_other_whole {
+                    account.count_devices(&self.whole);
+                }
+                continue;
+            }
             let used = state.use_of(&account.borough);
             let is_own_the_same = account.is_as_in(&used)
                 && account.allowance.quota == state.allowance_of(&account.borough).quota;
@@ -211,6 +238,7 @@ impl Boroughs {
             promised: ByPriority::default(),
             has_claimed: false,
             kept_hosts: 0,
+            is_touched: true,
         });
         self.accounts.len() - 1
     }
@@ -223,7 +251,7 @@ impl Boroughs {
     /// Counts what an instance of a borough is given on a host.
     #[inline]
     pub(super) fn give(&mut self, borough: Number, amounts: Amounts) {
-        let account = &mut self.accounts[borough];
+        let account = self.touched(borough);
         account.taken += amounts;
         account.given += amounts;
         account.on_hosts += amounts;
@@ -233,15 +261,14 @@ impl Boroughs {
     #[inline]
     pub(super) fn give_devices(&mut self, borough: Number, requests: &[DeviceRequest], instances: usize) {
         if !requests.is_empty() {
-            let account = &mut self.accounts[borough];
-            account.devices.add_asked(requests, instances as u64);
-            account.count_devices(&self.whole);
+            self.touched(borough).devices.add_asked(requests, instances as u64);
+            self.accounts[borough].count_devices(&self.whole);
         }
     }
 
     /// Counts that room is made for an instance of a borough and some priority.
     pub(super) fn charge(&mut self, borough: Number, priority: u32, amounts: Amounts) {
-        let account = &mut self.accounts[borough];
+        let account = self.touched(borough);
         account.taken += amounts;
         account.given += amounts;
         account.awaited.add(priority, amounts);
@@ -249,22 +276,22 @@ impl Boroughs {
 
     /// Counts that such a one is given what room was made for.
     pub(super) fn settle(&mut self, borough: Number, priority: u32, amounts: Amounts) {
-        let account = &mut self.accounts[borough];
+        let account = self.touched(borough);
         account.on_hosts += amounts;
         account.awaited.take(priority, amounts);
     }
 
     /// Counts hosts that a borough began to keep to itself in the pass.
     pub(super) fn keep_hosts(&mut self, borough: &BoroughName, hosts: u32) {
-        if let Some(number) = self.numbers.get(borough) {
-            self.accounts[*number].kept_hosts += hosts;
+        if let Some(number) = self.known(borough) {
+            self.touched(number).kept_hosts += hosts;
         }
     }
 
     /// Counts what makes way of a borough's work of some priority.
     pub(super) fn make_way(&mut self, borough: &BoroughName, priority: u32, amounts: Amounts) {
-        if let Some(number) = self.numbers.get(borough) {
-            let account = &mut self.accounts[*number];
+        if let Some(number) = self.known(borough) {
+            let account = self.touched(number);
             account.staying = account.staying.saturating_sub(amounts);
             account.gone.add(priority, amounts);
         }
@@ -272,8 +299,8 @@ impl Boroughs {
 
     /// Counts that something of a borough takes back what is guaranteed to it.
     pub(super) fn claim(&mut self, borough: &BoroughName) {
-        if let Some(number) = self.numbers.get(borough) {
-            self.accounts[*number].has_claimed = true;
+        if let Some(number) = self.known(borough) {
+            self.touched(number).has_claimed = true;
         }
     }
 
@@ -290,7 +317,7 @@ impl Boroughs {
 
     /// Counts that something of a priority waits only for what is stopping, on its host or in its borough's quota, and goes to a host then.
     pub(super) fn promise(&mut self, borough: Number, priority: u32, amounts: Amounts) {
-        self.accounts[borough].promised.add(priority, amounts);
+        self.touched(borough).promised.add(priority, amounts);
     }
 
     /// Whether something more urgent waits so.

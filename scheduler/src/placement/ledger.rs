@@ -31,8 +31,10 @@ use crate::state::{
 };
 
 use giving::Trial;
+pub(super) use glance::Glance;
 
 mod giving;
+mod glance;
 
 /// A host's place in a ledger.
 pub(super) type Slot = usize;
@@ -49,6 +51,10 @@ pub(super) struct Ledger {
     state: State,
     outlook: Outlook,
     seats: Vec<Seat>,
+    /// How each of them looks at a glance.
+    glances: Vec<Glance>,
+    /// Number of the last change of each.
+    last_changes: Vec<usize>,
     domains: Domains,
     /// Where hosts stand has other numbers than before the last catching up.
     is_renumbered: bool,
@@ -98,8 +104,6 @@ struct Seat {
     host: Arc<Host>,
     /// Whether the host is still there.
     taken: bool,
-    /// Number of the last change.
-    last_change: usize,
     /// What the host can give away in all: kept here, since looking it up there costs more than all that is done with it.
     allocatable: Amounts,
     whereabouts: Whereabouts,
@@ -115,7 +119,6 @@ impl Seat {
             id: host.id,
             host: host.clone(),
             taken: true,
-            last_change: 0,
             allocatable: host.inventory.allocatable(),
             whereabouts: domains.of(&host.inventory),
             devices: outlook.free(host, &used),
@@ -176,6 +179,8 @@ impl Ledger {
             trial: None,
             state: state.clone(),
             outlook,
+            glances: seats.iter().map(Glance::of).collect(),
+            last_changes: vec![0; seats.len()],
             seats,
             domains,
             is_renumbered: false,
@@ -274,6 +279,8 @@ impl Ledger {
             self.domains.note(self.seats.len(), &host.inventory);
             self.whole.add(&seat.host.inventory);
             self.largest = self.largest.most(seat.bears());
+            self.glances.push(Glance::of(&seat));
+            self.last_changes.push(self.changes());
             self.seats.push(seat);
             self.note(self.seats.len() - 1, true);
             self.note_kept(self.seats.len() - 1);
@@ -379,7 +386,17 @@ impl Ledger {
 
     /// The slot of a host.
     pub(super) fn slot(&self, host: HostId) -> Option<Slot> {
+        // Ids are given in turn, so that few are missing in between: mostly a slot is as far from the first as its id.
+        let likely = host.0.checked_sub(self.seats.first()?.id.0)? as Slot;
+        if self.seats.get(likely).is_some_and(|seat| seat.id == host) {
+            return Some(likely);
+        }
         self.seats.binary_search_by_key(&host, |seat| seat.id).ok()
+    }
+
+    /// How the host in a slot looks at a glance.
+    pub(super) fn glance(&self, slot: Slot) -> &Glance {
+        &self.glances[slot]
     }
 
     /// The host in a slot, as it now stands; in a vacant one the host that was there.
@@ -480,7 +497,8 @@ impl Ledger {
     }
 
     fn note(&mut self, slot: Slot, is_of_record: bool) {
-        self.seats[slot].last_change = self.changes();
+        self.glances[slot] = Glance::of(&self.seats[slot]);
+        self.last_changes[slot] = self.changes();
         if is_of_record {
             self.last_of_record = self.changes();
         }
@@ -507,7 +525,7 @@ impl Ledger {
     /// What changed after so many changes, in order: of a slot the last change, and those of its host's record. `None`: that is too long ago.
     pub(super) fn changed_since(&self, changes: usize) -> Option<impl Iterator<Item = Change>> {
         let changed = self.changes.get(changes.checked_sub(self.first_change)?..)?;
-        let is_last = |(number, change): &(usize, &Change)| self.seats[change.slot].last_change == *number;
+        let is_last = |(number, change): &(usize, &Change)| self.last_changes[change.slot] == *number;
         let counts = move |one: &(usize, &Change)| one.1.is_of_record || is_last(one);
         Some((changes..).zip(changed).filter(counts).map(|(_, change)| *change))
     }

@@ -139,6 +139,7 @@ impl Engine {
         }
         let waiting = state.pending_since(self.ledger.state());
         let moved_out = state.moved_out_since(self.ledger.state());
+        self.boroughs.touch(state.boroughs_changed_since(self.ledger.state()));
         self.queue.catch_up(state, &waiting, &mut self.boroughs);
         self.queue.move_out(state, &moved_out, &mut self.boroughs);
         self.queue.ripen(state, now, &mut self.boroughs);

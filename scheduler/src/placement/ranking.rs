@@ -4,20 +4,24 @@
 //! Many workloads share it. What one of them has to pass over, since it has instances there, is *set aside* while it is that workload's turn
 //! and put back after it: so a workload of a thousand passes over each of its hosts once a turn, and not once for each that is still to come. The same
 //! goes for the groups, which stand in an order of their own (`order`).
+//!
+//! Of a group at first only the best host is known. The others are *listed* once somebody asks who comes after it: most groups of a large estate are never asked.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BinaryHeap, HashMap},
+    collections::{BTreeMap, BinaryHeap, binary_heap::PeekMut},
+    sync::Arc,
 };
 
 use super::{
-    by_number::ByNumber,
     ledger::Slot,
-    spread::{Burden, Domain, Look, Neighbourhood, OUT, Siblings},
+    spread::{Burden, Look, Neighbourhood, OUT, Siblings},
 };
 
+mod grouping;
 mod order;
 
+use grouping::Grouping;
 use order::{AreaNumber, AreaStanding, Order, Standing};
 
 /// How good a host is.
@@ -30,6 +34,8 @@ type Group = u32;
 const MAX_STALE: usize = 2;
 /// Entries that are put up with however few hosts there are.
 const MIN_ENTRIES: usize = 1_024;
+/// Where hosts are listed, this part of the room is spare: the first change would move all of them otherwise.
+const SPARE: usize = 4;
 
 /// A host with its rank; of equals the first slot is the best. A slot takes half the bytes of an index: this is what most memory goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -50,10 +56,7 @@ type Best = (Reverse<Burden>, Entry);
 /// Hosts by rank, ties by slot.
 #[derive(Debug, Default)]
 pub(super) struct Ranking {
-    /// Groups by what is narrowest of their places.
-    numbers: ByNumber<Domain, Group>,
-    /// Those whose narrowest was another one's before.
-    crossing: HashMap<Neighbourhood, Group>,
+    grouping: Arc<Grouping>,
     groups: Vec<Ranked>,
     seats: Vec<Seat>,
     /// Entries of all groups, with those set aside.
@@ -65,160 +68,197 @@ pub(super) struct Ranking {
 }
 
 /// The hosts of one group. What stands here otherwise than in its seat is out of date.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct Ranked {
-    place: Neighbourhood,
     best: BinaryHeap<Entry>,
-    /// The first of `best` that is not out of date, where that is known.
+    /// The first that is not out of date, where that is known; where hosts are listed, it is at the top of `best`.
     top: Option<Entry>,
+    /// Whether all hosts with room are in `best`, or set aside.
+    is_listed: bool,
 }
 
 impl Ranked {
-    fn of(place: Neighbourhood) -> Self {
-        Self { place, best: BinaryHeap::new(), top: None }
+    /// Takes out the host that is at the top, and says how many entries went with it.
+    fn take_top(&mut self) -> usize {
+        self.top = None;
+        usize::from(self.is_listed && self.best.pop().is_some())
+    }
+
+    /// Puts the host that is at the top where it now belongs.
+    fn move_top(&mut self, now: Entry) {
+        self.top = self.top.filter(|before| *before <= now).map(|_| now);
+        if let Some(mut first) = self.best.peek_mut().filter(|_| self.is_listed) {
+            *first = now;
+        }
+    }
+
+    /// Puts in one that is better than it was, or that was not in.
+    fn put(&mut self, entry: Entry) -> usize {
+        self.top = self.top.map(|top| top.max(entry));
+        if self.is_listed {
+            self.best.push(entry);
+        }
+        usize::from(self.is_listed)
     }
 }
 
-/// How a host stands now.
-#[derive(Debug, Clone, Copy)]
-struct Seat {
-    group: Group,
-    /// `None`: it is out.
-    rank: Option<Rank>,
+/// How a host stands now: its rank, or a number that no rank is, so that both take the bytes of one.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Seat(Rank);
+
+impl Seat {
+    /// It is out.
+    const OUT: Self = Self(Rank::MIN);
+
+    fn of(rank: Option<Rank>) -> Self {
+        rank.map_or(Self::OUT, |rank| Self(rank.max(Rank::MIN + 1)))
+    }
+
+    #[inline]
+    fn entry(self, slot: Slot) -> Option<Entry> {
+        (self != Self::OUT).then_some(Entry { rank: self.0, slot: Reverse(slot as u32) })
+    }
 }
 
 impl Ranking {
-    /// Of all hosts, in the order of their slots.
-    pub(super) fn of(hosts: impl Iterator<Item = (Neighbourhood, Option<Rank>)>) -> Self {
-        let mut ranking = Self::default();
-        let seat = |(place, rank)| Seat { group: ranking.group(place), rank };
-        ranking.seats = hosts.map(seat).collect();
-        ranking.begin()
+    /// Of all hosts, in the order of their slots: where they stand, and how good they are.
+    pub(super) fn of(
+        places: impl Iterator<Item = Neighbourhood>,
+        ranks: impl Iterator<Item = Option<Rank>>,
+    ) -> Self {
+        let grouping = Grouping::of(places);
+        let mut order = Order::default();
+        grouping.places().iter().for_each(|place| order.add(*place));
+        Self::begin(Arc::new(grouping), order, ranks)
     }
 
     /// Of hosts that stand in the same groups as in another one, with these ranks.
     pub(super) fn like(other: &Self, ranks: impl Iterator<Item = Option<Rank>>) -> Self {
-        let (numbers, crossing) = (other.numbers.clone(), other.crossing.clone());
-        let mut ranking = Self { numbers, crossing, ..Self::default() };
-        for Ranked { place, .. } in &other.groups {
-            ranking.groups.push(Ranked::of(*place));
-            ranking.order.add(*place);
-        }
-        let seats = other.seats.iter().zip(ranks);
-        ranking.seats = seats.map(|(seat, rank)| Seat { group: seat.group, rank }).collect();
-        ranking.begin()
+        Self::begin(other.grouping.clone(), other.order.begin_anew(), ranks)
     }
 
-    /// Once the seats are known.
-    fn begin(mut self) -> Self {
-        self.fill();
-        if self.groups.len() > 1 {
-            (0..self.groups.len() as Group).for_each(|group| self.raise(group));
+    fn begin(grouping: Arc<Grouping>, order: Order, ranks: impl Iterator<Item = Option<Rank>>) -> Self {
+        let seats = ranks.map(Seat::of).collect();
+        let mut ranking = Self { grouping, order, seats, ..Self::default() };
+        ranking.groups.resize_with(ranking.grouping.places().len(), Ranked::default);
+        ranking.fill();
+        if ranking.groups.len() > 1 {
+            (0..ranking.groups.len() as Group).for_each(|group| ranking.raise(group));
         }
-        self
+        ranking
     }
 
     /// How good the host in a slot is; `None`: it is out.
     pub(super) fn rank(&self, slot: Slot) -> Option<Rank> {
-        self.seats[slot].rank
+        self.seats[slot].entry(slot).map(|entry| entry.rank)
     }
 
-    /// Gives each group the entries of its seats, and no others.
+    /// Gives each group the best of its hosts, and no others.
     fn fill(&mut self) {
-        let mut sizes = vec![0; self.groups.len()];
-        let ranked = self.seats.iter().filter(|seat| seat.rank.is_some());
-        ranked.for_each(|seat| sizes[seat.group as usize] += 1);
-        let mut lists: Vec<Vec<Entry>> = sizes.into_iter().map(Vec::with_capacity).collect();
-        for (slot, seat) in self.seats.iter().enumerate() {
-            if let Some(rank) = seat.rank {
-                lists[seat.group as usize].push(Entry { rank, slot: Reverse(slot as u32) });
-            }
+        if self.groups.len() > 1 && !self.grouping.has_members() {
+            Arc::make_mut(&mut self.grouping).list_members();
         }
-        self.entries = lists.iter().map(Vec::len).sum();
-        for (ranked, list) in self.groups.iter_mut().zip(lists) {
-            ranked.best = BinaryHeap::from(list);
-            ranked.top = None;
+        self.entries = 0;
+        for group in 0..self.groups.len() {
+            let top = self.entries_of(group as Group).max();
+            self.groups[group] = Ranked { best: BinaryHeap::new(), top, is_listed: top.is_none() };
+        }
+    }
+
+    /// The hosts with room of a group, as far as none has come to stand elsewhere.
+    fn entries_of(&self, group: Group) -> impl Iterator<Item = Entry> {
+        let is_only = self.groups.len() == 1;
+        let all = if is_only { 0..self.seats.len() } else { 0..0 };
+        let members = if is_only { &[] } else { self.grouping.members(group) };
+        let slots = all.chain(members.iter().map(|slot| *slot as Slot));
+        slots.filter_map(|slot| self.seats[slot].entry(slot))
+    }
+
+    /// Lists all hosts of a group.
+    fn list(&mut self, group: Group) {
+        if !self.groups[group as usize].is_listed {
+            let entries = self.entries_of(group);
+            let most = entries.size_hint().1.unwrap_or(0);
+            let mut best = Vec::with_capacity(most + most / SPARE);
+            best.extend(entries);
+            self.entries += best.len();
+            let ranked = &mut self.groups[group as usize];
+            (ranked.best, ranked.is_listed) = (BinaryHeap::from(best), true);
         }
     }
 
     /// Says how a host stands now; those before it have been put in. What whose turn it is minds is set aside at once.
     pub(super) fn put(&mut self, slot: Slot, place: Neighbourhood, rank: Option<Rank>, look: Look<'_>) {
-        let group = self.group(place);
-        self.seat(slot, Seat { group, rank }, look);
-    }
-
-    /// The same of a host that stands where it stood.
-    pub(super) fn rerank(&mut self, slot: Slot, rank: Option<Rank>, look: Look<'_>) {
-        let group = self.seats[slot].group;
-        self.seat(slot, Seat { group, rank }, look);
-    }
-
-    fn seat(&mut self, slot: Slot, now: Seat, look: Look<'_>) {
-        let before = match self.seats.get_mut(slot) {
-            Some(seat) => Some(std::mem::replace(seat, now)),
-            None => {
-                self.seats.push(now);
-                None
-            }
-        };
-        if let Some(before) = before {
-            if before.group == now.group && before.rank == now.rank {
-                return;
-            }
-            self.forget_top(before.group, slot);
+        let group = self.grouping.find(place);
+        if slot < self.seats.len() && group == Some(self.grouping.group(slot)) {
+            return self.rerank(slot, rank, look);
         }
-        let Some(rank) = now.rank else { return };
-        let entry = Entry { rank, slot: Reverse(slot as u32) };
-        let burden = look.burden(slot);
-        if burden > 0 {
-            self.aside.entry(now.group).or_default().push((Reverse(burden), entry));
+        // From now on it is not known who stands in which group.
+        (0..self.groups.len() as Group).for_each(|group| self.list(group));
+        if slot == self.seats.len() {
+            self.seats.push(Seat::OUT);
         } else {
-            let ranked = &mut self.groups[now.group as usize];
-            ranked.best.push(entry);
-            ranked.top = ranked.top.map(|top| top.max(entry));
+            self.leave_out(slot);
         }
-        self.entries += 1;
-        if self.groups.len() > 1 {
-            let crowd = look.siblings.crowd_within(&self.groups[now.group as usize].place);
-            let standing = (Reverse(crowd), (Reverse(burden), entry), now.group);
-            self.order.raise(standing, look.siblings);
-            self.order.touch(now.group);
-        }
-    }
-
-    fn group(&mut self, place: Neighbourhood) -> Group {
-        let Self { groups, numbers, crossing, order, .. } = self;
-        if let [only] = &groups[..]
-            && only.place == place
-        {
-            return 0;
-        }
-        let first = *numbers.entry(place.narrowest()).or_insert(groups.len() as Group);
-        if groups.get(first as usize).is_some_and(|group| group.place == place) {
-            return first;
-        }
-        let new = groups.len() as Group;
-        let group = if first == new { first } else { *crossing.entry(place).or_insert(new) };
-        if group == new {
-            groups.push(Ranked::of(place));
-            order.add(place);
+        let grouping = Arc::make_mut(&mut self.grouping);
+        let group = group.unwrap_or_else(|| grouping.add(place));
+        grouping.put(slot, group);
+        if group as usize == self.groups.len() {
+            self.groups.push(Ranked { is_listed: true, ..Ranked::default() });
+            self.order.add(place);
             // As long as it was the only one, nobody asked for its place in an order.
             if group == 1 {
                 self.raise(0);
             }
         }
-        group
+        self.rerank(slot, rank, look);
     }
 
-    fn forget_top(&mut self, group: Group, slot: Slot) {
+    /// The same of a host that stands where it stood.
+    pub(super) fn rerank(&mut self, slot: Slot, rank: Option<Rank>, look: Look<'_>) {
+        let now = Seat::of(rank);
+        let before = std::mem::replace(&mut self.seats[slot], now);
+        if before == now {
+            return;
+        }
+        let group = self.grouping.group(slot);
         let ranked = &mut self.groups[group as usize];
-        ranked.top = ranked.top.filter(|top| top.slot() != slot);
+        let was_top = ranked.top.is_some_and(|top| top.slot() == slot);
+        let Some(entry) = now.entry(slot) else {
+            if was_top {
+                self.entries -= ranked.take_top();
+            }
+            return;
+        };
+        let burden = look.burden(slot);
+        let is_aside = burden > 0 && ranked.is_listed;
+        if was_top && !is_aside {
+            ranked.move_top(entry);
+        } else {
+            if was_top {
+                self.entries -= ranked.take_top();
+            }
+            if is_aside {
+                self.aside.entry(group).or_default().push((Reverse(burden), entry));
+                self.entries += 1;
+            } else {
+                self.entries += ranked.put(entry);
+            }
+        }
+        if self.groups.len() > 1 {
+            let crowd = look.siblings.crowd_within(&self.grouping.places()[group as usize]);
+            self.order.raise((Reverse(crowd), (Reverse(burden), entry), group), look.siblings);
+            self.order.touch(group);
+        }
     }
 
     /// Leaves a host out until it is put in again.
     pub(super) fn leave_out(&mut self, slot: Slot) {
-        self.forget_top(self.seats[slot].group, slot);
-        self.seats[slot].rank = None;
+        let ranked = &mut self.groups[self.grouping.group(slot) as usize];
+        if ranked.top.is_some_and(|top| top.slot() == slot) {
+            self.entries -= ranked.take_top();
+        }
+        self.seats[slot] = Seat::OUT;
     }
 
     /// The best host of the least crowded group that has any.
@@ -252,7 +292,7 @@ impl Ranking {
     /// Where a group stands in its area; nowhere if it has no host.
     fn standing(&mut self, group: Group, look: Look<'_>) -> Option<Standing> {
         let best = self.best_of(group, look)?;
-        let crowd = look.siblings.crowd_within(&self.groups[group as usize].place);
+        let crowd = look.siblings.crowd_within(&self.grouping.places()[group as usize]);
         Some((Reverse(crowd), best, group))
     }
 
@@ -266,8 +306,8 @@ impl Ranking {
             if burden == 0 {
                 return Some((Reverse(0), top));
             }
-            let ranked = &mut self.groups[group as usize];
-            (ranked.top, _) = (None, ranked.best.pop());
+            self.list(group);
+            self.groups[group as usize].take_top();
             self.aside.entry(group).or_default().push((Reverse(burden), top));
         }
         self.best_aside(group, look)
@@ -275,18 +315,25 @@ impl Ranking {
 
     /// The first of a group that is not out of date. What is above it is thrown out.
     fn top(&mut self, group: Group) -> Option<Entry> {
-        let Self { groups, seats, entries, .. } = self;
-        let ranked = &mut groups[group as usize];
-        while ranked.top.is_none() {
-            let first = *ranked.best.peek()?;
-            if seats[first.slot()].is(group, first) {
-                ranked.top = Some(first);
-            } else {
-                ranked.best.pop();
-                *entries -= 1;
-            }
+        if self.groups[group as usize].top.is_none() {
+            self.list(group);
+            self.find_top(group);
         }
-        ranked.top
+        self.groups[group as usize].top
+    }
+
+    fn find_top(&mut self, group: Group) {
+        let Self { grouping, groups, seats, entries, .. } = self;
+        let ranked = &mut groups[group as usize];
+        while let Some(first) = ranked.best.peek_mut() {
+            let (entry, slot) = (*first, first.slot());
+            if seats[slot].entry(slot) == Some(entry) && grouping.group(slot) == group {
+                ranked.top = Some(entry);
+                return;
+            }
+            PeekMut::pop(first);
+            *entries -= 1;
+        }
     }
 
     /// The best of those set aside, unless they are all out.
@@ -295,8 +342,10 @@ impl Ranking {
         loop {
             let best = *aside.peek()?;
             let (Reverse(counted), entry) = best;
-            let is_current = self.seats[entry.slot()].is(group, entry);
-            let burden = look.burden(entry.slot());
+            let slot = entry.slot();
+            let is_current =
+                self.seats[slot].entry(slot) == Some(entry) && self.grouping.group(slot) == group;
+            let burden = look.burden(slot);
             if is_current && burden == counted {
                 return (burden != OUT).then_some(best);
             }
@@ -329,7 +378,7 @@ impl Ranking {
         let aside = self.aside.get(&group).and_then(|aside| aside.peek().copied());
         if let Some(best) = best.or(aside) {
             let nobody = Siblings::default();
-            let crowd = nobody.crowd_within(&self.groups[group as usize].place);
+            let crowd = nobody.crowd_within(&self.grouping.places()[group as usize]);
             self.order.raise((Reverse(crowd), best, group), &nobody);
         }
     }
@@ -347,12 +396,5 @@ impl Ranking {
         }
         self.aside.clear();
         self.fill();
-    }
-}
-
-impl Seat {
-    /// Whether the entry of a group says how the host stands.
-    fn is(&self, group: Group, entry: Entry) -> bool {
-        self.rank == Some(entry.rank) && self.group == group
     }
 }

@@ -66,24 +66,33 @@ pub(super) fn score(candidate: &Candidate<'_>, request: &Request<'_>, prospect: 
     RULES.iter().map(|rule| (rule.score)(candidate, request, prospect)).fold(0, i64::saturating_add)
 }
 
-/// Where hosts are packed: 0 for one that stays empty, [`WHOLE`] for one that is full to the brim.
+/// The same for what asks for amounts alone and wishes nothing, where nobody asks for the host's devices: the sum of the rules that go by the amounts
+/// and by the site's policy.
 #[inline]
+pub(super) fn score_by_amounts(policy: &SitePolicy, whole: [u64; 2], left: Amounts) -> i64 {
+    let left = left_shares(whole, left);
+    fullness(policy, left) + emptiness(policy, left) - dearness(policy)
+}
+
+/// Where hosts are packed: 0 for one that stays empty, [`WHOLE`] for one that is full to the brim.
 fn best_fit(candidate: &Candidate<'_>, request: &Request<'_>, _: Prospect<'_>) -> i64 {
-    if spreads(&candidate.used.policy) {
-        return 0;
-    }
-    let [cpu, memory] = left_shares(candidate, request);
-    i64::try_from(WHOLE - cpu.max(memory)).unwrap_or(0)
+    fullness(&candidate.used.policy, left_of(candidate, request))
+}
+
+#[inline]
+fn fullness(policy: &SitePolicy, [cpu, memory]: [u64; 2]) -> i64 {
+    if spreads(policy) { 0 } else { i64::try_from(WHOLE - cpu.max(memory)).unwrap_or(0) }
 }
 
 /// Where hosts are spread over: [`WHOLE`] for one that stays empty, 0 for one whose processors or memory are used up.
-#[inline]
 fn emptiest(candidate: &Candidate<'_>, request: &Request<'_>, _: Prospect<'_>) -> i64 {
-    if !spreads(&candidate.used.policy) {
-        return 0;
-    }
-    let [cpu, memory] = left_shares(candidate, request);
-    i64::try_from(cpu.min(memory)).unwrap_or(0)
+    let policy = &candidate.used.policy;
+    if spreads(policy) { emptiness(policy, left_of(candidate, request)) } else { 0 }
+}
+
+#[inline]
+fn emptiness(policy: &SitePolicy, [cpu, memory]: [u64; 2]) -> i64 {
+    if spreads(policy) { i64::try_from(cpu.min(memory)).unwrap_or(0) } else { 0 }
 }
 
 /// Whether the hosts of a site are spread over.
@@ -111,15 +120,25 @@ fn prefer(candidate: &Candidate<'_>, request: &Request<'_>, _: Prospect<'_>) -> 
 
 /// What the site costs, as a loss: [`UNIT`] for each unit of its cost.
 fn site_cost(candidate: &Candidate<'_>, _: &Request<'_>, _: Prospect<'_>) -> i64 {
-    -(i64::from(candidate.used.policy.cost) * UNIT)
+    -dearness(&candidate.used.policy)
+}
+
+#[inline]
+fn dearness(policy: &SitePolicy) -> i64 {
+    i64::from(policy.cost) * UNIT
 }
 
 /// What is left of processor and of memory with the instance there, as shares of what the host has.
 #[inline]
-fn left_shares(candidate: &Candidate<'_>, request: &Request<'_>) -> [u64; 2] {
+fn left_of(candidate: &Candidate<'_>, request: &Request<'_>) -> [u64; 2] {
     let whole: Amounts = candidate.allocatable;
-    let left = candidate.free().saturating_sub(candidate.takes(request));
-    [share(left.cpu.0, whole.cpu.0), share(left.memory.0, whole.memory.0)]
+    left_shares([whole.cpu.0, whole.memory.0], candidate.free().saturating_sub(candidate.takes(request)))
+}
+
+/// The same of a host with so much in all.
+#[inline]
+fn left_shares([cpu, memory]: [u64; 2], left: Amounts) -> [u64; 2] {
+    [share(left.cpu.0, cpu), share(left.memory.0, memory)]
 }
 
 /// `part` of `whole` in parts of a million, rounded down; of nothing, none.

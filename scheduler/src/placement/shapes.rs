@@ -27,10 +27,10 @@ use supercloud_proto::{
 };
 
 use super::{
-    ledger::{Change, Ledger, Slot},
+    ledger::{Change, Glance, Ledger, Slot},
     outlook::Asked,
     ranking::{Rank, Ranking},
-    score::score,
+    score::{score, score_by_amounts},
     spread::{Apart, Look, Neighbourhood, Siblings},
 };
 use crate::state::{
@@ -38,10 +38,11 @@ use crate::state::{
     fits::{Request, choose_ports},
 };
 
-/// Hosts in the lists of all shapes together: each takes about 50 bytes.
-const MAX_LISTED: usize = 2_000_000;
-/// Shapes that are kept however many hosts there are.
-const MIN_SHAPES: usize = 32;
+/// Hosts in the lists of all shapes together: each takes about 30 bytes, and half of that as long as its group is not listed.
+const MAX_LISTED: usize = 4_000_000;
+/// Shapes that are kept however many hosts there are: to make one for a hundred thousand hosts takes as long as thousands of decisions, and two dozen sorts of requests,
+/// plain and spread, are some fifty.
+const MIN_SHAPES: usize = 64;
 /// Shapes that are kept however few hosts there are.
 const MAX_SHAPES: usize = 4_096;
 
@@ -96,6 +97,19 @@ struct Wants {
     prefer: Vec<Prefer>,
     /// Whether it is private, and its borough may keep one more host to itself.
     may_keep: bool,
+}
+
+impl Wants {
+    /// Whether nothing is asked of a host, beside what its record says, but amounts.
+    fn go_by_amounts(&self) -> bool {
+        let Needs { network, devices, dedicated, together, private, .. } = &self.needs;
+        network.0 == 0
+            && devices.is_empty()
+            && !dedicated
+            && together.is_empty()
+            && private.is_none()
+            && self.prefer.is_empty()
+    }
 }
 
 impl Hash for Wants {
@@ -422,6 +436,8 @@ struct Around<'s> {
 /// The hosts with room for one shape, best first.
 struct Shape {
     wants: Arc<Wants>,
+    /// Whether hosts that suit are judged by their amounts alone.
+    goes_by_amounts: bool,
     last_used: u64,
     /// A revision of this shape.
     example: Arc<RevisionRecord>,
@@ -435,7 +451,8 @@ struct Shape {
 impl Shape {
     fn new(wants: Arc<Wants>, example: Arc<RevisionRecord>, last_used: u64) -> Self {
         let (ranking, suits) = (Ranking::default(), Vec::new());
-        Self { wants, last_used, example, ranking, suits, seen: 0 }
+        let goes_by_amounts = wants.go_by_amounts();
+        Self { wants, goes_by_amounts, last_used, example, ranking, suits, seen: 0 }
     }
 
     fn ranked(mut self, ledger: &Ledger) -> Self {
@@ -448,7 +465,7 @@ impl Shape {
         let rank = |slot| plain.ranking.rank(slot);
         self.ranking = match alike {
             Some(alike) => Ranking::like(&alike.ranking, ledger.slots().map(rank)),
-            None => Ranking::of(ledger.slots().map(|slot| (self.neighbourhood(ledger, slot), rank(slot)))),
+            None => Ranking::of(self.neighbourhoods(ledger), ledger.slots().map(rank)),
         };
         (self.suits, self.seen) = (plain.suits.clone(), plain.seen);
         self
@@ -457,8 +474,8 @@ impl Shape {
     fn begin_anew(&mut self, ledger: &Ledger) {
         self.suits = vec![None; ledger.slots().len()];
         let asked = self.asked(ledger);
-        let judged = |slot| (self.neighbourhood(ledger, slot), self.judged(ledger, slot, &asked));
-        self.ranking = Ranking::of(ledger.slots().map(judged));
+        let judged = |slot| self.judged(ledger, slot, &asked);
+        self.ranking = Ranking::of(self.neighbourhoods(ledger), ledger.slots().map(judged));
         self.seen = ledger.changes();
     }
 
@@ -477,12 +494,33 @@ impl Shape {
         Neighbourhood::of(ledger, slot, &self.wants.spread)
     }
 
+    fn neighbourhoods(&self, ledger: &Ledger) -> impl Iterator<Item = Neighbourhood> {
+        ledger.slots().map(|slot| self.neighbourhood(ledger, slot))
+    }
+
     /// What is asked for of devices, as the ledger numbers it now.
     fn asked(&self, ledger: &Ledger) -> Vec<Asked> {
         ledger.outlook().asked(&self.wants.needs.devices)
     }
 
     fn judged(&self, ledger: &Ledger, slot: Slot, asked: &[Asked]) -> Option<Rank> {
+        let glance = ledger.glance(slot);
+        if self.goes_by_amounts && (!glance.has_devices || ledger.outlook().is_empty()) {
+            let judged = self.judged_at_a_glance(slot, glance);
+            debug_assert_eq!(judged, self.judged_closely(ledger, slot, asked), "a glance is enough");
+            return judged;
+        }
+        self.judged_closely(ledger, slot, asked)
+    }
+
+    fn judged_at_a_glance(&self, slot: Slot, glance: &Glance) -> Option<Rank> {
+        let Needs { demand, class, .. } = &self.wants.needs;
+        let taken = glance.policy.takes(*class, *demand);
+        let is_open = glance.is_taken && self.suits[slot] != Some(false) && taken.within(glance.free);
+        is_open.then(|| score_by_amounts(&glance.policy, glance.whole, glance.free.saturating_sub(taken)))
+    }
+
+    fn judged_closely(&self, ledger: &Ledger, slot: Slot, asked: &[Asked]) -> Option<Rank> {
         let request = self.request(&self.example);
         let (candidate, prospect) = (ledger.candidate_for(slot, &request), ledger.prospect(slot, asked));
         let may_be_private = |borough: &BoroughName| candidate.may_be_private(borough);
@@ -522,7 +560,9 @@ impl Shape {
         self.suits.resize(ledger.slots().len(), None);
         let asked = self.asked(ledger);
         for change in changed {
-            self.suits[change.slot] = self.suits[change.slot].filter(|_| !change.is_of_record);
+            if change.is_of_record {
+                self.suits[change.slot] = None;
+            }
             self.judge(ledger, change, &asked, look);
         }
         self.seen = ledger.changes();

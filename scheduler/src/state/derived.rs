@@ -42,6 +42,14 @@ pub struct BoroughUse {
 }
 
 impl BoroughUse {
+    /// Whether nothing was counted since the one was copied from the other.
+    fn is_untouched(&self, other: &Self) -> bool {
+        (self.taken, self.going, self.lost) == (other.taken, other.going, other.lost)
+            && self.awaited.is_untouched(&other.awaited)
+            && self.to_stay.is_untouched(&other.to_stay)
+            && self.devices == other.devices
+    }
+
     /// What is not told to stop.
     #[must_use]
     pub fn staying(&self) -> Amounts {
@@ -367,6 +375,23 @@ impl Derived {
         waiting
     }
 
+    /// Boroughs of which anything was counted since, or that keep other hosts to themselves. That sums are the same does not say that nothing was counted.
+    pub(super) fn boroughs_changed_since<'a>(&'a self, before: &'a Self) -> Vec<&'a BoroughName> {
+        let mut changed: Vec<&BoroughName> = before.private.diff(&self.private).map(name_of).collect();
+        if before.boroughs.ptr_eq(&self.boroughs) {
+            return changed;
+        }
+        if before.boroughs.keys().eq(self.boroughs.keys()) {
+            let both = self.boroughs.iter().zip(before.boroughs.values());
+            changed.extend(
+                both.filter(|((_, now), before)| !now.is_untouched(before)).map(|((name, _), _)| name),
+            );
+        } else {
+            changed.extend(before.boroughs.keys().chain(self.boroughs.keys()));
+        }
+        changed
+    }
+
     pub(super) fn use_of(&self, borough: &BoroughName) -> BoroughUse {
         self.boroughs.get(borough).cloned().unwrap_or_default()
     }
@@ -408,6 +433,7 @@ impl Derived {
             pending: self.pending.clone(),
             device_demands: self.device_demands.clone(),
             private: self.private.clone(),
+            boroughs: self.boroughs.clone(),
             ..Self::default()
         }
     }
@@ -424,8 +450,13 @@ pub struct Waiting {
 
 /// What a difference of two maps is about.
 pub(super) fn key_of<K: Copy, V>(difference: DiffItem<'_, '_, K, V>) -> K {
+    *name_of(difference)
+}
+
+/// The same of keys that are not copied.
+pub(super) fn name_of<'a, K, V>(difference: DiffItem<'a, 'a, K, V>) -> &'a K {
     match difference {
-        DiffItem::Add(key, _) | DiffItem::Remove(key, _) => *key,
-        DiffItem::Update { new: (key, _), .. } => *key,
+        DiffItem::Add(key, _) | DiffItem::Remove(key, _) => key,
+        DiffItem::Update { new: (key, _), .. } => key,
     }
 }

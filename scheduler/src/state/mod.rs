@@ -245,6 +245,12 @@ impl State {
         changed
     }
 
+    /// Boroughs that may have, or have, something else than in another state; one may come several times. Takes time like [`State::hosts_changed_since`].
+    pub fn boroughs_changed_since<'a>(&'a self, before: &'a Self) -> impl Iterator<Item = &'a BoroughName> {
+        let records = before.boroughs.diff(&self.boroughs).map(derived::name_of);
+        records.chain(self.derived.boroughs_changed_since(&before.derived))
+    }
+
     /// Hosts that some borough keeps to itself and did not in another state, or did; takes time like [`State::hosts_changed_since`].
     pub fn kept_since(&self, before: &Self) -> Vec<HostId> {
         self.derived.kept_since(&before.derived)
@@ -332,6 +338,7 @@ impl State {
             sites: self.sites.clone(),
             homes: self.homes.clone(),
             hosts: self.hosts.clone(),
+            boroughs: self.boroughs.clone(),
             derived: self.derived.only_compared(),
             ..Self::default()
         }

@@ -63,6 +63,18 @@ impl Area {
 }
 
 impl Order {
+    /// The same groups, of which none is listed yet.
+    pub(super) fn begin_anew(&self) -> Self {
+        let area = |area: &Area| Area { members: area.members.clone(), ..Area::of(area.place) };
+        let member = |member: &Member| Member { area: member.area, listed: None, is_touched: false };
+        Self {
+            numbers: self.numbers.clone(),
+            areas: self.areas.iter().map(area).collect(),
+            members: self.members.iter().map(member).collect(),
+            ..Self::default()
+        }
+    }
+
     /// Adds the next group.
     pub(super) fn add(&mut self, place: Neighbourhood) {
         let Self { numbers, areas, members, .. } = self;

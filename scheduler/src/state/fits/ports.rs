@@ -91,13 +91,14 @@ fn contains(range: PortRange, port: u16) -> bool {
 /// Host ports for an instance, in the order of [`WorkloadSpec::ports`], or `None` where the filter `ports` would say no. Those that the spec
 /// names are as named; the others are the first free ones of the host's range from a place that the instance's id gives, round and round.
 pub fn choose_ports(host: &Host, used: &HostUse, spec: &WorkloadSpec, instance: InstanceId) -> Option<Ports> {
-    // There are few, and one place is made for them all.
-    let mut own = Vec::with_capacity(spec.ports().count());
+    // There are few, mostly one, which meets no other: then no memory is taken.
+    let are_several = spec.ports().nth(1).is_some();
+    let mut own = Vec::with_capacity(if are_several { spec.ports().count() } else { 0 });
     for held in fixed_ports(spec) {
         if used.ports.contains(&held) || own.contains(&held) {
             return None;
         }
-        own.push(held);
+        own.extend(are_several.then_some(held));
     }
     let range = host.inventory.ports;
     spec.ports()
@@ -107,7 +108,7 @@ pub fn choose_ports(host: &Host, used: &HostUse, spec: &WorkloadSpec, instance: 
                 let is_free = |held: &(Protocol, u16)| !used.ports.contains(held) && !own.contains(held);
                 let mut turn = rotation(range, instance).map(|number| (port.protocol, number));
                 let held = turn.find(is_free)?;
-                own.push(held);
+                own.extend(are_several.then_some(held));
                 Some(held.1)
             }
         })
