@@ -153,8 +153,11 @@ async fn propose(core: &Core, placing: Vec<Command>) -> Proposed {
     let mut proposed = Proposed::Nothing;
     let asked: Vec<usize> = placing.iter().map(decisions).collect();
     let placing = placing.into_iter().map(|command| core.propose_here(command));
-    for (outcome, asked) in futures::future::join_all(placing).await.into_iter().zip(asked) {
-        core.metrics().refused(Decided::Placements, refused(asked, &outcome));
+    let outcomes = futures::future::join_all(placing).await;
+    for (outcome, asked) in outcomes.iter().zip(asked) {
+        core.metrics().refused(Decided::Placements, refused(asked, outcome));
+    }
+    for outcome in outcomes {
         match held(outcome, "placed").await {
             None => return Proposed::Refused,
             Some(0) => {}

@@ -33,7 +33,7 @@ use crate::state::{
     Allowance, BoroughUse, State,
     by_kind::ByKind,
     by_priority::ByPriority,
-    level::{FIFTH, FIRST, Level},
+    level::{FIFTH, FIRST, Level, SIXTH},
     preempt::{Guarantees, put_off},
 };
 
@@ -132,6 +132,8 @@ pub(super) struct Shift {
     pub(super) own: Vec<Number>,
     /// They may take back what they are guaranteed for more than before, or keep more hosts to themselves.
     pub(super) claimants: Vec<Number>,
+    /// The same for gangs, which may ask for more than any host has.
+    pub(super) gang_claimants: Vec<Number>,
     /// Whether some have more beyond their guarantees that may make way, and could not before.
     pub(super) more_is_spare: bool,
 }
@@ -197,11 +199,13 @@ impl Boroughs {
             account.given = Amounts::default();
             account.has_claimed = false;
             shift.more_is_spare |= rose(before.surplus(), account.surplus(), largest);
-            if allowance.guarantee != account.allowance.guarantee
-                || rose(before.lack(), account.lack(), largest)
-                || before.may_keep() < account.may_keep()
-            {
+            let may_more =
+                allowance.guarantee != account.allowance.guarantee || before.may_keep() < account.may_keep();
+            if may_more || rose(before.lack(), account.lack(), largest) {
                 shift.claimants.push(number);
+            }
+            if may_more || !account.lack().within(before.lack()) {
+                shift.gang_claimants.push(number);
             }
             let is_tighter =
                 taken.within(account.taken) && account.allowance.quota.most().within(allowance.quota.most());
@@ -354,6 +358,12 @@ impl Boroughs {
             && account.overdraft(priority, self.level, needed).within(account.less_urgent(priority))
     }
 
+    /// Whether a borough's quota will bear something of a priority once all is gone that is stopping: it is let in then, and nobody has to go.
+    pub(super) fn will_bear(&self, borough: Number, priority: u32, needed: Amounts) -> bool {
+        let overdraft = self.accounts[borough].overdraft(priority, self.level, needed);
+        self.level >= SIXTH && overdraft == Amounts::default()
+    }
+
     /// Whether nothing is of a lower priority anywhere, and nothing stopping, awaited or lost: who has no claim finds nobody then who makes way, and no room that comes.
     pub(super) fn nobody_goes(&self, priority: u32) -> bool {
         self.accounts.iter().all(|account| {
@@ -453,6 +463,14 @@ impl Account {
 impl Guarantees for Boroughs {
     fn surplus(&self, borough: &BoroughName) -> Amounts {
         self.numbers.get(borough).map_or_else(Amounts::default, |number| self.accounts[*number].surplus())
+    }
+
+    fn surplus_with(&self, borough: &BoroughName, gone: Amounts, coming: Amounts) -> Amounts {
+        let with = |account: &Account| {
+            let staying = account.staying.saturating_add(account.given);
+            account.allowance.surplus(staying.saturating_sub(gone).saturating_add(coming))
+        };
+        self.numbers.get(borough).map_or_else(Amounts::default, |number| with(&self.accounts[*number]))
     }
 
     fn claims(&self, borough: &BoroughName, needed: Amounts) -> bool {

@@ -23,7 +23,7 @@ use std::{
 
 use supercloud_proto::{
     amount::Amounts,
-    id::{InstanceId, UnixMillis},
+    id::{HostId, InstanceId, UnixMillis},
     name::WorkloadKey,
 };
 
@@ -186,6 +186,13 @@ impl Engine {
                 self.settle_gang(RoomForAll::Unsure, line, &mut progress, &mut plan);
                 continue;
             }
+            if is_over
+                && is_gang
+                && self.boroughs.will_bear(borough, self.queue.record(line).spec.priority, demand)
+            {
+                self.settle_gang(RoomForAll::Coming, line, &mut progress, &mut plan);
+                continue;
+            }
             if is_over && !self.would_yield(line, (borough, demand)) {
                 plan.unplaced.push(self.queue.keep(line, id));
                 continue;
@@ -202,13 +209,20 @@ impl Engine {
                     self.boroughs.give(borough, demand);
                     self.boroughs.give_devices(borough, &record.spec.resources.devices, 1);
                 }
+                let host = placement.host;
                 plan.placements.push(placement);
                 self.queue.note_given(&mut progress, line, id);
+                if is_charged {
+                    self.let_others_have(&mut progress, (line, id), &[(id, host)]);
+                }
                 continue;
             }
             let room = match (has_given_up(&plan), is_charged) {
                 (true, true) => Room::Awaited,
-                (true, false) => Room::Leaving,
+                (true, false) => {
+                    self.boroughs.promise(borough, record.spec.priority, demand);
+                    Room::Leaving
+                }
                 (false, _) => self.make_room((line, id), kept, is_let_in),
             };
             let is_made = matches!(room, Room::Made(_));
@@ -235,11 +249,13 @@ impl Engine {
         let missing = match found {
             Some(Ok(placements)) => {
                 self.count_gang_given(line, &record);
+                let given: Vec<_> = placements.iter().map(|given| (given.instance, given.host)).collect();
                 let begin = plan.placements.len();
                 plan.placements.extend(placements);
                 plan.gangs.push(begin..plan.placements.len());
                 members.iter().for_each(|id| self.queue.note_given(progress, line, *id));
                 self.queue.pass_over(line);
+                self.let_others_have(progress, (line, members[0]), &given);
                 return;
             }
             Some(Err(fitting)) => members.len() - fitting,
@@ -254,6 +270,20 @@ impl Engine {
             }
         };
         self.settle_gang(room, line, progress, plan);
+    }
+
+    /// Lets others have the room that is kept for those of a line that were given some elsewhere.
+    fn let_others_have(
+        &mut self,
+        progress: &mut Progress,
+        turn: (Line, InstanceId),
+        given: &[(InstanceId, HostId)],
+    ) {
+        let left = given.iter().filter_map(|(id, host)| self.ledger.keep_no_more(*id, *host));
+        let left: BTreeSet<HostId> = left.collect();
+        if !left.is_empty() {
+            self.queue.note_room(progress, &self.ledger, &self.boroughs, turn, &left, &BTreeSet::new());
+        }
     }
 
     /// Counts what a gang is given, of which some may be charged already.
@@ -277,13 +307,14 @@ impl Engine {
         is_let_in: bool,
     ) -> Option<RoomForAll> {
         let Self { ledger, boroughs, preempting, queue, .. } = self;
-        if queue.are_awaited(line) && is_worth_waiting_for_all(ledger, record, members) {
+        let request = Request::new(&record.key, &record.spec);
+        let is_borne = || overdraft(&request, true, ledger.state().level(), &*boroughs) == Amounts::default();
+        if queue.are_awaited(line) && is_borne() && is_worth_waiting_for_all(ledger, record, members) {
             return Some(RoomForAll::Awaited);
         }
         if !is_let_in {
             return Some(RoomForAll::Unsure);
         }
-        let request = Request::new(&record.key, &record.spec);
         let has_claim = has_claim_for(&request, members.len(), boroughs);
         let somebody_goes = has_claim || !boroughs.nobody_goes(record.spec.priority);
         let may_displace =

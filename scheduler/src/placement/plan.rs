@@ -23,8 +23,10 @@ use super::{
 };
 use crate::state::{Change, Command, Done, Instance, Quota, Rejection, State, gang};
 
-/// Most trials of changes for all workloads of a plan that find no host, but for one that each has in any case.
+/// Most trials of changes for all workloads of a plan that find no host.
 const MAX_TRIALS: usize = 200;
+/// For so many of these changes are sought, the first ones: each is looked at beside all hosts.
+const MAX_HELPED: usize = 20;
 
 /// What an apply of some specs would do.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -170,11 +172,11 @@ impl Trial {
         }
     }
 
-    /// Looks for what would make the first instance of each workload fit that finds no host. They share the trials evenly, and each has one at least.
+    /// Looks for what would make the first instance of each workload fit that finds no host, of not too many. They share the trials evenly.
     fn suggest(&self, workloads: &mut [WorkloadPlan]) {
-        let unplaced = workloads.iter().filter(|plan| plan.unplaced > 0).count();
-        let trials = (MAX_TRIALS / unplaced.max(1)).clamp(1, explain::MAX_TRIALS);
-        for plan in workloads {
+        let helped = workloads.iter().filter(|plan| plan.unplaced > 0).take(MAX_HELPED).count();
+        let trials = (MAX_TRIALS / helped.max(1)).min(explain::MAX_TRIALS);
+        for plan in workloads.iter_mut().filter(|plan| plan.unplaced > 0).take(MAX_HELPED) {
             let because = plan.unplaced_because.as_mut();
             if let Some((because, first)) = because.zip(self.first_unplaced(&plan.workload)) {
                 because.changes = explain::changes(&self.state, first, self.now, trials);

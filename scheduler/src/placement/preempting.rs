@@ -40,9 +40,11 @@ use super::{
 use crate::state::{
     Host, HostUse, Instance, Preemption, RevisionRecord, State,
     fits::{Candidate, Request},
+    gang::Together,
     host_use::{Held, Hold, hold},
     preempt::{
-        MANY_FAILURES, are_spare, expected, has_claim, is_in_the_way, may_make_way, rank, will_fit, yielded,
+        MANY_FAILURES, are_spare, expected, has_claim, is_in_the_way, is_taken_back, may_make_way, rank,
+        will_fit, yielded,
     },
 };
 
@@ -147,15 +149,30 @@ impl Preempting {
             ledger.keep(slot, record.spec.priority, id, &[]);
             return Room::Coming;
         }
-        let stopped = || victims.iter().filter_map(|id| ledger.state().instance(*id));
-        let rank = rank(&request, stopped().map(AsRef::as_ref));
-        stopped().for_each(|victim| self.count_gone(boroughs, victim));
-        if rank > record.spec.priority {
-            boroughs.claim(&record.key.borough);
-        }
+        let stopped: Vec<Arc<Instance>> =
+            ledger.state().instances_by(victims.iter().copied()).cloned().collect();
+        let rank = self.send_away(ledger, boroughs, &request, Together::alone(instance), &stopped);
         ledger.keep(slot, rank, id, &victims);
         let host = Some(ledger.candidate(slot).host.id);
         Room::Made(Preemption { instance: id, before, host, victims })
+    }
+
+    /// Counts that these make way. Gives the rank with which those wait for whom they do.
+    fn send_away(
+        &mut self,
+        ledger: &Ledger,
+        boroughs: &mut Boroughs,
+        request: &Request<'_>,
+        together: Together,
+        gone: &[Arc<Instance>],
+    ) -> u32 {
+        let victims = || gone.iter().map(AsRef::as_ref);
+        let rank = rank(request, together, victims(), boroughs, ledger.state().level());
+        gone.iter().for_each(|victim| self.count_gone(boroughs, victim));
+        if is_taken_back(request, victims()) {
+            boroughs.claim(&request.key.borough);
+        }
+        rank
     }
 
     /// Counts that somebody makes way.

@@ -193,8 +193,10 @@ impl Ranking {
         if slot < self.seats.len() && group == Some(self.grouping.group(slot)) {
             return self.rerank(slot, rank, look);
         }
-        // From now on it is not known who stands in which group.
-        (0..self.groups.len() as Group).for_each(|group| self.list(group));
+        // From now on it is not known who stands in which group: all are listed, if they were not yet.
+        if self.groups.len() <= 1 || self.grouping.has_members() {
+            (0..self.groups.len() as Group).for_each(|group| self.list(group));
+        }
         if slot == self.seats.len() {
             self.seats.push(Seat::OUT);
         } else {

@@ -6,7 +6,9 @@
 //!
 //! Decisions. *No workload displaces its own*: its older revisions are for the rollout. *What has a strictly lower priority makes way*, and beside it, whatever its priority, *what other boroughs have beyond their guarantees, for one that
 //! would be within its own*: what is guaranteed is lent while it is not used. *Nothing is taken of another borough's guarantee*, for either. So nobody makes
-//! way for whom he displaced, and there are no cycles: whoever took back what he is guaranteed has no more than that. *Who makes way is
+//! way for whom he displaced, and there are no cycles: whoever took back what he is guaranteed has no more than that. *Room that is made of a borough's own and will be within its guarantee is
+//! kept against everybody*, however urgent, from the sixth level on: nobody of another borough could take it of who was there, or could of who will be; and if one took it
+//! meanwhile, whoever was there would take it back, and so for ever. *Who makes way is
 //! told to stop as by a rollout*, with the grace of its spec, and its successor waits for a host at once. *What is stopping already counts as gone*
 //! when it is asked how much more has to go: where that is enough, nobody else makes way. For gangs see [`gang`].
 //!
@@ -39,6 +41,7 @@ use super::{
     by_priority::ByPriority,
     command::Preemption,
     fits::{Candidate, Known, Request, choose_ports},
+    gang::Together,
     host_use::HostUse,
     level::{FIFTH, Level, SIXTH},
     model::{Host, Instance},
@@ -50,6 +53,8 @@ pub mod gang;
 pub trait Guarantees {
     /// How much of a borough's work may make way for others.
     fn surplus(&self, borough: &BoroughName) -> Amounts;
+    /// The same with so much of it gone and so much more there.
+    fn surplus_with(&self, borough: &BoroughName, gone: Amounts, coming: Amounts) -> Amounts;
     /// Whether a borough may take back what it is guaranteed for something more.
     fn claims(&self, borough: &BoroughName, needed: Amounts) -> bool;
     /// What of a borough's work has to go for its quota to bear something more of a priority beside the rest.
@@ -59,6 +64,11 @@ pub trait Guarantees {
 impl Guarantees for State {
     fn surplus(&self, borough: &BoroughName) -> Amounts {
         self.allowance_of(borough).surplus(self.use_of(borough).staying())
+    }
+
+    fn surplus_with(&self, borough: &BoroughName, gone: Amounts, coming: Amounts) -> Amounts {
+        let staying = self.use_of(borough).staying().saturating_sub(gone).saturating_add(coming);
+        self.allowance_of(borough).surplus(staying)
     }
 
     fn claims(&self, borough: &BoroughName, needed: Amounts) -> bool {
@@ -117,10 +127,32 @@ pub const MANY_FAILURES: u32 = 2;
 /// Rank of what takes back what it is guaranteed: above all priorities.
 const CLAIM: u32 = MAX_PRIORITY + 1;
 
-/// The rank with which a request waits for these to make way.
-pub fn rank<'v>(request: &Request<'_>, mut victims: impl Iterator<Item = &'v Instance>) -> u32 {
-    let priority = request.spec.priority;
-    if victims.all(|victim| victim.spec().priority < priority) { priority } else { CLAIM }
+/// Whether some of these make way though they are as urgent, since their room is guaranteed to the borough of a request.
+pub fn is_taken_back<'v>(request: &Request<'_>, mut victims: impl Iterator<Item = &'v Instance>) -> bool {
+    victims.any(|victim| victim.spec().priority >= request.spec.priority)
+}
+
+/// The rank with which so many that ask alike, some of which others make way for already, wait for these to make way.
+pub fn rank<'v>(
+    request: &Request<'_>,
+    together: Together,
+    victims: impl Iterator<Item = &'v Instance> + Clone,
+    guarantees: &impl Guarantees,
+    level: Level,
+) -> u32 {
+    let borough = &request.key.borough;
+    let own = victims.clone().filter(|victim| victim.workload().borough == *borough);
+    let gone = own
+        .filter_map(Instance::takes)
+        .fold(Amounts::default(), |all, placed| all.saturating_add(placed.taken));
+    let inherits = || {
+        let coming = request.demand.times((together.all - together.awaited) as u64);
+        let surplus = guarantees.surplus_with(borough, gone, coming);
+        level >= SIXTH
+            && gone != Amounts::default()
+            && !request.demand.times(together.all as u64).within(surplus)
+    };
+    if is_taken_back(request, victims) || inherits() { CLAIM } else { request.spec.priority }
 }
 
 /// Whether these may make way together: no borough but that of the request loses more than it has beyond its guarantee.

@@ -100,6 +100,21 @@ impl Ledger {
         self.note_given(slot);
     }
 
+    /// Keeps room no more for an instance that was given some. Says where, if that is elsewhere: what is kept there is free for others in this pass.
+    pub(in crate::placement) fn keep_no_more(&mut self, id: InstanceId, given: HostId) -> Option<HostId> {
+        let slot = self.kept_for(id)?;
+        let kept = self.seats[slot].id;
+        if kept == given {
+            return None;
+        }
+        let awaited = &mut Arc::make_mut(&mut self.seats[slot].used).awaited;
+        let place = awaited.iter().find(|(_, other)| *other == id).copied()?;
+        awaited.remove(&place);
+        self.note_kept(slot);
+        self.note_given(slot);
+        Some(kept)
+    }
+
     /// Counts that somebody is to make way, wherever that is.
     fn send_away(&mut self, victim: InstanceId) {
         let Some(instance) = self.state.instance(victim) else { return };

@@ -25,9 +25,10 @@ use crate::{
     state::{
         HostUse, Instance, Preemption, RevisionRecord,
         fits::{Candidate, Request},
+        gang::Together,
         preempt::{
-            gang::{MOST_VICTIMS_FOR_GANG, with_all},
-            has_claim_for, rank,
+            gang::{MOST_VICTIMS_FOR_GANG, are_too_many, with_all},
+            has_claim_for,
         },
     },
 };
@@ -100,11 +101,8 @@ impl Preempting {
             }
             return RoomForAll::Coming;
         }
-        let rank = rank(&request, gone.iter().map(AsRef::as_ref));
-        gone.iter().for_each(|victim| self.count_gone(boroughs, victim));
-        if rank > record.spec.priority {
-            boroughs.claim(&record.key.borough);
-        }
+        let together = Together::of(ledger.state(), ids.iter().copied());
+        let rank = self.send_away(ledger, boroughs, &request, together, &gone);
         let mut made = Vec::new();
         for (slot, Share { members, mut victims }) in shares {
             let host = Some(ledger.candidate(slot).host.id);
@@ -256,7 +254,8 @@ impl Parts<'_> {
         let mut share = Share { members: before.members.clone(), victims: before.victims.clone() };
         share.members.push(id);
         share.victims.extend(&victims);
-        if self.later(&self.candidate(slot, &request), Some(&share)).is_none() {
+        let is_too_much = are_too_many(share.victims.len(), share.members.len());
+        if is_too_much || self.later(&self.candidate(slot, &request), Some(&share)).is_none() {
             if !before.members.is_empty() {
                 self.shares.insert(slot, before);
             }
@@ -287,29 +286,24 @@ impl Parts<'_> {
             let mut victims: Vec<_> =
                 self.ledger.state().instances_by(share.victims.iter().copied()).collect();
             victims.sort_unstable_by_key(|victim| Reverse(own::order(victim)));
-            let mut left: Vec<InstanceId> = victims.into_iter().map(|victim| victim.id).collect();
-            while let Some(fewer) = self.one_fewer(&candidate, &share.members, &left) {
-                left = fewer;
-            }
-            share.victims = left;
+            share.victims = victims.into_iter().map(|victim| victim.id).collect();
+            while self.leaves_out(&candidate, share) {}
         }
         self.shares = shares;
     }
 
-    /// Those who make way on a host without the first one that need not.
-    fn one_fewer(
-        &self,
-        candidate: &Candidate<'_>,
-        members: &[InstanceId],
-        victims: &[InstanceId],
-    ) -> Option<Vec<InstanceId>> {
-        let without = |place: usize| {
-            let mut victims = victims.to_vec();
-            victims.remove(place);
-            Share { members: members.to_vec(), victims }
-        };
-        let mut fewer = (0..victims.len()).map(without);
-        fewer.find(|share| self.later(candidate, Some(share)).is_some()).map(|share| share.victims)
+    /// Leaves out whoever need not go, one after the other. Says whether that is anybody: with fewer gone another one may be needless that was not.
+    fn leaves_out(&self, candidate: &Candidate<'_>, share: &mut Share) -> bool {
+        let before = share.victims.len();
+        let mut place = 0;
+        while place < share.victims.len() {
+            let victim = share.victims.remove(place);
+            if self.later(candidate, Some(share)).is_none() {
+                share.victims.insert(place, victim);
+                place += 1;
+            }
+        }
+        share.victims.len() < before
     }
 
     /// What will be given away of a host with its share of the gang there; `None`: there is no room for that.

@@ -6,7 +6,7 @@ use std::{
     ops::Bound::{Excluded, Included, Unbounded},
 };
 
-use supercloud_proto::id::InstanceId;
+use supercloud_proto::id::{HostId, InstanceId};
 
 use super::{FIRST, LAST, Line, Queue, Rank, waiters::Waiters};
 use crate::{
@@ -119,12 +119,25 @@ impl Queue {
         let ids = || made.iter().flat_map(|preemption| preemption.victims.iter().copied());
         let victims = || ledger.state().instances_by(ids());
         let kept = made.iter().filter_map(|preemption| preemption.host);
-        let hosts = victims().filter_map(|victim| victim.host()).chain(kept);
-        let slots: BTreeSet<Slot> = hosts.filter_map(|host| ledger.slot(host)).collect();
-        let losers: BTreeSet<Number> =
-            victims().filter_map(|victim| boroughs.known(&victim.workload().borough)).collect();
+        let hosts = victims().filter_map(|victim| victim.host()).chain(kept).collect();
+        let losers = victims().filter_map(|victim| boroughs.known(&victim.workload().borough)).collect();
+        self.note_room(progress, ledger, boroughs, (line, id), &hosts, &losers);
+    }
+
+    /// Says that there may be room on these hosts that was not, and that these boroughs have less that is to stay, since one of a line had its turn. What comes after it may gain
+    /// by that, as above.
+    pub(in crate::placement) fn note_room(
+        &mut self,
+        progress: &mut Progress,
+        ledger: &Ledger,
+        boroughs: &Boroughs,
+        (line, id): (Line, InstanceId),
+        hosts: &BTreeSet<HostId>,
+        losers: &BTreeSet<Number>,
+    ) {
+        let slots: Vec<Slot> = hosts.iter().filter_map(|host| ledger.slot(*host)).collect();
         let turn = (self.lines[line].borough, id);
-        for other in self.gain(ledger, boroughs, &slots.into_iter().collect::<Vec<_>>(), &losers) {
+        for other in self.gain(ledger, boroughs, &slots, losers) {
             let Some(after) = self.is_to_come(progress, boroughs, turn, other) else { continue };
             self.open(other);
             let Waiters { borough, record, .. } = &self.lines[other];

@@ -38,7 +38,8 @@ impl Queue {
         stuck.retain(|by, stuck| {
             stuck.retain(|line| {
                 let borough = &lines[*line].borough;
-                let may_claim = shift.claimants.contains(borough);
+                let claimants = if by.is_gang { &shift.gang_claimants } else { &shift.claimants };
+                let may_claim = claimants.contains(borough);
                 let may_yield = by.over.is_some() && shift.own.contains(borough);
                 if may_claim || may_yield {
                     lines[*line].reopen(*line, open);
@@ -79,22 +80,28 @@ impl Queue {
         }
     }
 
-    /// The lines that are stuck or kept and may gain by others making way in these slots, who are of these boroughs.
+    /// The lines that are stuck or kept and may gain by others making way in these slots, who are of these boroughs. What that leaves to a gang counts for it from then on.
     pub(super) fn gain(
-        &self,
+        &mut self,
         ledger: &Ledger,
         boroughs: &Boroughs,
         slots: &[Slot],
         losers: &BTreeSet<Number>,
     ) -> Vec<Line> {
         let mut found = Vec::new();
-        for (by, stuck) in &self.stuck {
-            let Some(example) = stuck.first().map(|line| &self.lines[*line]) else { continue };
+        let Self { lines, stuck, .. } = self;
+        for (by, stuck) in stuck.iter() {
+            let Some(example) = stuck.first().map(|line| &lines[*line]) else { continue };
             let may_all = !by.is_gang && may_fit(ledger, example, slots, boroughs);
             let room = if by.is_gang { room_in(ledger, example, slots, boroughs) } else { 0 };
-            let may_all = |line: &Line| may_all || room >= self.lines[*line].missing && by.is_gang;
-            let loses = |line: &Line| by.goes_by_accounts() && losers.contains(&self.lines[*line].borough);
-            found.extend(stuck.iter().filter(|line| may_all(line) || loses(line)));
+            for line in stuck {
+                let waiters = &mut lines[*line];
+                waiters.missing = waiters.missing.saturating_sub(room);
+                let loses = by.goes_by_accounts() && losers.contains(&waiters.borough);
+                if may_all || loses || by.is_gang && waiters.missing == 0 {
+                    found.push(*line);
+                }
+            }
         }
         for borough in losers {
             let kept = self.kept.get(borough).into_iter().flatten();

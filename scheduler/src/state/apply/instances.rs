@@ -249,8 +249,10 @@ impl Step<'_> {
     /// The rank with which the first of these waits for instances to make way.
     fn rank_of(&self, preemptions: &[Preemption], victims: &[InstanceId]) -> Option<u32> {
         let first = self.state.instance(preemptions.first()?.instance)?;
-        let victims = self.state.instances_by(victims.iter().copied());
-        Some(rank(&Request::of(first), victims.map(AsRef::as_ref)))
+        let victims: Vec<_> = self.state.instances_by(victims.iter().copied()).collect();
+        let victims = victims.iter().map(|victim| victim.as_ref());
+        let together = Together::of(self.state, preemptions.iter().map(|preemption| preemption.instance));
+        Some(rank(&Request::of(first), together, victims, &*self.state, self.state.level()))
     }
 
     /// Lets those make way for a part of a gang that are on the host to which it is to go; of the gang so many make way in all.

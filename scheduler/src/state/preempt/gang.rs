@@ -25,6 +25,8 @@ use crate::state::{
     model::{Host, Instance},
 };
 
+/// Most that make way on one host, times those that are to go there.
+const MOST_LOOKS: usize = 16_384;
 /// Most that make way for a gang: apply looks at each of them closely.
 pub const MOST_VICTIMS_FOR_GANG: usize = 1_024;
 
@@ -45,6 +47,11 @@ pub fn with_all(
         arrive(candidate, &mut later, member);
     }
     Some(later)
+}
+
+/// Whether so many make way on one host for so many that it would take apply too long to look at: each is left out once, and all are looked at then.
+pub fn are_too_many(victims: usize, members: usize) -> bool {
+    victims > MOST_VICTIMS * members || victims * members > MOST_LOOKS
 }
 
 /// Whether it may be right that these make way for a gang, as far as can be told without its hosts: they are of all of it, which waits only for hosts, and each that makes way may.
@@ -89,7 +96,7 @@ pub(in crate::state) fn is_right_on(
         let is_doomed = |id: InstanceId| Some(id) != left && victims.contains(&id);
         with_all(&candidate, &members, |id| gang.contains(&id), is_doomed).is_some()
     };
-    victims.len() <= MOST_VICTIMS * members.len()
+    !are_too_many(victims.len(), members.len())
         && is_enough_without(None)
         && victims.iter().all(|victim| !is_enough_without(Some(*victim)))
 }

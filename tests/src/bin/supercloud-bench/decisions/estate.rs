@@ -45,6 +45,8 @@ const GPU_WORKLOADS: u32 = 500;
 const SERIES_SHARE: u64 = 20;
 /// Boroughs that wait at once.
 const BOROUGHS: usize = 33;
+/// Rounds for one that displaces others, at most: small ones may still find room.
+const ROUNDS_OF_ONE: usize = 100;
 /// Workloads of 1,000 that are timed one by one.
 const ROUNDS: usize = 200;
 /// Workloads of one that are placed before each series, so that an engine knows all that is asked for.
@@ -119,7 +121,7 @@ impl Crowd {
             Self::Labels => spec.place.spread = vec![SpreadOver::Label(UNIT.to_owned()).into()],
             Self::Apart => {
                 spec.place.distinct_hosts = true;
-                // A fifth of the hosts have room: too few are left of these in one site, or with one label.
+                // Few hosts have room: of these too few are in one site, or have one label.
                 (spec.place.sites, spec.place.require) = Default::default();
             }
             Self::InTurn => spec.borough = boroughs[number as usize % boroughs.len()].clone(),
@@ -378,7 +380,13 @@ impl Estate {
         }
         counting_begins();
         let mut series = Series::default();
-        while series.placed.displacing < count {
+        for round in 0.. {
+            if series.placed.displacing >= count {
+                break;
+            }
+            if round > count * ROUNDS_OF_ONE {
+                return Err(format!("only {} of {count} displaced others", series.placed.displacing).into());
+            }
             estate.hand_in(1, |spec| spec.priority = 80)?;
             let one = estate.place(&mut engine)?;
             // Small ones may still find room.
