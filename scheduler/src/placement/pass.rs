@@ -219,10 +219,7 @@ impl Engine {
             }
             let room = match (has_given_up(&plan), is_charged) {
                 (true, true) => Room::Awaited,
-                (true, false) => {
-                    self.boroughs.promise(borough, record.spec.priority, demand);
-                    Room::Leaving
-                }
+                (true, false) => Room::Leaving,
                 (false, _) => self.make_room((line, id), kept, is_let_in),
             };
             let is_made = matches!(room, Room::Made(_));

@@ -142,8 +142,11 @@ impl Ranking {
         let mut ranking = Self { grouping, order, seats, ..Self::default() };
         ranking.groups.resize_with(ranking.grouping.places().len(), Ranked::default);
         ranking.fill();
-        if ranking.groups.len() > 1 {
-            (0..ranking.groups.len() as Group).for_each(|group| ranking.raise(group));
+        match ranking.groups.len() {
+            0 => {}
+            // Sooner or later it is asked for its second, and would be in the midst of decisions.
+            1 => ranking.list(0),
+            groups => (0..groups as Group).for_each(|group| ranking.raise(group)),
         }
         ranking
     }

@@ -141,7 +141,9 @@ fn an_old_engine_decides_what_a_new_one_does() {
             prop_assert_eq!(&plan.gangs, &fresh.gangs, "after {:?}", event);
             // What an old engine knows to fit nowhere it does not count as still to be looked at.
             prop_assert!(fresh.more || !plan.more);
-            if !fresh.more {
+            // Who must wait for somebody of its slot is not looked at, and was perhaps when it did not have to.
+            let nobody_holds_up = || estate.state.pending().all(|one| !must_wait(&estate.state, one));
+            if !fresh.more && nobody_holds_up() {
                 prop_assert_eq!(engine.unplaced(), new.unplaced());
             }
             for placement in &plan.placements {

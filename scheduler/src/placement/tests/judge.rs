@@ -531,6 +531,9 @@ pub(super) fn cost_by_force<'i>(state: &State, victims: impl Iterator<Item = &'i
     (of_others.is_some(), of_others.unwrap_or(of_spare), mounting, beyond, count, sum)
 }
 
+/// Of so many on a host every choice is looked at.
+pub(super) const MOST_BY_FORCE: usize = 10;
+
 /// The least that it costs to make room on a host, by a look at every choice.
 pub(super) fn cheapest_by_force(state: &State, host: &Host, instance: &Instance) -> Option<Forced> {
     let own = &instance.workload().borough;
@@ -545,8 +548,7 @@ pub(super) fn cheapest_by_force(state: &State, host: &Host, instance: &Instance)
     };
     let less_urgent = state.instances().values().filter(is_less_urgent);
     let (must, less_urgent): (Vec<_>, Vec<_>) = less_urgent.partition(is_in_the_way);
-    // More than this is left to the rule that nobody goes who is not needed.
-    let choices = u32::from(must.is_empty())..1 << less_urgent.len().min(10);
+    let choices = u32::from(must.is_empty())..1 << less_urgent.len();
     let chosen = |choice: u32| {
         less_urgent
             .iter()

@@ -9,8 +9,8 @@ use super::{
     allowances::{self, Accounts, Devices, RandomAllowance},
     estate::Estate,
     judge::{
-        cheapest_by_force, check_loads, cost_by_force, gang_of, left, must_wait, prospects, prospects_lost,
-        rank, would_all_go, would_go,
+        MOST_BY_FORCE, cheapest_by_force, check_loads, cost_by_force, gang_of, left, must_wait, prospects,
+        prospects_lost, rank, would_all_go, would_go,
     },
     random::{
         RandomHost, RandomSite, RandomWorkload, estate_of, hand_in, random_boroughs, random_contender,
@@ -317,6 +317,10 @@ fn the_cheapest_make_way() {
         }
         let placed = plan.placements.iter().any(|placement| placement.instance == instance.id);
         let made = plan.preemptions.iter().find(|made| made.instance == instance.id);
+        // Of more not all choices are looked at.
+        if before.hosts().keys().any(|host| before.instances_on(*host).count() > MOST_BY_FORCE) {
+            return Ok(());
+        }
         let cheapest = before.hosts().values().filter_map(|host| cheapest_by_force(&before, host, instance)).min();
         let is_more_urgent = |id: &InstanceId| before.instance(*id).unwrap().spec().priority >= priority;
         tally.note("placed", placed);
