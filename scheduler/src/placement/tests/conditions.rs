@@ -81,7 +81,7 @@ fn value_on<'h>(host: &'h Host, attribute: &str) -> Option<&'h str> {
     let inventory = &host.inventory;
     let version = |of: &str| {
         let driver = inventory.drivers.iter().find(|(kind, _)| kind.as_str() == of);
-        driver.map(|(_, info)| info.version.as_str()).filter(|version| *version != "")
+        driver.map(|(_, info)| info.version.as_str()).filter(|version| !version.is_empty())
     };
     match attribute {
         "arch" => Some(&inventory.arch),

@@ -131,7 +131,7 @@ proptest! {
         let mut estate = estate_of(&hosts, &workloads, &boroughs, &sites);
         while estate.pass(40).more {}
         estate.raise_level();
-        let urgent = urgent.as_gang(count, priority);
+        let urgent = urgent.in_a_gang(count, priority);
         hand_in(&mut estate, "urgent", &urgent);
         let before = estate.state.clone();
         let plan = estate.full_pass();

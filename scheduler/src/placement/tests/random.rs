@@ -97,7 +97,7 @@ pub(super) struct RandomWorkload {
     /// Which of these is over shares, and in which.
     shares: Option<(usize, [u32; 2])>,
     /// Of devices of a kind how many, how much of each in thousandths, their model, and conditions on their labels.
-    devices: Vec<(usize, u32, u32, Option<u8>, Vec<String>)>,
+    devices: Vec<RandomRequest>,
     tolerate: Vec<&'static str>,
     exclusive: Option<bool>,
     /// Which of [`CLASSES`].
@@ -179,7 +179,7 @@ impl RandomWorkload {
     }
 
     /// A gang of so many of it with this priority, which needs no company.
-    pub(super) fn as_gang(self, count: u32, priority: u32) -> Self {
+    pub(super) fn in_a_gang(self, count: u32, priority: u32) -> Self {
         Self { count, priority, together: None, gang: true, ..self }
     }
 
@@ -213,8 +213,11 @@ prop_compose! {
     }
 }
 
+/// A request for devices: the kind, how many, the share of each in thousandths, the model, and conditions.
+type RandomRequest = (usize, u32, u32, Option<u8>, Vec<String>);
+
 /// Requests for devices, each kind once.
-fn random_requests() -> impl Strategy<Value = Vec<(usize, u32, u32, Option<u8>, Vec<String>)>> {
+fn random_requests() -> impl Strategy<Value = Vec<RandomRequest>> {
     let share = || prop::sample::select(vec![300, 500, 700, 1_000]);
     let of = move |kind| (Just(kind), 1u32..3, share(), prop::option::of(0u8..2), random_device_conditions());
     prop_oneof![

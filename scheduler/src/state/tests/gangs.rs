@@ -124,7 +124,8 @@ fn others_make_way_for_all_of_a_gang_or_for_none() {
         .collect();
     assert_eq!(kept, [scene.hosts[0], scene.hosts[0], scene.hosts[1]]);
     assert_eq!(scene.displace(parts), 0, "a second time it is not right any more");
-    for victim in scene.batch[..3].to_vec() {
+    for place in 0..3 {
+        let victim = scene.batch[place];
         assert_eq!(scene.place(), 0, "{victim} is there");
         scene.world.report(victim, InstanceState::Stopped);
     }

@@ -195,9 +195,12 @@ fn preempt(world: &mut World, instance: InstanceId, host: HostId, from: usize) -
 fn place(world: &mut World, nth: usize, host: u8, tally: &Tally) {
     // Mostly what others made way for, and where.
     let awaited = world.state.pending().find(|one| one.awaited_host().is_some()).map(|one| one.id);
-    let Some(id) = awaited.filter(|_| nth % 4 > 0).or_else(|| nth_waiting(&world.state, nth)) else { return };
+    let Some(id) = awaited.filter(|_| !nth.is_multiple_of(4)).or_else(|| nth_waiting(&world.state, nth))
+    else {
+        return;
+    };
     let waiting = world.state.instance(id).unwrap().clone();
-    let kept = waiting.awaited_host().filter(|_| nth % 4 > 0);
+    let kept = waiting.awaited_host().filter(|_| !nth.is_multiple_of(4));
     let host = kept.unwrap_or_else(|| host_named(world, host));
     if world.place(id, host) {
         check_quotas(&world.state, &waiting.workload().borough);
