@@ -135,6 +135,9 @@ fn fixtures() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/formats")
 }
 
+/// How a line about where volumes live begins. What is older than these has none, and gets them once its level is raised.
+const HOME: &str = "  home of";
+
 /// The state in words, a line a record, of what no time that passes changes.
 fn told(state: &State) -> String {
     let mut lines = vec![format!("cluster {}", state.cluster_id().unwrap_or("none"))];
@@ -157,7 +160,7 @@ fn told(state: &State) -> String {
         lines.push(format!("  priority {} grace {}", now.spec.priority, now.spec.stop_grace));
         lines.extend(told_of_fourth(&now.spec));
         let homes = state.homes_of(key).into_iter().flat_map(|homes| homes.iter());
-        lines.extend(homes.map(|home| format!("  home of {} on {}", home.slot, home.host)));
+        lines.extend(homes.map(|home| format!("{HOME} {} on {}", home.slot, home.host)));
     }
     lines.extend(state.hosts().values().map(|host| {
         let capacity = host.inventory.capacity;
@@ -460,7 +463,11 @@ async fn check(fixture: &Path) -> Outcome {
         std::fs::remove_file(data.join(name))?;
     }
     let (node, channel) = dev_node(data).await?;
-    assert_eq!(told(&node.core().view()), expected);
+    let mut found = told(&node.core().view());
+    if !expected.contains(HOME) {
+        found = found.split_inclusive('\n').filter(|line| !line.starts_with(HOME)).collect();
+    }
+    assert_eq!(found, expected);
     let kinds: Vec<String> = node
         .core()
         .archive()
