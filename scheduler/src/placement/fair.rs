@@ -33,7 +33,7 @@ use crate::state::{
     Allowance, BoroughUse, State,
     by_kind::ByKind,
     by_priority::ByPriority,
-    level::{FIFTH, FIRST, Level, SIXTH},
+    level::{FIFTH, FIRST, Level},
     preempt::{Guarantees, put_off},
 };
 
@@ -356,12 +356,6 @@ impl Boroughs {
         let account = &self.accounts[borough];
         self.level >= FIFTH
             && account.overdraft(priority, self.level, needed).within(account.less_urgent(priority))
-    }
-
-    /// Whether a borough's quota will bear something of a priority once all is gone that is stopping: it is let in then, and nobody has to go.
-    pub(super) fn will_bear(&self, borough: Number, priority: u32, needed: Amounts) -> bool {
-        let overdraft = self.accounts[borough].overdraft(priority, self.level, needed);
-        self.level >= SIXTH && overdraft == Amounts::default()
     }
 
     /// Whether nothing is of a lower priority anywhere, and nothing stopping, awaited or lost: who has no claim finds nobody then who makes way, and no room that comes.

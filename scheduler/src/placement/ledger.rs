@@ -408,10 +408,22 @@ impl Ledger {
 
     /// The same for whom is asked: whether its borough may keep the host to itself is as of now.
     pub(super) fn candidate_for(&self, slot: Slot, request: &Request<'_>) -> Candidate<'_> {
+        self.candidate_beside(slot, request, &BTreeSet::new())
+    }
+
+    /// The same beside slots that its borough would keep to itself, too.
+    pub(super) fn candidate_beside(
+        &self,
+        slot: Slot,
+        request: &Request<'_>,
+        others: &BTreeSet<Slot>,
+    ) -> Candidate<'_> {
         let mut candidate = self.candidate(slot);
         if request.spec.place.private {
             let borough = &request.key.borough;
-            candidate.known.may_keep = Some(self.has_claimed(slot, borough) || self.may_keep(borough));
+            let is_claimed = others.contains(&slot) || self.has_claimed(slot, borough);
+            let may_keep = is_claimed || self.may_keep_beside(borough, others.len() as u32);
+            candidate.known.may_keep = Some(may_keep);
         }
         candidate
     }
@@ -422,7 +434,7 @@ impl Ledger {
     }
 
     /// The same with so many beside these.
-    pub(super) fn may_keep_beside(&self, borough: &BoroughName, others: u32) -> bool {
+    fn may_keep_beside(&self, borough: &BoroughName, others: u32) -> bool {
         let claimed = self.claimed.get(borough).map_or(0, BTreeSet::len) as u32;
         self.state.kept_hosts(borough) + claimed + others < self.state.allowance_of(borough).private_hosts
     }
@@ -442,7 +454,7 @@ impl Ledger {
     }
 
     /// Whether a borough began to keep a host to itself in this pass.
-    pub(super) fn has_claimed(&self, slot: Slot, borough: &BoroughName) -> bool {
+    fn has_claimed(&self, slot: Slot, borough: &BoroughName) -> bool {
         self.claimed.get(borough).is_some_and(|hosts| hosts.contains(&self.seats[slot].id))
     }
 

@@ -182,18 +182,13 @@ impl Engine {
             // What a pass gives is not given back in it: what its quota keeps, or what found no host, fares no better later. What is awaited is charged already.
             let kept = is_charged.then(|| self.ledger.kept_for(id)).flatten();
             let is_over = !is_let_in && !is_charged;
-            if is_over && is_gang && !self.queue.awaited(line).is_empty() {
+            // Nobody makes way for a gang for the quota's sake; what others were to make way for is given up.
+            let has_begun = is_gang && !self.queue.awaited(line).is_empty();
+            if is_over && has_begun {
                 self.settle_gang(RoomForAll::Unsure, line, &mut progress, &mut plan);
                 continue;
             }
-            if is_over
-                && is_gang
-                && self.boroughs.will_bear(borough, self.queue.record(line).spec.priority, demand)
-            {
-                self.settle_gang(RoomForAll::Coming, line, &mut progress, &mut plan);
-                continue;
-            }
-            if is_over && !self.would_yield(line, (borough, demand)) {
+            if is_over && (is_gang || !self.would_yield(line, (borough, demand))) {
                 plan.unplaced.push(self.queue.keep(line, id));
                 continue;
             }
@@ -290,9 +285,7 @@ impl Engine {
         let (count, awaited) = (self.queue.members(line).len(), self.queue.awaited(line).len());
         self.boroughs.give_devices(borough, &record.spec.resources.devices, count - awaited);
         let each = demand(&record.spec);
-        for _ in 0..awaited {
-            self.boroughs.settle(borough, record.spec.priority, each);
-        }
+        self.boroughs.settle(borough, record.spec.priority, each.times(awaited as u64));
     }
 
     /// Lets others make way for all of a gang; nothing where nobody may.
@@ -439,8 +432,7 @@ impl Engine {
 
     /// Whether less urgent work of its borough may make way for one of a line, for the quota's sake.
     fn would_yield(&self, line: Line, (borough, demand): (Number, Amounts)) -> bool {
-        let spec = &self.queue.record(line).spec;
-        !spec.place.all_or_none && self.boroughs.would_yield(borough, spec.priority, demand)
+        self.boroughs.would_yield(borough, self.queue.record(line).spec.priority, demand)
     }
 
     /// Lets others make way for an instance that fits nowhere, or is not let in by its borough's quota.

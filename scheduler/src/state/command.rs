@@ -330,6 +330,13 @@ pub struct Preemption {
     pub victims: Vec<InstanceId>,
 }
 
+impl Preemption {
+    /// All that stop for these.
+    pub fn victims_of(preemptions: &[Self]) -> impl Iterator<Item = InstanceId> {
+        preemptions.iter().flat_map(|preemption| preemption.victims.iter().copied())
+    }
+}
+
 /// What became of an entry. Applying cannot fail, it can only reject.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Outcome {

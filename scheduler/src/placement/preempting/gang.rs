@@ -237,7 +237,7 @@ impl Parts<'_> {
 
     fn look_with(&self, id: InstanceId, slot: Slot, spare: &mut HashMap<WorkloadKey, u32>) -> Option<Looked> {
         let request = Request { instance: Some(id), ..Request::new(&self.record.key, &self.record.spec) };
-        let candidate = self.candidate(slot, &request);
+        let candidate = self.ledger.candidate_beside(slot, &request, &self.claimed);
         if !candidate.suits(&request) {
             return None;
         }
@@ -255,7 +255,11 @@ impl Parts<'_> {
         share.members.push(id);
         share.victims.extend(&victims);
         let is_too_much = are_too_many(share.victims.len(), share.members.len());
-        if is_too_much || self.later(&self.candidate(slot, &request), Some(&share)).is_none() {
+        if is_too_much
+            || self
+                .later(&self.ledger.candidate_beside(slot, &request, &self.claimed), Some(&share))
+                .is_none()
+        {
             if !before.members.is_empty() {
                 self.shares.insert(slot, before);
             }
@@ -282,7 +286,7 @@ impl Parts<'_> {
         let request = Request::new(&self.record.key, &self.record.spec);
         let mut shares = std::mem::take(&mut self.shares);
         for (slot, share) in &mut shares {
-            let candidate = self.candidate(*slot, &request);
+            let candidate = self.ledger.candidate_beside(*slot, &request, &self.claimed);
             let mut victims: Vec<_> =
                 self.ledger.state().instances_by(share.victims.iter().copied()).collect();
             victims.sort_unstable_by_key(|victim| Reverse(own::order(victim)));
@@ -313,18 +317,6 @@ impl Parts<'_> {
         let members = instances(self.ledger, &share.members);
         let is_doomed = |id: InstanceId| self.ledger.is_doomed(id) || share.victims.contains(&id);
         with_all(candidate, &members, |id| self.ids.binary_search(&id).is_ok(), is_doomed)
-    }
-
-    /// A host as the gang sees it that would keep others to its borough.
-    fn candidate<'c>(&'c self, slot: Slot, request: &Request<'_>) -> Candidate<'c> {
-        let mut candidate = self.ledger.candidate(slot);
-        if request.spec.place.private {
-            let may_keep = self.ledger.may_keep_beside(&request.key.borough, self.claimed.len() as u32);
-            let is_claimed =
-                self.claimed.contains(&slot) || self.ledger.has_claimed(slot, &request.key.borough);
-            candidate.known.may_keep = Some(is_claimed || may_keep);
-        }
-        candidate
     }
 
     fn sought<'q>(&'q self, request: &'q Request<'q>) -> Sought<'q> {

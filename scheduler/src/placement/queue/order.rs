@@ -116,8 +116,7 @@ impl Queue {
         (line, id): (Line, InstanceId),
         made: &[Preemption],
     ) {
-        let ids = || made.iter().flat_map(|preemption| preemption.victims.iter().copied());
-        let victims = || ledger.state().instances_by(ids());
+        let victims = || ledger.state().instances_by(Preemption::victims_of(made));
         let kept = made.iter().filter_map(|preemption| preemption.host);
         let hosts = victims().filter_map(|victim| victim.host()).chain(kept).collect();
         let losers = victims().filter_map(|victim| boroughs.known(&victim.workload().borough)).collect();

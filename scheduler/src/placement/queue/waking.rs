@@ -170,17 +170,16 @@ fn room_in(ledger: &Ledger, gang: &Waiters, slots: &[Slot], boroughs: &Boroughs)
 /// Not fewer than as many instances as fit a host, with others making way.
 fn most_that_fit(ledger: &Ledger, request: &Request<'_>, slot: Slot, has_claim: bool) -> u64 {
     let candidate = ledger.candidate_for(slot, request);
-    let do_others_go = ledger.state().level() >= SIXTH;
-    let is_open = ledger.is_taken(slot)
-        && if do_others_go {
-            fits_emptied(ledger, candidate, request, has_claim)
-        } else {
-            as_known_to_all(candidate, request).fits(request).is_ok()
-        };
+    let (is_open, free) = if ledger.state().level() >= SIXTH {
+        let is_open = ledger.is_taken(slot) && fits_emptied(ledger, candidate, request, has_claim);
+        (is_open, room_emptied(&candidate, request, has_claim))
+    } else {
+        let is_open = ledger.is_taken(slot) && as_known_to_all(candidate, request).fits(request).is_ok();
+        (is_open, candidate.free())
+    };
     if !is_open {
         return 0;
     }
-    let free = if do_others_go { room_emptied(&candidate, request, has_claim) } else { candidate.free() };
     let needed = candidate.takes_at_least(request);
     let by_amounts =
         [(free.cpu.0, needed.cpu.0), (free.memory.0, needed.memory.0), (free.disk.0, needed.disk.0)];

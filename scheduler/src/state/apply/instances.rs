@@ -235,21 +235,20 @@ impl Step<'_> {
         if !may_be_right(self.state, preemptions, self.time) {
             return 0;
         }
-        let all: Vec<InstanceId> =
-            preemptions.iter().flat_map(|preemption| preemption.victims.iter().copied()).collect();
-        let Some(rank) = self.rank_of(preemptions, &all) else { return 0 };
+        let in_all = Preemption::victims_of(preemptions).count();
+        let Some(rank) = self.rank_of(preemptions) else { return 0 };
         let gang = preemptions.iter().map(|preemption| preemption.instance).collect();
         let makes_all_way = |step: &mut Self| {
             let mut by_host = preemptions.chunk_by(|one, other| one.host == other.host);
-            by_host.all(|to_host| step.make_way_for(to_host, &gang, rank, all.len()))
+            by_host.all(|to_host| step.make_way_for(to_host, &gang, rank, in_all))
         };
         if self.all_or_nothing(makes_all_way) { preemptions.len() } else { 0 }
     }
 
     /// The rank with which the first of these waits for instances to make way.
-    fn rank_of(&self, preemptions: &[Preemption], victims: &[InstanceId]) -> Option<u32> {
+    fn rank_of(&self, preemptions: &[Preemption]) -> Option<u32> {
         let first = self.state.instance(preemptions.first()?.instance)?;
-        let victims: Vec<_> = self.state.instances_by(victims.iter().copied()).collect();
+        let victims: Vec<_> = self.state.instances_by(Preemption::victims_of(preemptions)).collect();
         let victims = victims.iter().map(|victim| victim.as_ref());
         let together = Together::of(self.state, preemptions.iter().map(|preemption| preemption.instance));
         Some(rank(&Request::of(first), together, victims, &*self.state, self.state.level()))
@@ -291,8 +290,7 @@ impl Step<'_> {
             return false;
         }
         let host = host.clone();
-        let one = std::slice::from_ref(preemption);
-        let Some(rank) = self.rank_of(one, &preemption.victims) else { return false };
+        let Some(rank) = self.rank_of(std::slice::from_ref(preemption)) else { return false };
         let text = self.awaits(&host, preemption);
         self.await_room(preemption, Awaited { host: host.id, rank }, &host, text);
         true

@@ -57,7 +57,7 @@ pub fn are_too_many(victims: usize, members: usize) -> bool {
 /// Whether it may be right that these make way for a gang, as far as can be told without its hosts: they are of all of it, which waits only for hosts, and each that makes way may.
 pub(in crate::state) fn may_be_right(state: &State, preemptions: &[Preemption], now: UnixMillis) -> bool {
     let members: Vec<&Instance> = members(state, preemptions).collect();
-    let victims: BTreeSet<InstanceId> = victims(preemptions).collect();
+    let victims: BTreeSet<InstanceId> = Preemption::victims_of(preemptions).collect();
     let known: Vec<(&Instance, HostId)> = placed_victims(state, preemptions).collect();
     let Some(first) = members.first() else { return false };
     let request = Request::of(first);
@@ -91,7 +91,7 @@ pub(in crate::state) fn is_right_on(
 ) -> bool {
     let candidate = Candidate::new(state, host);
     let members: Vec<&Instance> = members(state, preemptions).collect();
-    let victims: BTreeSet<InstanceId> = victims(preemptions).collect();
+    let victims: BTreeSet<InstanceId> = Preemption::victims_of(preemptions).collect();
     let is_enough_without = |left: Option<InstanceId>| {
         let is_doomed = |id: InstanceId| Some(id) != left && victims.contains(&id);
         with_all(&candidate, &members, |id| gang.contains(&id), is_doomed).is_some()
@@ -110,11 +110,6 @@ fn is_host_after_host(preemptions: &[Preemption]) -> bool {
 /// Those for whom room is made.
 fn members<'s>(state: &'s State, preemptions: &[Preemption]) -> impl Iterator<Item = &'s Instance> {
     preemptions.iter().filter_map(|preemption| state.instance(preemption.instance)).map(AsRef::as_ref)
-}
-
-/// Those who make way.
-fn victims(preemptions: &[Preemption]) -> impl Iterator<Item = InstanceId> {
-    preemptions.iter().flat_map(|preemption| preemption.victims.iter().copied())
 }
 
 /// Those who make way and are known, each with the host on which that is.
