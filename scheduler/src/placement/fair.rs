@@ -343,10 +343,11 @@ impl Boroughs {
         account.allowance.quota.admits(counted, needed)
     }
 
-    /// Whether a borough's quota bears something of a priority for which room was made, beside what is on hosts and what is more urgent and waits.
-    pub(super) fn bears(&self, borough: Number, priority: u32, needed: Amounts) -> bool {
+    /// Whether a borough's quota bears something of a priority for which room was made, beside what is on hosts and what is more urgent and waits. Nothing is promised before what
+    /// is kept its room against whatever is more urgent: each would wait for the other.
+    pub(super) fn bears(&self, borough: Number, priority: u32, rank: u32, needed: Amounts) -> bool {
         let account = &self.accounts[borough];
-        let first = account.awaited.above(priority).saturating_add(account.promised.above(priority));
+        let first = account.awaited.above(priority).saturating_add(account.promised.above(rank));
         account.allowance.quota.admits(account.on_hosts.saturating_add(first), needed)
     }
 

@@ -78,6 +78,8 @@ pub(super) struct Ledger {
     claimed: BTreeMap<BoroughName, BTreeSet<HostId>>,
     /// Instances that are to make way, of which the state does not know.
     doomed: HashSet<InstanceId>,
+    /// Slots in which somebody was to make way when the last pass was over, or room that was kept was free.
+    left: BTreeSet<Slot>,
     /// What was before [`Ledger::begin_trial`], where that was.
     trial: Option<Trial>,
 }
@@ -176,6 +178,7 @@ impl Ledger {
             private: seats.iter().enumerate().filter_map(private).collect(),
             claimed: BTreeMap::new(),
             doomed: HashSet::new(),
+            left: BTreeSet::new(),
             trial: None,
             state: state.clone(),
             outlook,
@@ -212,7 +215,9 @@ impl Ledger {
         }
         stale.sort_unstable();
         stale.dedup();
-        improved.extend(stale.into_iter().filter(|slot| self.refresh(*slot)));
+        // Who is to go keeps nobody away any more who must not meet him; in the pass that decided it he still did. And who had his turn before room was free has not seen it.
+        let left = std::mem::take(&mut self.left);
+        improved.extend(stale.into_iter().filter(|slot| self.refresh(*slot) || left.contains(slot)));
         for host in state.kept_since(&known) {
             let Some(slot) = self.slot(host) else { continue };
             self.note(slot, false);

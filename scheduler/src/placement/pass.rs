@@ -172,7 +172,7 @@ impl Engine {
             let is_full = plan.placements.len() >= limits.placements.min(MAX_PLACEMENTS);
             let (borough, demand) = self.queue.charge(line);
             let is_charged = self.queue.are_awaited(line);
-            let is_let_in = self.is_let_in(line, borough, is_charged);
+            let is_let_in = self.is_let_in((line, id), borough, is_charged);
             // Placements come into the state before what makes way, which has to be right then.
             let is_too_early = !is_charged && self.boroughs.may_belie_claims(borough, demand);
             if is_full || plan.preemptions.len() >= MAX_PREEMPTIONS || is_too_early {
@@ -253,7 +253,9 @@ impl Engine {
             Some(Err(fitting)) => members.len() - fitting,
             None => members.len(),
         };
-        let room = match (has_given_up(plan), self.queue.awaited(line).is_empty()) {
+        // Who takes the place of one that makes way is of the gang, too, and others make way for all of it or for nobody.
+        let must_wait = has_given_up(plan) || self.loses_somebody(&record);
+        let room = match (must_wait, self.queue.awaited(line).is_empty()) {
             (true, false) => RoomForAll::Awaited,
             (true, true) => RoomForAll::Unsure,
             (false, _) => {
@@ -262,6 +264,11 @@ impl Engine {
             }
         };
         self.settle_gang(room, line, progress, plan);
+    }
+
+    /// Whether somebody of a workload is to make way, as was decided in this pass.
+    fn loses_somebody(&self, record: &RevisionRecord) -> bool {
+        self.ledger.state().instances_of(&record.key).any(|one| self.ledger.is_doomed(one.id))
     }
 
     /// Lets others have the room that is kept for those of a line that were given some elsewhere.
@@ -420,11 +427,13 @@ impl Engine {
     }
 
     /// Whether its borough's quota bears the next one of a line on a host. What room was made for is charged, and waits until what it displaced has left the quota.
-    fn is_let_in(&self, line: Line, borough: Number, is_charged: bool) -> bool {
+    fn is_let_in(&self, (line, id): (Line, InstanceId), borough: Number, is_charged: bool) -> bool {
         let priority = self.queue.record(line).spec.priority;
         if is_charged {
             let demand = self.queue.demand(line);
-            self.ledger.state().level() < FIFTH || self.boroughs.bears(borough, priority, demand)
+            let awaited = self.ledger.state().instance(id).and_then(|instance| instance.awaited());
+            let rank = awaited.map_or(priority, |awaited| awaited.rank);
+            self.ledger.state().level() < FIFTH || self.boroughs.bears(borough, priority, rank, demand)
         } else {
             self.boroughs.admits(borough, priority, self.queue.charge(line).1)
         }

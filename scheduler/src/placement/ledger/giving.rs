@@ -110,6 +110,7 @@ impl Ledger {
         let awaited = &mut Arc::make_mut(&mut self.seats[slot].used).awaited;
         let place = awaited.iter().find(|(_, other)| *other == id).copied()?;
         awaited.remove(&place);
+        self.left.insert(slot);
         self.note_kept(slot);
         self.note_given(slot);
         Some(kept)
@@ -123,6 +124,7 @@ impl Ledger {
         used.count_going(false, true, instance, used.taken_by(instance));
         used.leaving += 1;
         self.doomed.insert(victim);
+        self.left.insert(slot);
         self.note_given(slot);
     }
 

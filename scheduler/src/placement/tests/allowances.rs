@@ -191,8 +191,10 @@ pub(super) fn would_all_be_guaranteed(state: &State, instance: &Instance, count:
     let of = |i: usize, needed: u64| (guarantee(state, borough)[i], has[i], needed * count);
     let fits = |(guarantee, has, needed): (u64, u64, u64)| needed == 0 || has + needed <= guarantee;
     let resources = &instance.spec().resources;
+    // No disk is guaranteed to anybody here.
     let may_be_guaranteed = resources.devices.is_empty()
         && resources.network.0 == 0
+        && resources.disk.0 == 0
         && !resources.dedicated
         && !instance.spec().place.private;
     may_be_guaranteed && fits(of(0, cpu)) && fits(of(1, memory))

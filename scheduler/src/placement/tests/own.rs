@@ -93,7 +93,7 @@ fn goes_anywhere(state: &State, instance: &Instance) -> bool {
 }
 
 /// Estates that are looked at.
-const ESTATES: u32 = 5_000;
+const ESTATES: u32 = 10_000;
 
 #[test]
 fn the_cheapest_of_the_borough_make_way_at_its_quota() {

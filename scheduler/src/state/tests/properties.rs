@@ -25,7 +25,7 @@ use crate::state::{
 };
 
 /// How many histories are played.
-const CASES: u32 = 256;
+const CASES: u32 = 1_024;
 
 /// One step of a history, in small numbers that always mean something. `Preempt` fills a host up, and for one of those that then wait the first few make way that may,
 /// from one of them on; with `Gone` one is gone that was to stop; and with `EndWaiting` room is kept for one no more.
