@@ -449,6 +449,11 @@ impl Ledger {
         self.slot(self.state.instance(id)?.awaited_host()?)
     }
 
+    /// For whom room is kept in a slot, with the rank; to the end of the pass also who was given it.
+    pub(super) fn awaited_in(&self, slot: Slot) -> impl Iterator<Item = &(u32, InstanceId)> {
+        self.seats[slot].used.awaited.iter()
+    }
+
     /// The slot to which an instance of a revision goes and to no other, since its volumes live there.
     #[inline]
     pub(super) fn home(&self, record: &RevisionRecord, id: InstanceId) -> Option<Slot> {

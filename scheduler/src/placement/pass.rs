@@ -147,6 +147,9 @@ impl Engine {
         if caught_up == CaughtUp::Anew || self.ledger.is_renumbered() {
             self.shapes = Shapes::default();
         }
+        if caught_up == CaughtUp::Anew {
+            self.preempting.begin_anew();
+        }
         let shift = self.boroughs.catch_up(state, self.ledger.whole(), self.ledger.largest());
         self.queue.wake(&self.ledger, &caught_up, &self.boroughs, &shift, &moved_out);
         self.queue.admit(&self.boroughs, &shift.roomier);

@@ -15,14 +15,14 @@
 //! it is, the cheapest choice for the quota is the cheapest of all, since no choice goes without that; it goes to a host that one of these leaves, if there is room then. Else both are
 //! looked for together, host by host. Among at most [`choice::FEW`] who come into question the choice is the cheapest; among more nobody is in it who could stay.
 //!
-//! Where what is stopping already leaves room, on whatever host, nobody makes way.
+//! Where what is stopping already leaves room, on whatever host, nobody makes way. Nor does whoever is the company of something more urgent that waits for room on the host.
 //!
 //! Hosts stand in a heap by what their choice costs at least, which is seen from what of them is held how firmly. They are looked at closely in that order
 //! until none can be cheaper, or [`MORE`] were since the first choice was found: in a large estate where every workload misses what it may, each host would have to be.
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeSet, BinaryHeap, HashMap, HashSet},
+    collections::{BTreeSet, BinaryHeap, HashSet},
     sync::Arc,
 };
 
@@ -30,7 +30,6 @@ use supercloud_proto::{
     amount::Amounts,
     host::HostState,
     id::{HostId, InstanceId},
-    name::WorkloadKey,
 };
 
 use super::{
@@ -48,13 +47,17 @@ use crate::state::{
     },
 };
 
-use choice::OneHost;
+use bounds::Bounds;
+use choice::{OneHost, members};
 pub(super) use gang::{RoomForAll, is_worth_waiting_for_all};
 use own::{Own, charged};
+use spares::Spares;
 
+mod bounds;
 mod choice;
 mod gang;
 mod own;
+mod spares;
 
 /// So many more hosts are looked at closely once there is a choice.
 const MORE: usize = 16;
@@ -66,6 +69,14 @@ pub(super) struct Cost {
     harm: Harm,
     count: u32,
     sum: u64,
+}
+
+impl Cost {
+    /// What it costs at least where the first of those who go holds its room so; nothing where nobody has to.
+    fn at_least(highest: Option<Hold>) -> Self {
+        let (count, sum) = highest.map_or((0, 0), |(_, priority)| (1, priority.into()));
+        Self { highest, harm: Harm::default(), count, sum }
+    }
 }
 
 /// What those who go lose beyond their place.
@@ -104,11 +115,12 @@ struct Looked {
 /// The search for room, and what is known from before in the pass.
 #[derive(Default)]
 pub(super) struct Preempting {
-    /// How many more instances of a workload may be missing.
-    spare: HashMap<WorkloadKey, u32>,
+    spares: Spares,
     /// Slots in which somebody whose turn was before waits for what is stopping there: it is nobody else's in this pass.
     promised: HashSet<Slot>,
     own: Own,
+    /// Of the passes before, too.
+    bounds: Bounds,
 }
 
 /// For whom room is made.
@@ -124,7 +136,13 @@ pub(super) struct Seeker<'r> {
 impl Preempting {
     /// Forgets what holds only for the pass that ends.
     pub(super) fn rest(&mut self) {
-        *self = Self::default();
+        let bounds = std::mem::take(&mut self.bounds);
+        *self = Self { bounds, ..Self::default() };
+    }
+
+    /// Forgets what it knows of hosts, which stand in other slots from now on.
+    pub(super) fn begin_anew(&mut self) {
+        self.bounds = Bounds::default();
     }
 
     /// Makes room for an instance that fits nowhere, or is beyond its borough's quota, and keeps it in the ledger.
@@ -178,9 +196,7 @@ impl Preempting {
     /// Counts that somebody makes way.
     fn count_gone(&mut self, boroughs: &mut Boroughs, victim: &Instance) {
         boroughs.make_way(&victim.workload().borough, victim.spec().priority, charged(victim));
-        if let Some(spare) = self.spare.get_mut(victim.workload()) {
-            *spare = spare.saturating_sub(1);
-        }
+        self.spares.count_gone(victim.workload());
     }
 
     /// The host with the cheapest choice, or why there is none.
@@ -191,7 +207,7 @@ impl Preempting {
         request: &Request<'_>,
         seeker: &Seeker<'_>,
     ) -> Result<Looked, Room> {
-        let Self { spare, promised, own } = self;
+        let Self { spares, promised, own, bounds } = self;
         let has_claim = has_claim(request, boroughs);
         let overdraft = seeker.overdraft;
         if !has_claim && boroughs.nobody_goes(request.spec.priority) {
@@ -202,20 +218,29 @@ impl Preempting {
         if overdraft != Amounts::default() && least == Cost::default() {
             return Err(Room::Nowhere);
         }
-        own.iter().for_each(|victim| note_spare(ledger, victim, spare));
-        let own = own::shortlist(own, overdraft, spare);
+        for victim in &own {
+            spares.number(ledger, victim.workload());
+        }
+        let own = own::shortlist(own, overdraft, spares);
         let record = seeker.record;
         let sought = Sought { ledger, boroughs, record, request, has_claim, overdraft, own };
         if let Some(open) = seeker.open.filter(|open| sought.will_take(*open)) {
-            return sought.look(open, spare).map(|looked| sought.nearer(looked)).ok_or(Room::Nowhere);
+            return sought.look(open, spares).map(|looked| sought.nearer(looked)).ok_or(Room::Nowhere);
+        }
+        let is_promised = |slot: Slot| promised.contains(&slot);
+        if sought.is_of_amounts() {
+            let order = bounds.order(ledger, request, has_claim);
+            let may_have_room = |slot: &Slot| order.may_have_room(*slot) && sought.suits(*slot);
+            let room = if promised.iter().any(may_have_room) { Room::Taken } else { Room::Nowhere };
+            return sought.cheapest(order.filter(|(_, slot)| !is_promised(*slot)), spares).ok_or(room);
         }
         let mut hosts = sought.hosts(least, overdraft != Amounts::default());
-        let is_promised = |host: &Looked| promised.contains(&host.slot);
         let has_passed_over = !promised.is_empty()
-            && hosts.iter().any(|Reverse(host)| is_promised(host) && sought.suits(host.slot));
-        hosts.retain(|Reverse(host)| !is_promised(host));
+            && hosts.iter().any(|Reverse(host)| is_promised(host.slot) && sought.suits(host.slot));
+        hosts.retain(|Reverse(host)| !is_promised(host.slot));
         let room = if has_passed_over { Room::Taken } else { Room::Nowhere };
-        sought.cheapest(hosts, spare).ok_or(room)
+        let next = || hosts.pop().map(|Reverse(host)| (host.cost, host.slot));
+        sought.cheapest(std::iter::from_fn(next), spares).ok_or(room)
     }
 }
 
@@ -292,8 +317,7 @@ fn at_least(
         needed.within(free) && needed_network <= network
     })?;
     // Whoever holds its room most firmly among those that go is one of them.
-    let of_one = Cost { highest: Some(*highest), harm: Harm::default(), count: 1, sum: highest.1.into() };
-    Some(if is_coming { Cost::default() } else { of_one })
+    Some(Cost::at_least((!is_coming).then_some(*highest)))
 }
 
 /// For what room is sought, and where.
@@ -350,24 +374,26 @@ impl Sought<'_> {
         Some(cost)
     }
 
-    /// The host with the cheapest choice.
-    fn cheapest(
-        &self,
-        mut hosts: BinaryHeap<Reverse<Looked>>,
-        spare: &mut HashMap<WorkloadKey, u32>,
-    ) -> Option<Looked> {
+    /// Whether only amounts decide on what it costs at least on a host.
+    fn is_of_amounts(&self) -> bool {
+        let spec = self.request.spec;
+        self.overdraft == Amounts::default() && !spec.place.private && !spec.has_volumes()
+    }
+
+    /// The host with the cheapest choice, of hosts in the order of what it costs at least.
+    fn cheapest(&self, hosts: impl Iterator<Item = (Cost, Slot)>, spares: &mut Spares) -> Option<Looked> {
         let mut best: Option<Looked> = None;
         let mut more = 0;
-        while let Some(Reverse(next)) = hosts.pop() {
-            if best.as_ref().is_some_and(|best| *best < next || more == MORE) {
+        for (least, slot) in hosts {
+            if best.as_ref().is_some_and(|best| (best.cost, best.slot) < (least, slot) || more == MORE) {
                 break;
             }
             // Of many only few are ever asked.
-            if !self.suits(next.slot) {
+            if !self.suits(slot) {
                 continue;
             }
             more += usize::from(best.is_some());
-            if let Some(looked) = self.look(next.slot, spare)
+            if let Some(looked) = self.look(slot, spares)
                 && best.as_ref().is_none_or(|best| looked < *best)
             {
                 best = Some(looked);
@@ -384,10 +410,10 @@ impl Sought<'_> {
     }
 
     /// The cheapest choice with a host given.
-    fn look(&self, slot: Slot, spare: &mut HashMap<WorkloadKey, u32>) -> Option<Looked> {
+    fn look(&self, slot: Slot, spares: &mut Spares) -> Option<Looked> {
         let candidate = self.ledger.candidate_for(slot, self.request);
         let later = expected(&candidate, self.request, |id| self.ledger.is_doomed(id));
-        self.look_at(slot, candidate, later, spare)
+        self.look_at(slot, candidate, later, spares)
     }
 
     /// The same with the host as it is looked at, and what will be given away of it with nobody else gone.
@@ -396,7 +422,7 @@ impl Sought<'_> {
         slot: Slot,
         candidate: Candidate<'_>,
         later: HostUse,
-        spare: &mut HashMap<WorkloadKey, u32>,
+        spares: &mut Spares,
     ) -> Option<Looked> {
         let Self { ledger, boroughs, request, has_claim, overdraft, .. } = *self;
         if overdraft == Amounts::default() && will_fit(&candidate, request, &later) {
@@ -404,6 +430,7 @@ impl Sought<'_> {
         }
         let mut pool = victims(&candidate, request, has_claim, &later);
         pool.retain(|victim| are_spare([&***victim].into_iter(), request, boroughs));
+        pool.retain(|victim| !is_company(ledger, victim, request.spec.priority));
         let on = Some(candidate.host.id);
         let elsewhere = self.own.iter().copied().filter(|victim| victim.host() != on);
         if overdraft != Amounts::default() {
@@ -412,10 +439,9 @@ impl Sought<'_> {
         }
         let (must, pool): (Vec<_>, Vec<_>) =
             pool.into_iter().partition(|victim| is_in_the_way(victim, request));
-        let mut host = OneHost { candidate, request, later, ledger, spare, boroughs, must, overdraft };
-        let choice = host.cheapest(&pool)?;
-        let victims = host.all(&choice).map(|victim| victim.id).collect();
-        Some(Looked { cost: host.cost(&choice), slot, victims })
+        let host = OneHost { candidate, request, later, boroughs, must: members(must), overdraft };
+        let (cost, victims) = host.cheapest(members(pool), ledger, spares)?;
+        Some(Looked { cost, slot, victims })
     }
 
     /// The same choice, on a host that some of it leave, where one of these has room then: what else is free stays free for others.
@@ -440,12 +466,18 @@ impl Sought<'_> {
     }
 }
 
-/// Looks up how many more instances of somebody's workload may be missing, where that was not yet.
-fn note_spare(ledger: &Ledger, victim: &Instance, spare: &mut HashMap<WorkloadKey, u32>) {
-    let key = victim.workload();
-    if !spare.contains_key(key) {
-        spare.insert(key.clone(), may_miss(ledger, key));
-    }
+/// Whether somebody is on a host with what more urgent work, for which room is kept there, must be together. Without that it would wait in vain, and displace
+/// others again once its company is back: so for ever, if these are whom that had to go for.
+fn is_company(ledger: &Ledger, victim: &Instance, priority: u32) -> bool {
+    let Some(slot) = victim.host().and_then(|host| ledger.slot(host)) else { return false };
+    let needs = |id: InstanceId| {
+        let awaited = ledger.state().instance(id);
+        awaited.is_some_and(|one| {
+            let (key, together) = (one.workload(), &one.spec().place.together);
+            together.iter().any(|with| key.beside(with) == *victim.workload())
+        })
+    };
+    ledger.awaited_in(slot).any(|(rank, id)| *rank > priority && needs(*id))
 }
 
 /// Who may make way on a host, those first that hold their room the least firmly, of these the youngest.
@@ -463,15 +495,4 @@ fn victims<'c>(
     let mut victims: Vec<_> = there.filter(may).collect();
     victims.sort_unstable_by_key(|victim| own::order(victim));
     victims
-}
-
-/// How many more instances of a workload may be missing: as many as in a rollout.
-fn may_miss(ledger: &Ledger, key: &WorkloadKey) -> u32 {
-    let Some(workload) = ledger.state().workload(key) else { return u32::MAX };
-    let is_there = |instance: &&Arc<Instance>| {
-        instance.placed.is_some() && instance.is_to_stay() && !ledger.is_doomed(instance.id)
-    };
-    let there = ledger.state().instances_of(key).filter(is_there).count() as u32;
-    let missing = workload.wanted().saturating_sub(there);
-    workload.current().spec.update.max_unavailable.saturating_sub(missing)
 }

@@ -1,19 +1,20 @@
 //! The cheapest choice of those who make way with a host given: on it, and elsewhere of its own borough where the quota asks for it.
 
-use std::{cmp::Reverse, collections::HashMap, sync::Arc};
+use std::{cmp::Reverse, sync::Arc};
 
-use supercloud_proto::{amount::Amounts, name::WorkloadKey};
+use supercloud_proto::{amount::Amounts, id::InstanceId};
 
 use super::{
-    Cost, Harm, note_spare,
+    Cost, Harm,
     own::{charged, part, parts},
+    spares::Spares,
 };
 use crate::{
     placement::{fair::Boroughs, ledger::Ledger},
     state::{
         HostUse, Instance,
         fits::{Candidate, Request},
-        host_use::hold,
+        host_use::{Hold, hold},
         model::cpus_needed,
         preempt::{MOST_VICTIMS, are_spare, may_yield, will_fit, yielded},
     },
@@ -24,112 +25,140 @@ pub(super) const FEW: usize = 10;
 /// Of so many all pairs are tried.
 const MANY: usize = 200;
 
+/// Somebody who may make way, with what is known of him: of some hundreds there are thousands of pairs.
+pub(super) struct Member<'v> {
+    victim: &'v Arc<Instance>,
+    hold: Hold,
+    /// Whether he mounts volumes, so that no other host would do.
+    has_home: bool,
+    /// The number of his workload, and how many more of it may be missing; see [`OneHost::learn`].
+    workload: usize,
+    spare: u32,
+}
+
+/// Those who may make way, in their order.
+pub(super) fn members<'v>(victims: Vec<&'v Arc<Instance>>) -> Vec<Member<'v>> {
+    let member = |victim: &'v Arc<Instance>| {
+        let (hold, has_home) = (hold(victim.spec()), victim.spec().has_volumes());
+        Member { victim, hold, has_home, workload: 0, spare: 0 }
+    };
+    victims.into_iter().map(member).collect()
+}
+
 /// A host on which room is sought.
 pub(super) struct OneHost<'h> {
     pub(super) candidate: Candidate<'h>,
     pub(super) request: &'h Request<'h>,
     /// What will be given away of it, with nobody else gone.
     pub(super) later: HostUse,
-    pub(super) ledger: &'h Ledger,
-    /// How many more instances of workloads may be missing, of those that were asked about.
-    pub(super) spare: &'h mut HashMap<WorkloadKey, u32>,
     pub(super) boroughs: &'h Boroughs,
     /// Those who are in every choice.
-    pub(super) must: Vec<&'h Arc<Instance>>,
+    pub(super) must: Vec<Member<'h>>,
     /// What has to go of its borough's work for the quota's sake, there or elsewhere.
     pub(super) overdraft: Amounts,
 }
 
-impl OneHost<'_> {
-    /// A choice with those who are in every one.
-    pub(super) fn all<'c>(&'c self, chosen: &'c [&Arc<Instance>]) -> impl Iterator<Item = &'c Arc<Instance>> {
-        self.must.iter().chain(chosen).map(|victim| &**victim)
-    }
+/// Some of those who may go.
+type Choice<'c, 'v> = [&'c Member<'v>];
 
-    /// The cheapest choice among those who may go: among all up to those that hold their room no more firmly than it takes for there to be enough.
-    pub(super) fn cheapest<'v>(&mut self, pool: &[&'v Arc<Instance>]) -> Option<Vec<&'v Arc<Instance>>> {
-        if !self.is_enough(pool) {
+/// The cheapest of the choices that were looked at.
+type Best<'c, 'v> = Option<(Cost, Vec<&'c Member<'v>>)>;
+
+impl OneHost<'_> {
+    /// The cheapest choice among those who may go, with what it costs: among all up to those that hold their room no more firmly than it takes for there to be enough.
+    pub(super) fn cheapest(
+        mut self,
+        mut pool: Vec<Member<'_>>,
+        ledger: &Ledger,
+        spares: &mut Spares,
+    ) -> Option<(Cost, Vec<InstanceId>)> {
+        if !self.is_enough(&pool.iter().collect::<Vec<_>>()) {
             return None;
         }
-        let hold_of = |place: usize| pool.get(place).map(|victim| hold(victim.spec()));
         // With somebody who must go, what holds its room no more firmly costs no more.
-        let highest = self.must.iter().map(|victim| hold(victim.spec())).max();
-        let no_higher = pool.partition_point(|victim| Some(hold(victim.spec())) <= highest);
+        let highest = self.must.iter().map(|member| member.hold).max();
+        let no_higher = pool.partition_point(|member| Some(member.hold) <= highest);
         let first = if self.must.is_empty() { 1 } else { no_higher };
-        let ends = (first..=pool.len()).filter(|end| *end == no_higher || hold_of(*end) != hold_of(end - 1));
+        let hold_of = |place: usize| pool.get(place).map(|member| member.hold);
+        let is_end = |end: &usize| *end == no_higher || hold_of(*end) != hold_of(end - 1);
+        let ends: Vec<usize> = (first..=pool.len()).filter(is_end).collect();
+        self.must.iter_mut().for_each(|member| member.learn(ledger, spares));
+        let mut learnt = 0;
         for end in ends {
-            if !self.is_enough(&pool[..end]) {
+            if !self.is_enough(&pool[..end].iter().collect::<Vec<_>>()) {
                 continue;
             }
             // Of most that are there it does not matter.
-            let Self { ledger, spare, must, .. } = self;
-            must.iter().chain(&pool[..end]).for_each(|victim| note_spare(ledger, victim, spare));
-            if let Some(choice) = self.cheapest_among(&pool[..end]) {
-                return Some(choice);
+            pool[learnt..end].iter_mut().for_each(|member| member.learn(ledger, spares));
+            learnt = end;
+            if let Some((cost, choice)) = self.cheapest_among(&pool[..end]) {
+                return Some((cost, self.all(&choice).map(|member| member.victim.id).collect()));
             }
         }
         None
     }
 
-    fn cheapest_among<'v>(&self, pool: &[&'v Arc<Instance>]) -> Option<Vec<&'v Arc<Instance>>> {
-        let none = (!self.must.is_empty()).then(Vec::new);
-        let one = self.cheapest_of(none.into_iter().chain(pool.iter().map(|victim| vec![*victim])));
-        let harm = one.as_ref().map(|one| self.cost(one).harm);
+    fn cheapest_among<'c, 'v>(&self, pool: &'c [Member<'v>]) -> Best<'c, 'v> {
+        let mut best = None;
+        if !self.must.is_empty() {
+            self.consider(&mut best, &[]);
+        }
+        pool.iter().for_each(|member| self.consider(&mut best, &[member]));
+        let harm = best.as_ref().map(|(cost, _)| cost.harm);
         if harm == Some(Harm::default()) {
-            return one;
+            return best;
         }
         // More than one cost less only where each of them does.
-        let is_less = |victim: &&&Arc<Instance>| harm.is_none_or(|harm| self.cost(&[victim]).harm < harm);
-        let less: Vec<_> = pool.iter().copied().filter(|victim| is_less(&victim)).collect();
+        let is_less = |member: &&Member<'v>| harm.is_none_or(|harm| self.cost(&[member]).harm < harm);
+        let less: Vec<_> = pool.iter().filter(is_less).collect();
         if less.len() <= FEW {
-            let several = (1_u32..1 << less.len()).filter(|choice| choice.count_ones() > 1);
-            let choices = several.map(|choice| {
-                let is_in = |(place, _): &(usize, &&'v Arc<Instance>)| choice >> place & 1 == 1;
-                less.iter().enumerate().filter(is_in).map(|(_, victim)| *victim).collect()
-            });
-            return self.cheapest_of(one.into_iter().chain(choices));
+            for choice in (1_u32..1 << less.len()).filter(|choice| choice.count_ones() > 1) {
+                let is_in = |(place, _): &(usize, &&Member<'v>)| choice >> place & 1 == 1;
+                let choice: Vec<_> =
+                    less.iter().enumerate().filter(is_in).map(|(_, member)| *member).collect();
+                self.consider(&mut best, &choice);
+            }
+            return best;
         }
-        let pairs = less[..less.len().min(MANY)].iter().enumerate();
-        let pairs = pairs.flat_map(|(place, one)| less[..place].iter().map(|other| vec![*other, *one]));
-        self.cheapest_of(one.into_iter().chain(pairs).chain([self.as_many_as_needed(&less)]))
+        for (place, one) in less[..less.len().min(MANY)].iter().enumerate() {
+            less[..place].iter().for_each(|other| self.consider(&mut best, &[*other, *one]));
+        }
+        self.consider(&mut best, &self.as_many_as_needed(&less));
+        best
     }
 
-    fn cheapest_of<'v>(
-        &self,
-        choices: impl Iterator<Item = Vec<&'v Arc<Instance>>>,
-    ) -> Option<Vec<&'v Arc<Instance>>> {
-        let mut best: Option<(Cost, Vec<_>)> = None;
-        for choice in choices {
-            let cost = self.cost(&choice);
-            let is_cheaper = best.as_ref().is_none_or(|(least, _)| cost < *least)
-                && self.must.len() + choice.len() <= MOST_VICTIMS;
-            if is_cheaper && self.is_enough(&choice) && self.are_spare(&choice) {
-                best = Some((cost, choice));
-            }
+    /// Takes a choice for the cheapest if it is.
+    fn consider<'c, 'v>(&self, best: &mut Best<'c, 'v>, choice: &Choice<'c, 'v>) {
+        let cost = self.cost(choice);
+        let is_cheaper = best.as_ref().is_none_or(|(least, _)| cost < *least)
+            && self.must.len() + choice.len() <= MOST_VICTIMS;
+        if is_cheaper && self.is_enough(choice) && self.are_spare(choice) {
+            *best = Some((cost, choice.to_vec()));
         }
-        best.map(|(_, choice)| choice)
     }
 
     /// Those with the most of what is needed on the host first, and within what workloads may miss before others, until there is room; then likewise those with
     /// the most of what is needed of the quota; without those that are not needed then.
-    fn as_many_as_needed<'v>(&self, pool: &[&'v Arc<Instance>]) -> Vec<&'v Arc<Instance>> {
+    fn as_many_as_needed<'c, 'v>(&self, pool: &Choice<'c, 'v>) -> Vec<&'c Member<'v>> {
         let missing = self.candidate.takes_at_least(self.request).saturating_sub(self.free());
         let there = Candidate { used: &self.later, ..self.candidate };
         let missing_network = self.request.spec.resources.network.saturating_sub(there.free_network());
         // Whoever has cores helps those who need some, though enough may be free on the whole and too few of one node.
         let missing_cores = cpus_needed(self.request.spec);
-        let of_host = |victim: &&Arc<Instance>| {
+        let of_host = |member: &&Member<'v>| {
+            let victim = member.victim;
             let network = part(victim.spec().resources.network.0, missing_network.0);
             let cores = part(victim.cores().map_or(0, |cores| cores.cpus.len() as u64), missing_cores);
             parts(self.later.taken_by(victim), missing) + network + cores
         };
-        let of_quota = |victim: &&Arc<Instance>| parts(charged(victim), self.overdraft);
+        let of_quota = |member: &&Member<'v>| parts(charged(member.victim), self.overdraft);
         let mut chosen = Vec::new();
-        let on_host = pool.iter().copied().filter(|victim| self.is_there(victim)).collect();
+        let on_host = pool.iter().copied().filter(|member| self.is_there(member)).collect();
         self.add_until(&mut chosen, on_host, of_host, |chosen| self.has_room(chosen));
         if !self.is_borne(&chosen) {
-            let is_left = |victim: &&Arc<Instance>| {
-                may_yield(victim, self.request) && !chosen.iter().any(|other| other.id == victim.id)
+            let is_left = |member: &&Member<'v>| {
+                let is_chosen = || chosen.iter().any(|other: &&Member<'v>| std::ptr::eq(*other, *member));
+                may_yield(member.victim, self.request) && !is_chosen()
             };
             let left = pool.iter().copied().filter(is_left).collect();
             self.add_until(&mut chosen, left, of_quota, |chosen| self.is_borne(chosen));
@@ -141,7 +170,7 @@ impl OneHost<'_> {
     }
 
     /// A choice without the last one that is not needed. With fewer gone another one may be needless that was not: cores come from other nodes then.
-    fn one_fewer<'v>(&self, chosen: &[&'v Arc<Instance>]) -> Option<Vec<&'v Arc<Instance>>> {
+    fn one_fewer<'c, 'v>(&self, chosen: &Choice<'c, 'v>) -> Option<Vec<&'c Member<'v>>> {
         let without = |place: usize| {
             let mut fewer = chosen.to_vec();
             fewer.remove(place);
@@ -151,20 +180,20 @@ impl OneHost<'_> {
     }
 
     /// Adds to a choice those that help most, until it is enough.
-    fn add_until<'v>(
+    fn add_until<'c, 'v>(
         &self,
-        chosen: &mut Vec<&'v Arc<Instance>>,
-        mut left: Vec<&'v Arc<Instance>>,
-        help: impl Fn(&&Arc<Instance>) -> u128,
-        is_enough: impl Fn(&[&Arc<Instance>]) -> bool,
+        chosen: &mut Vec<&'c Member<'v>>,
+        mut left: Vec<&'c Member<'v>>,
+        help: impl Fn(&&Member<'v>) -> u128,
+        is_enough: impl Fn(&Choice<'c, 'v>) -> bool,
     ) {
-        left.sort_by_key(|victim| Reverse(help(victim)));
+        left.sort_by_key(|member| Reverse(help(member)));
         while !is_enough(chosen) && !left.is_empty() && self.must.len() + chosen.len() < MOST_VICTIMS {
             let with =
-                |victim: &&'v Arc<Instance>| -> Vec<_> { chosen.iter().copied().chain([*victim]).collect() };
-            left.retain(|victim| self.are_spare(&with(victim)));
+                |member: &&'c Member<'v>| -> Vec<_> { chosen.iter().copied().chain([*member]).collect() };
+            left.retain(|member| self.are_spare(&with(member)));
             let harm = self.cost(chosen).harm;
-            let within = left.iter().position(|victim| self.cost(&with(victim)).harm == harm);
+            let within = left.iter().position(|member| self.cost(&with(member)).harm == harm);
             if !left.is_empty() {
                 let next = left.remove(within.unwrap_or(0));
                 chosen.push(next);
@@ -173,32 +202,32 @@ impl OneHost<'_> {
     }
 
     /// Whether their boroughs keep what they are guaranteed without these.
-    fn are_spare(&self, chosen: &[&Arc<Instance>]) -> bool {
-        are_spare(self.all(chosen).map(|victim| &**victim), self.request, self.boroughs)
+    fn are_spare(&self, chosen: &Choice<'_, '_>) -> bool {
+        are_spare(self.all(chosen).map(|member| &**member.victim), self.request, self.boroughs)
     }
 
     fn free(&self) -> Amounts {
         self.candidate.allocatable.saturating_sub(self.later.taken)
     }
 
-    fn is_there(&self, victim: &Instance) -> bool {
-        victim.host() == Some(self.candidate.host.id)
+    fn is_there(&self, member: &Member<'_>) -> bool {
+        member.victim.host() == Some(self.candidate.host.id)
     }
 
     /// Whether there is room once these are gone, and the quota bears it.
-    fn is_enough(&self, chosen: &[&Arc<Instance>]) -> bool {
+    fn is_enough(&self, chosen: &Choice<'_, '_>) -> bool {
         self.is_borne(chosen) && self.has_room(chosen)
     }
 
     /// Whether the borough's quota bears it once these are gone.
-    fn is_borne(&self, chosen: &[&Arc<Instance>]) -> bool {
+    fn is_borne(&self, chosen: &Choice<'_, '_>) -> bool {
         self.overdraft == Amounts::default()
-            || self.overdraft.within(yielded(self.all(chosen).map(|victim| &**victim), self.request))
+            || self.overdraft.within(yielded(self.all(chosen).map(|member| &**member.victim), self.request))
     }
 
     /// Whether there is room on the host once these are gone.
-    fn has_room(&self, chosen: &[&Arc<Instance>]) -> bool {
-        let there = || self.all(chosen).filter(|victim| self.is_there(victim));
+    fn has_room(&self, chosen: &Choice<'_, '_>) -> bool {
+        let there = || self.all(chosen).filter(|member| self.is_there(member)).map(|member| member.victim);
         let left =
             there().map(|victim| self.later.taken_by(victim)).fold(self.later.taken, Amounts::saturating_sub);
         let needed = self.candidate.takes_at_least(self.request);
@@ -210,25 +239,34 @@ impl OneHost<'_> {
         will_fit(&self.candidate, self.request, &later)
     }
 
-    pub(super) fn cost(&self, chosen: &[&Arc<Instance>]) -> Cost {
-        let mut of_workload: Vec<(&WorkloadKey, u32)> = Vec::new();
-        for victim in self.all(chosen) {
-            match of_workload.iter_mut().find(|(key, _)| *key == victim.workload()) {
-                Some((_, count)) => *count += 1,
-                None => of_workload.push((victim.workload(), 1)),
-            }
-        }
-        let spare = |key: &WorkloadKey| self.spare.get(key).copied().unwrap_or(0);
+    /// A choice with those who are in every one.
+    fn all<'c, 'v>(&'c self, chosen: &'c Choice<'c, 'v>) -> impl Iterator<Item = &'c Member<'c>> + Clone
+    where
+        'v: 'c,
+    {
+        self.must.iter().chain(chosen.iter().copied())
+    }
+
+    fn cost(&self, chosen: &Choice<'_, '_>) -> Cost {
         let has_homes = self.candidate.state.has_homes();
-        let mounting = self.all(chosen).filter(|victim| has_homes && victim.spec().has_volumes());
-        Cost {
-            highest: self.all(chosen).map(|victim| hold(victim.spec())).max(),
-            harm: Harm {
-                homes: mounting.count() as u32,
-                beyond: of_workload.iter().map(|(key, count)| count.saturating_sub(spare(key))).sum(),
-            },
-            count: self.all(chosen).count() as u32,
-            sum: self.all(chosen).map(|victim| u64::from(victim.spec().priority)).sum(),
+        let mut cost = Cost::default();
+        for (place, member) in self.all(chosen).enumerate() {
+            let of_workload =
+                self.all(chosen).take(place).filter(|other| other.workload == member.workload).count();
+            cost.highest = cost.highest.max(Some(member.hold));
+            cost.harm.homes += u32::from(has_homes && member.has_home);
+            cost.harm.beyond += u32::from(of_workload as u32 >= member.spare);
+            cost.count += 1;
+            cost.sum += u64::from(member.hold.1);
         }
+        cost
+    }
+}
+
+impl Member<'_> {
+    /// Looks up how many more of his workload may be missing.
+    fn learn(&mut self, ledger: &Ledger, spares: &mut Spares) {
+        self.workload = spares.number(ledger, self.victim.workload());
+        self.spare = spares.left(self.workload);
     }
 }

@@ -7,15 +7,16 @@
 
 use std::{
     cmp::Reverse,
-    collections::{BTreeMap, BTreeSet, BinaryHeap, HashMap, HashSet},
+    collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet},
     sync::Arc,
 };
 
-use supercloud_proto::{amount::Amounts, id::InstanceId, name::WorkloadKey};
+use supercloud_proto::{amount::Amounts, id::InstanceId};
 
 use super::{
     Cost, Looked, MORE, Preempting, Sought, as_if_answering,
     own::{self, charged},
+    spares::Spares,
 };
 use crate::{
     placement::{
@@ -66,7 +67,7 @@ struct Parts<'s> {
     /// What boroughs have without those that make way.
     boroughs: Boroughs,
     /// How many more of a workload may be missing then.
-    spare: HashMap<WorkloadKey, u32>,
+    spares: Spares,
     promised: &'s HashSet<Slot>,
     has_passed_over: bool,
     /// Whether somebody makes way whose borough has a guarantee.
@@ -132,7 +133,7 @@ impl Preempting {
             ids,
             has_claim,
             boroughs: boroughs.clone(),
-            spare: self.spare.clone(),
+            spares: self.spares.clone(),
             promised: &self.promised,
             has_passed_over: false,
             takes_of_guaranteed: false,
@@ -229,20 +230,20 @@ impl Parts<'_> {
 
     /// The cheapest choice for one more on a host.
     fn look(&mut self, id: InstanceId, slot: Slot) -> Option<Looked> {
-        let mut spare = std::mem::take(&mut self.spare);
-        let looked = self.look_with(id, slot, &mut spare);
-        self.spare = spare;
+        let mut spares = std::mem::take(&mut self.spares);
+        let looked = self.look_with(id, slot, &mut spares);
+        self.spares = spares;
         looked
     }
 
-    fn look_with(&self, id: InstanceId, slot: Slot, spare: &mut HashMap<WorkloadKey, u32>) -> Option<Looked> {
+    fn look_with(&self, id: InstanceId, slot: Slot, spares: &mut Spares) -> Option<Looked> {
         let request = Request { instance: Some(id), ..Request::new(&self.record.key, &self.record.spec) };
         let candidate = self.ledger.candidate_beside(slot, &request, &self.claimed);
         if !candidate.suits(&request) {
             return None;
         }
         let later = self.later(&candidate, self.shares.get(&slot))?;
-        self.sought(&request).look_at(slot, candidate, later, spare)
+        self.sought(&request).look_at(slot, candidate, later, spares)
     }
 
     /// Lets one have a host with those gone whom that takes. Says whether there is room for all then that are to go there: what one is given of cores and devices goes by
@@ -270,9 +271,7 @@ impl Parts<'_> {
             self.takes_of_guaranteed |=
                 self.boroughs.known(borough).is_some_and(|number| self.boroughs.is_guaranteed(number));
             self.boroughs.make_way(borough, victim.spec().priority, charged(victim));
-            if let Some(spare) = self.spare.get_mut(victim.workload()) {
-                *spare = spare.saturating_sub(1);
-            }
+            self.spares.count_gone(victim.workload());
         }
         if self.record.spec.place.private && self.ledger.would_claim(slot, &self.record.key.borough) {
             self.claimed.insert(slot);

@@ -2,13 +2,9 @@
 
 use std::{cmp::Reverse, collections::HashMap, sync::Arc};
 
-use supercloud_proto::{
-    amount::Amounts,
-    id::InstanceId,
-    name::{BoroughName, WorkloadKey},
-};
+use supercloud_proto::{amount::Amounts, id::InstanceId, name::BoroughName};
 
-use super::{Cost, Harm};
+use super::{Cost, is_company, spares::Spares};
 use crate::{
     placement::ledger::Ledger,
     state::{
@@ -32,7 +28,10 @@ impl Own {
         if !self.of.contains_key(borough) {
             self.of.insert(borough.clone(), staying(ledger, borough));
         }
-        let may = |victim: &&Arc<Instance>| may_yield(victim, request) && !ledger.is_doomed(victim.id);
+        let may = |victim: &&Arc<Instance>| {
+            let is_company = || is_company(ledger, victim, request.spec.priority);
+            may_yield(victim, request) && !ledger.is_doomed(victim.id) && !is_company()
+        };
         self.of[borough].iter().filter(may).collect()
     }
 }
@@ -57,22 +56,24 @@ pub(super) fn at_least(own: &[&Arc<Instance>], overdraft: Amounts) -> Option<Cos
         sum = sum.saturating_add(charged(victim));
         overdraft.within(sum)
     })?;
-    let highest = hold(last.spec());
-    Some(Cost { highest: Some(highest), harm: Harm::default(), count: 1, sum: highest.1.into() })
+    Some(Cost::at_least(Some(hold(last.spec()))))
 }
 
 /// Of those that hold their room equally firmly only as many as ever make way for one: those first whose workloads may miss one, and of these those with the most of what is needed.
 pub(super) fn shortlist<'o>(
     own: Vec<&'o Arc<Instance>>,
     overdraft: Amounts,
-    spare: &HashMap<WorkloadKey, u32>,
+    spares: &Spares,
 ) -> Vec<&'o Arc<Instance>> {
     if own.len() <= MOST_VICTIMS {
         return own;
     }
     let merit = |victim: &&Arc<Instance>| {
-        let may_miss = spare.get(victim.workload()).is_some_and(|spare| *spare > 0);
-        (!may_miss, Reverse(parts(charged(victim), overdraft)), Reverse(victim.id))
+        (
+            !spares.may_miss_one(victim.workload()),
+            Reverse(parts(charged(victim), overdraft)),
+            Reverse(victim.id),
+        )
     };
     let mut best = Vec::new();
     for alike in own.chunk_by(|one, other| hold(one.spec()) == hold(other.spec())) {

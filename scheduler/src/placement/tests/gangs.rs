@@ -17,7 +17,7 @@ use supercloud_proto::{
 use super::{
     allowances::{self, check_quotas},
     estate::{Estate, inventory, spec},
-    judge::{check_loads, how_many_would_go, is_simple},
+    judge::{check_loads, how_many_would_go, is_company, is_simple},
     own::let_go,
     random::{estate_of, hand_in, random_boroughs, random_host, random_sites, random_workload, wanted},
 };
@@ -67,7 +67,9 @@ fn a_gang_that_what_is_given_after_it_helps_is_looked_at_again() {
 fn room_for(state: &State, instance: &Instance, most: usize) -> usize {
     let of = |host: &Arc<Host>| {
         let may_go = |other: &&Arc<Instance>| {
-            other.host() == Some(host.id) && other.spec().priority < instance.spec().priority
+            let priority = instance.spec().priority;
+            let is_lower = other.host() == Some(host.id) && other.spec().priority < priority;
+            is_lower && !is_company(state, other, priority)
         };
         let gone: Vec<InstanceId> = state.instances().values().filter(may_go).map(|other| other.id).collect();
         how_many_would_go(state, host, instance, most, &gone)

@@ -534,13 +534,26 @@ pub(super) fn cost_by_force<'i>(state: &State, victims: impl Iterator<Item = &'i
 /// Of so many on a host every choice is looked at.
 pub(super) const MOST_BY_FORCE: usize = 10;
 
+/// Whether more urgent work waits for room on somebody's host that must be together with him.
+pub(super) fn is_company(state: &State, other: &Instance, priority: u32) -> bool {
+    let needs = |one: &Arc<Instance>| {
+        let together = &one.spec().place.together;
+        one.workload().borough == other.workload().borough && together.contains(&other.workload().workload)
+    };
+    let is_awaited = |one: &Arc<Instance>| {
+        one.awaited().is_some_and(|awaited| Some(awaited.host) == other.host() && awaited.rank > priority)
+    };
+    state.instances().values().any(|one| is_awaited(one) && needs(one))
+}
+
 /// The least that it costs to make room on a host, by a look at every choice.
 pub(super) fn cheapest_by_force(state: &State, host: &Host, instance: &Instance) -> Option<Forced> {
     let own = &instance.workload().borough;
     let is_guaranteed = allowances::would_be_guaranteed(state, instance);
     let is_less_urgent = |other: &&Arc<Instance>| {
         let is_lower = other.spec().priority < instance.spec().priority;
-        other.host() == Some(host.id) && (is_lower || is_guaranteed && other.workload().borough != *own)
+        let may = is_lower || is_guaranteed && other.workload().borough != *own;
+        other.host() == Some(host.id) && may && !is_company(state, other, instance.spec().priority)
     };
     let is_in_the_way = |other: &&Arc<Instance>| {
         let is_private = instance.spec().place.private || other.spec().place.private;

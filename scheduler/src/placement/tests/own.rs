@@ -11,7 +11,7 @@ use supercloud_proto::{
 use super::{
     allowances::{self, check_quotas},
     estate::Estate,
-    judge::{Forced, check_loads, cost_by_force, would_all_go, would_go, would_go_without},
+    judge::{Forced, check_loads, cost_by_force, is_company, would_all_go, would_go, would_go_without},
     random::{
         RandomHost, estate_of, hand_in, random_boroughs, random_contender, random_host, random_sites,
         random_workload, wanted,
@@ -32,7 +32,8 @@ fn who_may<'s>(state: &'s State, host: &Host, instance: &Instance) -> (Vec<&'s I
         let is_lower = other.spec().priority < instance.spec().priority;
         let is_there = other.host() == Some(host.id);
         let may = is_there && (is_lower || is_guaranteed && !own(other)) || own(other) && is_lower;
-        other.placed.is_some() && may && other.is_to_stay()
+        let is_company = || is_company(state, other, instance.spec().priority);
+        other.placed.is_some() && may && other.is_to_stay() && !is_company()
     };
     let is_in_the_way =
         |other: &&Instance| (instance.spec().place.private || other.spec().place.private) && !own(other);
