@@ -17,8 +17,9 @@
 //!
 //! Where what is stopping already leaves room, on whatever host, nobody makes way. Nor does whoever is the company of something more urgent that waits for room on the host.
 //!
-//! Hosts stand in a heap by what their choice costs at least, which is seen from what of them is held how firmly. They are looked at closely in that order
-//! until none can be cheaper, or [`MORE`] were since the first choice was found: in a large estate where every workload misses what it may, each host would have to be.
+//! Hosts stand in the order of what their choice costs at least, which is seen from what of them is held how firmly; for whoever asks for amounts alone the order is kept ([`bounds`]).
+//! They are looked at closely in that order until none can be cheaper, or [`MORE`] were since the first choice was found: in a large estate where every workload misses what it may, each
+//! host would have to be.
 
 use std::{
     cmp::Reverse,
@@ -48,7 +49,7 @@ use crate::state::{
 };
 
 use bounds::Bounds;
-use choice::{OneHost, members};
+use choice::{OneHost, members, missing};
 pub(super) use gang::{RoomForAll, is_worth_waiting_for_all};
 use own::{Own, charged};
 use spares::Spares;
@@ -439,7 +440,8 @@ impl Sought<'_> {
         }
         let (must, pool): (Vec<_>, Vec<_>) =
             pool.into_iter().partition(|victim| is_in_the_way(victim, request));
-        let host = OneHost { candidate, request, later, boroughs, must: members(must), overdraft };
+        let missing = missing(&candidate, request, &later);
+        let host = OneHost { candidate, request, later, missing, boroughs, must: members(must), overdraft };
         let (cost, victims) = host.cheapest(members(pool), ledger, spares)?;
         Some(Looked { cost, slot, victims })
     }

@@ -2,7 +2,10 @@
 
 use std::{cmp::Reverse, sync::Arc};
 
-use supercloud_proto::{amount::Amounts, id::InstanceId};
+use supercloud_proto::{
+    amount::{Amounts, Bytes, MilliCpu},
+    id::InstanceId,
+};
 
 use super::{
     Cost, Harm,
@@ -31,16 +34,17 @@ pub(super) struct Member<'v> {
     hold: Hold,
     /// Whether he mounts volumes, so that no other host would do.
     has_home: bool,
-    /// The number of his workload, and how many more of it may be missing; see [`OneHost::learn`].
+    /// The number of his workload, and how many more of it may be missing; what he leaves on the host. See [`OneHost::learn`].
     workload: usize,
     spare: u32,
+    leaves: Amounts,
 }
 
 /// Those who may make way, in their order.
 pub(super) fn members<'v>(victims: Vec<&'v Arc<Instance>>) -> Vec<Member<'v>> {
     let member = |victim: &'v Arc<Instance>| {
         let (hold, has_home) = (hold(victim.spec()), victim.spec().has_volumes());
-        Member { victim, hold, has_home, workload: 0, spare: 0 }
+        Member { victim, hold, has_home, workload: 0, spare: 0, leaves: Amounts::default() }
     };
     victims.into_iter().map(member).collect()
 }
@@ -51,6 +55,8 @@ pub(super) struct OneHost<'h> {
     pub(super) request: &'h Request<'h>,
     /// What will be given away of it, with nobody else gone.
     pub(super) later: HostUse,
+    /// How much more has to be free of it, of what is asked for.
+    pub(super) missing: Amounts,
     pub(super) boroughs: &'h Boroughs,
     /// Those who are in every choice.
     pub(super) must: Vec<Member<'h>>,
@@ -63,6 +69,21 @@ type Choice<'c, 'v> = [&'c Member<'v>];
 
 /// The cheapest of the choices that were looked at.
 type Best<'c, 'v> = Option<(Cost, Vec<&'c Member<'v>>)>;
+
+/// How much more has to be free of a host of which so much will be given away.
+pub(super) fn missing(candidate: &Candidate<'_>, request: &Request<'_>, later: &HostUse) -> Amounts {
+    let needed = candidate.takes_at_least(request);
+    let (whole, taken) = (candidate.allocatable, later.taken);
+    let of = |needed: u64, taken: u64, whole: u64| match needed {
+        0 => 0,
+        needed => needed.saturating_add(taken).saturating_sub(whole),
+    };
+    Amounts {
+        cpu: MilliCpu(of(needed.cpu.0, taken.cpu.0, whole.cpu.0)),
+        memory: Bytes(of(needed.memory.0, taken.memory.0, whole.memory.0)),
+        disk: Bytes(of(needed.disk.0, taken.disk.0, whole.disk.0)),
+    }
+}
 
 impl OneHost<'_> {
     /// The cheapest choice among those who may go, with what it costs: among all up to those that hold their room no more firmly than it takes for there to be enough.
@@ -82,20 +103,38 @@ impl OneHost<'_> {
         let hold_of = |place: usize| pool.get(place).map(|member| member.hold);
         let is_end = |end: &usize| *end == no_higher || hold_of(*end) != hold_of(end - 1);
         let ends: Vec<usize> = (first..=pool.len()).filter(is_end).collect();
-        self.must.iter_mut().for_each(|member| member.learn(ledger, spares));
+        self.learn_must(ledger, spares);
         let mut learnt = 0;
         for end in ends {
             if !self.is_enough(&pool[..end].iter().collect::<Vec<_>>()) {
                 continue;
             }
             // Of most that are there it does not matter.
-            pool[learnt..end].iter_mut().for_each(|member| member.learn(ledger, spares));
+            pool[learnt..end].iter_mut().for_each(|member| self.learn(member, ledger, spares));
             learnt = end;
             if let Some((cost, choice)) = self.cheapest_among(&pool[..end]) {
                 return Some((cost, self.all(&choice).map(|member| member.victim.id).collect()));
             }
         }
         None
+    }
+
+    /// Looks up what decides on what it costs that somebody goes, and what that leaves.
+    fn learn(&self, member: &mut Member<'_>, ledger: &Ledger, spares: &mut Spares) {
+        member.workload = spares.number(ledger, member.victim.workload());
+        member.spare = spares.left(member.workload);
+        if self.is_there(member) {
+            member.leaves = self.later.taken_by(member.victim);
+        }
+    }
+
+    /// The same of those who must go. What they leave is missing no more.
+    fn learn_must(&mut self, ledger: &Ledger, spares: &mut Spares) {
+        let mut must = std::mem::take(&mut self.must);
+        must.iter_mut().for_each(|member| self.learn(member, ledger, spares));
+        let leave = must.iter().fold(Amounts::default(), |sum, member| sum.saturating_add(member.leaves));
+        self.missing = self.missing.saturating_sub(leave);
+        self.must = must;
     }
 
     fn cheapest_among<'c, 'v>(&self, pool: &'c [Member<'v>]) -> Best<'c, 'v> {
@@ -120,15 +159,40 @@ impl OneHost<'_> {
             }
             return best;
         }
+        let least = self.least_of_two(&less);
         for (place, one) in less[..less.len().min(MANY)].iter().enumerate() {
-            less[..place].iter().for_each(|other| self.consider(&mut best, &[*other, *one]));
+            for other in &less[..place] {
+                self.consider(&mut best, &[*other, *one]);
+                if best.as_ref().is_some_and(|(cost, _)| *cost <= least) {
+                    return best;
+                }
+            }
         }
         self.consider(&mut best, &self.as_many_as_needed(&less));
         best
     }
 
+    /// What two of these cost at least, of whom one is of those that hold their room the most firmly: without those there is not enough.
+    fn least_of_two(&self, members: &Choice<'_, '_>) -> Cost {
+        let (must, last) = (self.cost(&[]), members.last().map(|last| last.hold));
+        let least = members.iter().map(|member| member.hold.1).min().unwrap_or_default();
+        // With somebody who must go, neither may be of those.
+        let other = last.filter(|_| self.must.is_empty()).map_or(least, |(_, priority)| priority);
+        let sum = must.sum + u64::from(least) + u64::from(other);
+        let mut harms: Vec<Harm> = members.iter().map(|member| self.harm(member)).collect();
+        harms.sort_unstable();
+        let harm = harms.iter().take(2).fold(must.harm, |sum, harm| Harm {
+            homes: sum.homes + harm.homes,
+            beyond: sum.beyond + harm.beyond,
+        });
+        Cost { highest: must.highest.max(last), harm, count: must.count + 2, sum }
+    }
+
     /// Takes a choice for the cheapest if it is.
     fn consider<'c, 'v>(&self, best: &mut Best<'c, 'v>, choice: &Choice<'c, 'v>) {
+        if !self.may_be_enough(choice) {
+            return;
+        }
         let cost = self.cost(choice);
         let is_cheaper = best.as_ref().is_none_or(|(least, _)| cost < *least)
             && self.must.len() + choice.len() <= MOST_VICTIMS;
@@ -225,6 +289,13 @@ impl OneHost<'_> {
             || self.overdraft.within(yielded(self.all(chosen).map(|member| &**member.victim), self.request))
     }
 
+    /// Whether these leave as much as is missing on the host. Of thousands of pairs few are worth a closer look.
+    #[inline]
+    fn may_be_enough(&self, chosen: &Choice<'_, '_>) -> bool {
+        let leaves = chosen.iter().fold(Amounts::default(), |sum, member| sum.saturating_add(member.leaves));
+        self.missing.within(leaves)
+    }
+
     /// Whether there is room on the host once these are gone.
     fn has_room(&self, chosen: &Choice<'_, '_>) -> bool {
         let there = || self.all(chosen).filter(|member| self.is_there(member)).map(|member| member.victim);
@@ -247,26 +318,35 @@ impl OneHost<'_> {
         self.must.iter().chain(chosen.iter().copied())
     }
 
+    /// What it does that somebody goes, with nobody else of his workload.
+    fn harm(&self, member: &Member<'_>) -> Harm {
+        let has_home = member.has_home && self.candidate.state.has_homes();
+        Harm { homes: has_home.into(), beyond: u32::from(member.spare == 0) }
+    }
+
     fn cost(&self, chosen: &Choice<'_, '_>) -> Cost {
-        let has_homes = self.candidate.state.has_homes();
         let mut cost = Cost::default();
-        for (place, member) in self.all(chosen).enumerate() {
-            let of_workload =
-                self.all(chosen).take(place).filter(|other| other.workload == member.workload).count();
+        let mut add = |member: &Member<'_>, before: usize| {
             cost.highest = cost.highest.max(Some(member.hold));
-            cost.harm.homes += u32::from(has_homes && member.has_home);
-            cost.harm.beyond += u32::from(of_workload as u32 >= member.spare);
+            cost.harm.homes += self.harm(member).homes;
+            cost.harm.beyond += u32::from(before as u32 >= member.spare);
             cost.count += 1;
             cost.sum += u64::from(member.hold.1);
+        };
+        for (place, member) in self.must.iter().enumerate() {
+            add(member, self.must[..place].iter().filter(|other| other.is_of_workload_of(member)).count());
+        }
+        for (place, member) in chosen.iter().enumerate() {
+            let before = chosen[..place].iter().copied().chain(&self.must);
+            add(member, before.filter(|other| other.is_of_workload_of(member)).count());
         }
         cost
     }
 }
 
 impl Member<'_> {
-    /// Looks up how many more of his workload may be missing.
-    fn learn(&mut self, ledger: &Ledger, spares: &mut Spares) {
-        self.workload = spares.number(ledger, self.victim.workload());
-        self.spare = spares.left(self.workload);
+    #[inline]
+    fn is_of_workload_of(&self, other: &Self) -> bool {
+        self.workload == other.workload
     }
 }

@@ -548,6 +548,22 @@ pub(super) fn is_company(state: &State, other: &Instance, priority: u32) -> bool
 
 /// The least that it costs to make room on a host, by a look at every choice.
 pub(super) fn cheapest_by_force(state: &State, host: &Host, instance: &Instance) -> Option<Forced> {
+    cheapest_of(state, host, instance, |of| (0..1 << of).collect())
+}
+
+/// The same by a look at all choices of nobody, one and two beside those who must go.
+pub(super) fn cheapest_two_by_force(state: &State, host: &Host, instance: &Instance) -> Option<Forced> {
+    let pairs = |of: usize| (0..of).flat_map(|one| (0..=one).map(move |other| 1 << one | 1 << other));
+    cheapest_of(state, host, instance, |of| std::iter::once(0).chain(pairs(of)).collect())
+}
+
+/// The least of these choices costs, which are given by how many may go as sets of bits.
+fn cheapest_of(
+    state: &State,
+    host: &Host,
+    instance: &Instance,
+    choices: impl Fn(usize) -> Vec<u32>,
+) -> Option<Forced> {
     let own = &instance.workload().borough;
     let is_guaranteed = allowances::would_be_guaranteed(state, instance);
     let is_less_urgent = |other: &&Arc<Instance>| {
@@ -561,7 +577,7 @@ pub(super) fn cheapest_by_force(state: &State, host: &Host, instance: &Instance)
     };
     let less_urgent = state.instances().values().filter(is_less_urgent);
     let (must, less_urgent): (Vec<_>, Vec<_>) = less_urgent.partition(is_in_the_way);
-    let choices = u32::from(must.is_empty())..1 << less_urgent.len();
+    let choices = choices(less_urgent.len()).into_iter().filter(|choice| *choice > 0 || !must.is_empty());
     let chosen = |choice: u32| {
         less_urgent
             .iter()

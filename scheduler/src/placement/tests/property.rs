@@ -9,8 +9,8 @@ use super::{
     allowances::{self, Accounts, Devices, RandomAllowance},
     estate::Estate,
     judge::{
-        MOST_BY_FORCE, cheapest_by_force, check_loads, cost_by_force, gang_of, left, must_wait, prospects,
-        prospects_lost, rank, would_all_go, would_go,
+        MOST_BY_FORCE, cheapest_by_force, cheapest_two_by_force, check_loads, cost_by_force, gang_of, left,
+        must_wait, prospects, prospects_lost, rank, would_all_go, would_go,
     },
     random::{
         RandomHost, RandomSite, RandomWorkload, estate_of, hand_in, random_boroughs, random_contender,
@@ -75,6 +75,8 @@ fn check_gangs(state: &State, plan: &Plan) {
 
 /// Estates that each of these properties looks at.
 const ESTATES: u32 = 20_000;
+/// Of one host on which there are many.
+const CROWDS: u32 = 2_000;
 
 fn config() -> ProptestConfig {
     ProptestConfig { cases: ESTATES, failure_persistence: None, ..ProptestConfig::default() }
@@ -285,6 +287,50 @@ fn the_rule_agrees_with_the_naive_judge_on_every_host() {
     let often = [("fits", 4), ("reserved", 20), ("volume", 50), ("private", 100)]
         .map(|(what, part)| (what, ESTATES / part));
     tally.expect(&filters.chain(often).collect::<Vec<_>>());
+}
+
+/// Where many may go not all choices are looked at, but all pairs are.
+#[test]
+fn of_many_no_two_are_cheaper() {
+    let tally = Tally::default();
+    let config = ProptestConfig { cases: CROWDS, failure_persistence: None, ..ProptestConfig::default() };
+    proptest!(config, |(
+        host in random_host().prop_map(RandomHost::large),
+        workloads in prop::collection::vec(random_contender(), 8..24),
+        urgent in random_contender(),
+        boroughs in random_boroughs(),
+        sites in random_sites(),
+    )| {
+        let boroughs: Vec<_> = boroughs.into_iter().map(|of| of.map(RandomAllowance::without_quota)).collect();
+        let mut estate = estate_of(&[host], &workloads, &boroughs, &sites);
+        estate.passes(40);
+        estate.raise_level();
+        // What others displace before it is its turn is not seen.
+        estate.passes(40);
+        let urgent = urgent.alone(9);
+        hand_in(&mut estate, "urgent", &urgent);
+        let before = estate.state.clone();
+        let plan = estate.full_pass();
+        let instance = before.instances_of(&wanted("urgent", &urgent).key()).next().unwrap();
+        let host = before.hosts().values().next().unwrap();
+        let is_stopping = before.instances().values().any(|other| other.desired == Desired::Stop);
+        if is_stopping || before.instances_on(host.id).count() > u32::BITS as usize {
+            return Ok(());
+        }
+        let placed = plan.placements.iter().any(|placement| placement.instance == instance.id);
+        let made = plan.preemptions.iter().find(|made| made.instance == instance.id);
+        let cheapest = cheapest_two_by_force(&before, host, instance);
+        let is_of_many = before.instances_on(host.id).count() > MOST_BY_FORCE;
+        tally.note("displacing two of many", is_of_many && made.is_some_and(|made| made.victims.len() == 2));
+        tally.note("displacing more of many", is_of_many && made.is_some_and(|made| made.victims.len() > 2));
+        if let Some(made) = made {
+            let cost = cost_by_force(&before, made.victims.iter().map(|id| &**before.instance(*id).unwrap()));
+            prop_assert!(cheapest.is_none_or(|cheapest| cost <= cheapest), "two are cheaper: {cost:?}, {cheapest:?}");
+        } else {
+            prop_assert!(placed || cheapest.is_none(), "two could have made way");
+        }
+    });
+    tally.expect(&[("displacing two of many", CROWDS / 100), ("displacing more of many", CROWDS / 100)]);
 }
 
 #[test]

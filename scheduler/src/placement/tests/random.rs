@@ -119,6 +119,11 @@ impl RandomHost {
         Self { state: 2, open: true, taint: None, is_lab: false, ..self }
     }
 
+    /// The same with room for many.
+    pub(super) fn large(self) -> Self {
+        Self { cores: 4 + self.cores, gib: 8 + self.gib, ports: 100, ..self.well() }
+    }
+
     /// The same, where nothing but processors is scarce.
     pub(super) fn contended(self) -> Self {
         let software = Software { docker: Some(("24.0.7", true)), ..self.software.clone() };
