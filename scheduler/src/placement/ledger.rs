@@ -80,6 +80,8 @@ pub(super) struct Ledger {
     doomed: HashSet<InstanceId>,
     /// Slots in which somebody was to make way when the last pass was over, or room that was kept was free.
     left: BTreeSet<Slot>,
+    /// Boroughs of those for whom room is kept no more, or less firmly, since that was asked last: nobody is their company any more.
+    unkept: BTreeSet<BoroughName>,
     /// What was before [`Ledger::begin_trial`], where that was.
     trial: Option<Trial>,
 }
@@ -179,6 +181,7 @@ impl Ledger {
             claimed: BTreeMap::new(),
             doomed: HashSet::new(),
             left: BTreeSet::new(),
+            unkept: BTreeSet::new(),
             trial: None,
             state: state.clone(),
             outlook,
@@ -337,6 +340,9 @@ impl Ledger {
                 seat.note_devices(&self.outlook);
             }
             let gave_back = gave_back(&before, &seat.used);
+            let awaited = before.awaited.iter().filter(|place| !seat.used.awaited.contains(place));
+            let awaited = awaited.filter_map(|(_, id)| self.state.instance(*id));
+            self.unkept.extend(awaited.map(|one| one.workload().borough.clone()));
             self.note(slot, false);
             return gave_back;
         }
@@ -352,6 +358,20 @@ impl Ledger {
         self.largest = self.largest.most(seat.bears());
         self.note(slot, true);
         true
+    }
+
+    /// Boroughs of those for whom room is kept no more, or less firmly, since this was asked last.
+    pub(super) fn take_unkept(&mut self) -> BTreeSet<BoroughName> {
+        std::mem::take(&mut self.unkept)
+    }
+
+    /// Keeps room in a slot for an instance no more, with whatever rank that was.
+    fn forget_awaited(&mut self, slot: Slot, id: InstanceId) -> Option<()> {
+        let used = &mut self.seats[slot].used;
+        let place = used.awaited.iter().find(|(_, other)| *other == id).copied()?;
+        Arc::make_mut(used).awaited.remove(&place);
+        self.unkept.extend(self.state.instance(id).map(|one| one.workload().borough.clone()));
+        Some(())
     }
 
     /// The state it is of.

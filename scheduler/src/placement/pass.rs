@@ -150,7 +150,9 @@ impl Engine {
         if caught_up == CaughtUp::Anew {
             self.preempting.begin_anew();
         }
-        let shift = self.boroughs.catch_up(state, self.ledger.whole(), self.ledger.largest());
+        let mut shift = self.boroughs.catch_up(state, self.ledger.whole(), self.ledger.largest());
+        let unkept = self.ledger.take_unkept();
+        shift.own.extend(unkept.iter().filter_map(|borough| self.boroughs.known(borough)));
         self.queue.wake(&self.ledger, &caught_up, &self.boroughs, &shift, &moved_out);
         self.queue.admit(&self.boroughs, &shift.roomier);
     }
@@ -195,11 +197,19 @@ impl Engine {
                 plan.unplaced.push(self.queue.keep(line, id));
                 continue;
             }
+            if is_gang && self.gang_must_stay(line) {
+                plan.more = true;
+                break;
+            }
             if is_gang {
                 self.serve_gang(line, is_let_in, &mut progress, &mut plan);
                 continue;
             }
             let record = record.clone();
+            if is_let_in && self.must_stay((&record, id), kept) {
+                plan.more = true;
+                break;
+            }
             if is_let_in && let Some(placement) = self.shapes.place(&mut self.ledger, &record, id, kept) {
                 if is_charged {
                     self.boroughs.settle(borough, record.spec.priority, demand);
@@ -212,6 +222,8 @@ impl Engine {
                 self.queue.note_given(&mut progress, line, id);
                 if is_charged {
                     self.let_others_have(&mut progress, (line, id), &[(id, host)]);
+                    // What is kept for it is kept against others to the end of the pass.
+                    plan.more = true;
                 }
                 continue;
             }
@@ -250,6 +262,7 @@ impl Engine {
                 plan.gangs.push(begin..plan.placements.len());
                 members.iter().for_each(|id| self.queue.note_given(progress, line, *id));
                 self.queue.pass_over(line);
+                plan.more |= !self.queue.awaited(line).is_empty();
                 self.let_others_have(progress, (line, members[0]), &given);
                 return;
             }
@@ -269,6 +282,20 @@ impl Engine {
         self.settle_gang(room, line, progress, plan);
     }
 
+    /// Whether an instance would go elsewhere than where room is kept for it, and whom others displace there in this pass, they do beside that: then it goes in the next, and what comes
+    /// after it, too, so that nothing less urgent takes that.
+    fn must_stay(&mut self, (record, id): (&Arc<RevisionRecord>, InstanceId), kept: Option<Slot>) -> bool {
+        let Some(slot) = kept.filter(|slot| self.ledger.loses_somebody(*slot)) else { return false };
+        let taken = self.shapes.would_take(&mut self.ledger, record, id, kept);
+        taken.is_some_and(|other| other != slot)
+    }
+
+    /// The same of a gang, which may go elsewhere than where room is kept for some of it.
+    fn gang_must_stay(&self, line: Line) -> bool {
+        let kept = self.queue.awaited(line).iter().filter_map(|id| self.ledger.kept_for(*id));
+        kept.into_iter().any(|slot| self.ledger.loses_somebody(slot))
+    }
+
     /// Whether somebody of a workload is to make way, as was decided in this pass.
     fn loses_somebody(&self, record: &RevisionRecord) -> bool {
         self.ledger.state().instances_of(&record.key).any(|one| self.ledger.is_doomed(one.id))
@@ -284,7 +311,9 @@ impl Engine {
         let left = given.iter().filter_map(|(id, host)| self.ledger.keep_no_more(*id, *host));
         let left: BTreeSet<HostId> = left.collect();
         if !left.is_empty() {
-            self.queue.note_room(progress, &self.ledger, &self.boroughs, turn, &left, &BTreeSet::new());
+            // Nobody there is their company any more.
+            let losers = BTreeSet::from([self.queue.charge(turn.0).0]);
+            self.queue.note_room(progress, &self.ledger, &self.boroughs, turn, &left, &losers);
         }
     }
 

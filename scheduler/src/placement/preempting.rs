@@ -117,7 +117,7 @@ struct Looked {
 #[derive(Default)]
 pub(super) struct Preempting {
     spares: Spares,
-    /// Slots in which somebody whose turn was before waits for what is stopping there: it is nobody else's in this pass.
+    /// Slots in which somebody whose turn was before waits for what is stopping there, or did: it is nobody else's in this pass.
     promised: HashSet<Slot>,
     own: Own,
     /// Of the passes before, too.
@@ -172,8 +172,16 @@ impl Preempting {
             ledger.state().instances_by(victims.iter().copied()).cloned().collect();
         let rank = self.send_away(ledger, boroughs, &request, Together::alone(instance), &stopped);
         ledger.keep(slot, rank, id, &victims);
+        self.leave(ledger, slot, before);
         let host = Some(ledger.candidate(slot).host.id);
         Room::Made(Preemption { instance: id, before, host, victims })
+    }
+
+    /// Notes that one for whom room was kept before has others make way elsewhere. What is placed in this pass comes into the state before that, and who displaces others after it: so
+    /// its room stays kept there against the one, and is not counted on for the other.
+    fn leave(&mut self, ledger: &Ledger, slot: Slot, before: Option<HostId>) {
+        let before = before.and_then(|before| ledger.slot(before));
+        self.promised.extend(before.filter(|before| *before != slot));
     }
 
     /// Counts that these make way. Gives the rank with which those wait for whom they do.

@@ -87,6 +87,7 @@ impl Ledger {
         instance: InstanceId,
         victims: &[InstanceId],
     ) {
+        self.forget_awaited(slot, instance);
         Arc::make_mut(&mut self.seats[slot].used).awaited.insert((rank, instance));
         for victim in victims {
             self.send_away(*victim);
@@ -107,9 +108,7 @@ impl Ledger {
         if kept == given {
             return None;
         }
-        let awaited = &mut Arc::make_mut(&mut self.seats[slot].used).awaited;
-        let place = awaited.iter().find(|(_, other)| *other == id).copied()?;
-        awaited.remove(&place);
+        self.forget_awaited(slot, id)?;
         self.left.insert(slot);
         self.note_kept(slot);
         self.note_given(slot);
@@ -131,6 +130,11 @@ impl Ledger {
     /// Slots in which room is kept, with the highest priority for which.
     pub(in crate::placement) fn kept(&self) -> &BTreeMap<Slot, u32> {
         &self.kept
+    }
+
+    /// Whether somebody in a slot is to make way, as was decided in this pass.
+    pub(in crate::placement) fn loses_somebody(&self, slot: Slot) -> bool {
+        !self.doomed.is_empty() && self.seats[slot].used.instances.iter().any(|id| self.is_doomed(*id))
     }
 
     /// Whether an instance is to make way, as was decided in this pass.

@@ -104,7 +104,7 @@ impl OneHost<'_> {
         let is_end = |end: &usize| *end == no_higher || hold_of(*end) != hold_of(end - 1);
         let ends: Vec<usize> = (first..=pool.len()).filter(is_end).collect();
         self.learn_must(ledger, spares);
-        let mut learnt = 0;
+        let (mut learnt, mut was_enough) = (0, false);
         for end in ends {
             if !self.is_enough(&pool[..end].iter().collect::<Vec<_>>()) {
                 continue;
@@ -112,9 +112,10 @@ impl OneHost<'_> {
             // Of most that are there it does not matter.
             pool[learnt..end].iter_mut().for_each(|member| self.learn(member, ledger, spares));
             learnt = end;
-            if let Some((cost, choice)) = self.cheapest_among(&pool[..end]) {
+            if let Some((cost, choice)) = self.cheapest_among(&pool[..end], was_enough) {
                 return Some((cost, self.all(&choice).map(|member| member.victim.id).collect()));
             }
+            was_enough = true;
         }
         None
     }
@@ -137,7 +138,8 @@ impl OneHost<'_> {
         self.must = must;
     }
 
-    fn cheapest_among<'c, 'v>(&self, pool: &'c [Member<'v>]) -> Best<'c, 'v> {
+    /// The cheapest choice among these. Whether those of them who hold their room less firmly were enough already, and nothing came of it, is given.
+    fn cheapest_among<'c, 'v>(&self, pool: &'c [Member<'v>], was_enough: bool) -> Best<'c, 'v> {
         let mut best = None;
         if !self.must.is_empty() {
             self.consider(&mut best, &[]);
@@ -163,7 +165,7 @@ impl OneHost<'_> {
         for (place, one) in less[..less.len().min(MANY)].iter().enumerate() {
             for other in &less[..place] {
                 self.consider(&mut best, &[*other, *one]);
-                if best.as_ref().is_some_and(|(cost, _)| *cost <= least) {
+                if !was_enough && best.as_ref().is_some_and(|(cost, _)| *cost <= least) {
                     return best;
                 }
             }

@@ -111,6 +111,7 @@ impl Preempting {
                 let victims = std::mem::take(&mut victims);
                 ledger.keep(slot, rank, id, &victims);
                 let before = ledger.state().instance(id).and_then(|instance| instance.awaited_host());
+                self.leave(ledger, slot, before);
                 made.push(Preemption { instance: id, before, host, victims });
             }
         }

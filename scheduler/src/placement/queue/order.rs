@@ -119,7 +119,10 @@ impl Queue {
         let victims = || ledger.state().instances_by(Preemption::victims_of(made));
         let kept = made.iter().filter_map(|preemption| preemption.host);
         let hosts = victims().filter_map(|victim| victim.host()).chain(kept).collect();
-        let losers = victims().filter_map(|victim| boroughs.known(&victim.workload().borough)).collect();
+        let losers = victims().filter_map(|victim| boroughs.known(&victim.workload().borough));
+        // Where room was kept for it before, with another rank or on another host, nobody is its company any more.
+        let has_moved = made.iter().any(|made| made.before.is_some());
+        let losers = losers.chain(has_moved.then(|| self.lines[line].borough)).collect();
         self.note_room(progress, ledger, boroughs, (line, id), &hosts, &losers);
     }
 
