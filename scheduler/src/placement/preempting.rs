@@ -43,13 +43,13 @@ use crate::state::{
     gang::Together,
     host_use::{Held, Hold, hold},
     preempt::{
-        MANY_FAILURES, are_spare, expected, has_claim, is_in_the_way, is_taken_back, may_make_way, rank,
-        will_fit, yielded,
+        MANY_FAILURES, are_spare, expected, has_claim, is_in_the_way, is_taken_back, may_make_way, needs,
+        rank, will_fit, yielded,
     },
 };
 
 use bounds::Bounds;
-use choice::{OneHost, members, missing};
+use choice::OneHost;
 pub(super) use gang::{RoomForAll, is_worth_waiting_for_all};
 use own::{Own, charged};
 use spares::Spares;
@@ -227,10 +227,7 @@ impl Preempting {
         if overdraft != Amounts::default() && least == Cost::default() {
             return Err(Room::Nowhere);
         }
-        for victim in &own {
-            spares.number(ledger, victim.workload());
-        }
-        let own = own::shortlist(own, overdraft, spares);
+        let own = own::shortlist(ledger, own, overdraft, spares);
         let record = seeker.record;
         let sought = Sought { ledger, boroughs, record, request, has_claim, overdraft, own };
         if let Some(open) = seeker.open.filter(|open| sought.will_take(*open)) {
@@ -438,8 +435,10 @@ impl Sought<'_> {
             return Some(Looked { cost: Cost::default(), slot, victims: Vec::new() });
         }
         let mut pool = victims(&candidate, request, has_claim, &later);
-        pool.retain(|victim| are_spare([&***victim].into_iter(), request, boroughs));
-        pool.retain(|victim| !is_company(ledger, victim, request.spec.priority));
+        pool.retain(|victim| {
+            are_spare([&***victim].into_iter(), request, boroughs)
+                && !is_company(ledger, victim, request.spec.priority)
+        });
         let on = Some(candidate.host.id);
         let elsewhere = self.own.iter().copied().filter(|victim| victim.host() != on);
         if overdraft != Amounts::default() {
@@ -448,9 +447,8 @@ impl Sought<'_> {
         }
         let (must, pool): (Vec<_>, Vec<_>) =
             pool.into_iter().partition(|victim| is_in_the_way(victim, request));
-        let missing = missing(&candidate, request, &later);
-        let host = OneHost { candidate, request, later, missing, boroughs, must: members(must), overdraft };
-        let (cost, victims) = host.cheapest(members(pool), ledger, spares)?;
+        let host = OneHost::new(candidate, request, later, boroughs, must, overdraft);
+        let (cost, victims) = host.cheapest(pool, ledger, spares)?;
         Some(Looked { cost, slot, victims })
     }
 
@@ -480,14 +478,9 @@ impl Sought<'_> {
 /// others again once its company is back: so for ever, if these are whom that had to go for.
 fn is_company(ledger: &Ledger, victim: &Instance, priority: u32) -> bool {
     let Some(slot) = victim.host().and_then(|host| ledger.slot(host)) else { return false };
-    let needs = |id: InstanceId| {
-        let awaited = ledger.state().instance(id);
-        awaited.is_some_and(|one| {
-            let (key, together) = (one.workload(), &one.spec().place.together);
-            together.iter().any(|with| key.beside(with) == *victim.workload())
-        })
-    };
-    ledger.awaited_in(slot).any(|(rank, id)| *rank > priority && needs(*id))
+    let needs_him =
+        |id: InstanceId| ledger.state().instance(id).is_some_and(|one| needs(&Request::of(one), victim));
+    ledger.awaited_in(slot).any(|(rank, id)| *rank > priority && needs_him(*id))
 }
 
 /// Who may make way on a host, those first that hold their room the least firmly, of these the youngest.

@@ -176,15 +176,17 @@ pub fn are_spare<'v>(
 /// Whether an instance may make way for a request, which has a claim or not; what its borough is guaranteed is not looked at.
 pub fn may_make_way(instance: &Instance, request: &Request<'_>, has_claim: bool) -> bool {
     let is_other = instance.workload().borough != request.key.borough;
-    let is_company = || {
-        let together = &request.spec.place.together;
-        instance.workload().borough == request.key.borough && together.contains(&instance.workload().workload)
-    };
     instance.placed.is_some()
         && instance.is_to_stay()
         && instance.workload() != request.key
         && (instance.spec().priority < request.spec.priority || has_claim && is_other)
-        && !is_company()
+        && !needs(request, instance)
+}
+
+/// Whether a request must be together with instances of somebody's workload.
+pub fn needs(request: &Request<'_>, company: &Instance) -> bool {
+    let key = company.workload();
+    key.borough == request.key.borough && request.spec.place.together.contains(&key.workload)
 }
 
 /// Whether an instance may make way for a request of its own borough, wherever it is, for the quota's sake.

@@ -2,10 +2,7 @@
 
 use std::{cmp::Reverse, sync::Arc};
 
-use supercloud_proto::{
-    amount::{Amounts, Bytes, MilliCpu},
-    id::InstanceId,
-};
+use supercloud_proto::{amount::Amounts, id::InstanceId};
 
 use super::{
     Cost, Harm,
@@ -29,7 +26,7 @@ pub(super) const FEW: usize = 10;
 const MANY: usize = 200;
 
 /// Somebody who may make way, with what is known of him: of some hundreds there are thousands of pairs.
-pub(super) struct Member<'v> {
+struct Member<'v> {
     victim: &'v Arc<Instance>,
     hold: Hold,
     /// Whether he mounts volumes, so that no other host would do.
@@ -41,7 +38,7 @@ pub(super) struct Member<'v> {
 }
 
 /// Those who may make way, in their order.
-pub(super) fn members<'v>(victims: Vec<&'v Arc<Instance>>) -> Vec<Member<'v>> {
+fn members<'v>(victims: Vec<&'v Arc<Instance>>) -> Vec<Member<'v>> {
     let member = |victim: &'v Arc<Instance>| {
         let (hold, has_home) = (hold(victim.spec()), victim.spec().has_volumes());
         Member { victim, hold, has_home, workload: 0, spare: 0, leaves: Amounts::default() }
@@ -51,17 +48,22 @@ pub(super) fn members<'v>(victims: Vec<&'v Arc<Instance>>) -> Vec<Member<'v>> {
 
 /// A host on which room is sought.
 pub(super) struct OneHost<'h> {
-    pub(super) candidate: Candidate<'h>,
-    pub(super) request: &'h Request<'h>,
+    candidate: Candidate<'h>,
+    request: &'h Request<'h>,
     /// What will be given away of it, with nobody else gone.
-    pub(super) later: HostUse,
-    /// How much more has to be free of it, of what is asked for.
-    pub(super) missing: Amounts,
-    pub(super) boroughs: &'h Boroughs,
+    later: HostUse,
+    /// How much more has to be free of it, beside what those leave who are in every choice.
+    missing: Amounts,
+    boroughs: &'h Boroughs,
     /// Those who are in every choice.
-    pub(super) must: Vec<Member<'h>>,
+    must: Vec<Member<'h>>,
     /// What has to go of its borough's work for the quota's sake, there or elsewhere.
-    pub(super) overdraft: Amounts,
+    overdraft: Amounts,
+}
+
+/// What is free of a host of which so much will be given away.
+fn free(candidate: &Candidate<'_>, later: &HostUse) -> Amounts {
+    candidate.allocatable.saturating_sub(later.taken)
 }
 
 /// Some of those who may go.
@@ -70,29 +72,28 @@ type Choice<'c, 'v> = [&'c Member<'v>];
 /// The cheapest of the choices that were looked at.
 type Best<'c, 'v> = Option<(Cost, Vec<&'c Member<'v>>)>;
 
-/// How much more has to be free of a host of which so much will be given away.
-pub(super) fn missing(candidate: &Candidate<'_>, request: &Request<'_>, later: &HostUse) -> Amounts {
-    let needed = candidate.takes_at_least(request);
-    let (whole, taken) = (candidate.allocatable, later.taken);
-    let of = |needed: u64, taken: u64, whole: u64| match needed {
-        0 => 0,
-        needed => needed.saturating_add(taken).saturating_sub(whole),
-    };
-    Amounts {
-        cpu: MilliCpu(of(needed.cpu.0, taken.cpu.0, whole.cpu.0)),
-        memory: Bytes(of(needed.memory.0, taken.memory.0, whole.memory.0)),
-        disk: Bytes(of(needed.disk.0, taken.disk.0, whole.disk.0)),
+impl<'h> OneHost<'h> {
+    /// A host as it is looked at, of which so much will be given away, with those who are in every choice, and what has to go for the quota's sake.
+    pub(super) fn new(
+        candidate: Candidate<'h>,
+        request: &'h Request<'h>,
+        later: HostUse,
+        boroughs: &'h Boroughs,
+        must: Vec<&'h Arc<Instance>>,
+        overdraft: Amounts,
+    ) -> Self {
+        let missing = candidate.takes_at_least(request).saturating_sub(free(&candidate, &later));
+        Self { candidate, request, later, missing, boroughs, must: members(must), overdraft }
     }
-}
 
-impl OneHost<'_> {
     /// The cheapest choice among those who may go, with what it costs: among all up to those that hold their room no more firmly than it takes for there to be enough.
     pub(super) fn cheapest(
         mut self,
-        mut pool: Vec<Member<'_>>,
+        pool: Vec<&Arc<Instance>>,
         ledger: &Ledger,
         spares: &mut Spares,
     ) -> Option<(Cost, Vec<InstanceId>)> {
+        let mut pool = members(pool);
         if !self.is_enough(&pool.iter().collect::<Vec<_>>()) {
             return None;
         }
@@ -206,7 +207,8 @@ impl OneHost<'_> {
     /// Those with the most of what is needed on the host first, and within what workloads may miss before others, until there is room; then likewise those with
     /// the most of what is needed of the quota; without those that are not needed then.
     fn as_many_as_needed<'c, 'v>(&self, pool: &Choice<'c, 'v>) -> Vec<&'c Member<'v>> {
-        let missing = self.candidate.takes_at_least(self.request).saturating_sub(self.free());
+        let missing =
+            self.candidate.takes_at_least(self.request).saturating_sub(free(&self.candidate, &self.later));
         let there = Candidate { used: &self.later, ..self.candidate };
         let missing_network = self.request.spec.resources.network.saturating_sub(there.free_network());
         // Whoever has cores helps those who need some, though enough may be free on the whole and too few of one node.
@@ -270,10 +272,6 @@ impl OneHost<'_> {
     /// Whether their boroughs keep what they are guaranteed without these.
     fn are_spare(&self, chosen: &Choice<'_, '_>) -> bool {
         are_spare(self.all(chosen).map(|member| &**member.victim), self.request, self.boroughs)
-    }
-
-    fn free(&self) -> Amounts {
-        self.candidate.allocatable.saturating_sub(self.later.taken)
     }
 
     fn is_there(&self, member: &Member<'_>) -> bool {

@@ -61,24 +61,23 @@ pub(super) fn at_least(own: &[&Arc<Instance>], overdraft: Amounts) -> Option<Cos
 
 /// Of those that hold their room equally firmly only as many as ever make way for one: those first whose workloads may miss one, and of these those with the most of what is needed.
 pub(super) fn shortlist<'o>(
+    ledger: &Ledger,
     own: Vec<&'o Arc<Instance>>,
     overdraft: Amounts,
-    spares: &Spares,
+    spares: &mut Spares,
 ) -> Vec<&'o Arc<Instance>> {
     if own.len() <= MOST_VICTIMS {
         return own;
     }
-    let merit = |victim: &&Arc<Instance>| {
-        (
-            !spares.may_miss_one(victim.workload()),
-            Reverse(parts(charged(victim), overdraft)),
-            Reverse(victim.id),
-        )
+    let mut merit = |victim: &&Arc<Instance>| {
+        let number = spares.number(ledger, victim.workload());
+        let may_miss = spares.left(number) > 0;
+        (!may_miss, Reverse(parts(charged(victim), overdraft)), Reverse(victim.id))
     };
     let mut best = Vec::new();
     for alike in own.chunk_by(|one, other| hold(one.spec()) == hold(other.spec())) {
         let mut alike = alike.to_vec();
-        alike.sort_by_cached_key(merit);
+        alike.sort_by_cached_key(&mut merit);
         alike.truncate(MOST_VICTIMS);
         alike.sort_unstable_by_key(|victim| order(victim));
         best.append(&mut alike);

@@ -30,11 +30,6 @@ impl Spares {
         self.left[number]
     }
 
-    /// Whether one more of a workload may be missing; of one that was not asked about: no.
-    pub(super) fn may_miss_one(&self, key: &WorkloadKey) -> bool {
-        self.numbers.get(key).is_some_and(|number| self.left[*number] > 0)
-    }
-
     /// Counts that one makes way.
     pub(super) fn count_gone(&mut self, key: &WorkloadKey) {
         if let Some(number) = self.numbers.get(key) {
