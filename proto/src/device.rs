@@ -168,6 +168,11 @@ pub struct DeviceRequest {
 }
 
 impl DeviceRequest {
+    /// Whether all of each device is asked for.
+    pub fn is_whole(&self) -> bool {
+        self.share == Share::WHOLE
+    }
+
     /// Whether a device is one of those asked for, whatever is free of it.
     pub fn suits(&self, device: &Device) -> bool {
         let holds = |condition: &Condition| match &condition.attribute {
@@ -176,7 +181,7 @@ impl DeviceRequest {
         };
         device.kind == self.kind
             && (!self.to_vm || device.pci.is_some())
-            && (device.shared || self.share == Share::WHOLE)
+            && (device.shared || self.is_whole())
             && (self.models.is_empty() || self.models.contains(&device.model))
             && self.require.iter().all(holds)
     }
@@ -185,7 +190,7 @@ impl DeviceRequest {
 impl fmt::Display for DeviceRequest {
     /// `2 gpu`, `0.5 of 1 gpu T4 or V100 with label.memory >= 16`.
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.share != Share::WHOLE {
+        if !self.is_whole() {
             write!(f, "{} of ", self.share)?;
         }
         write!(f, "{} {}", self.count, self.kind)?;

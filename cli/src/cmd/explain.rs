@@ -1,7 +1,7 @@
 //! `explain`: why an instance is where it is, or why it waits.
 
 use serde_json::Value;
-use supercloud_proto::v1::{ExplainRequest, instance_service_client::InstanceServiceClient};
+use supercloud_proto::v1::{ExplainRequest, ExplainResponse, instance_service_client::InstanceServiceClient};
 
 use super::target;
 use crate::{
@@ -18,10 +18,9 @@ pub(super) async fn run(session: &Session, format: Format, args: &TargetArgs) ->
         Some(id) => request.id = id,
         None => (request.borough, request.workload) = session.workload(&args.target)?,
     }
-    let explanations = session
+    let ExplainResponse { explanations, others, .. } = session
         .call(request, async |channel, request| InstanceServiceClient::new(channel).explain(request).await)
-        .await?
-        .explanations;
+        .await?;
     match format {
         Format::Json | Format::Yaml => {
             output::document(format, &Value::Array(explanations.iter().map(explanation::value).collect()))
@@ -31,7 +30,11 @@ pub(super) async fn run(session: &Session, format: Format, args: &TargetArgs) ->
             output::line(&format!("{} has no instances", args.target))
         }
         Format::Table | Format::Wide => {
-            explanations.iter().try_for_each(|one| output::line(explanation::text(one).trim_end()))
+            explanations.iter().try_for_each(|one| output::line(explanation::text(one).trim_end()))?;
+            if others == 0 {
+                return Ok(());
+            }
+            output::line(&format!("not told here: {others} more of {} (ask by id)", args.target))
         }
     }
 }

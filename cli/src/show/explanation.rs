@@ -43,6 +43,8 @@ pub fn value(explanation: &v1::PlacementExplanation) -> Value {
         ("fitting", json!(explanation.fitting)),
         ("filters", Value::Array(filters.collect())),
         ("home", explanation.home.as_ref().map_or(Value::Null, home)),
+        ("ahead", json!(explanation.ahead)),
+        ("alike", json!(explanation.alike)),
         ("gang_waiting", json!(explanation.gang_waiting)),
         ("gang_fitting", json!(explanation.gang_fitting)),
         ("nearest", explanation.nearest.as_ref().map_or(Value::Null, nearest)),
@@ -86,14 +88,15 @@ fn nearest(miss: &v1::NearMiss) -> Value {
 
 /// In lines for people.
 pub fn text(explanation: &v1::PlacementExplanation) -> String {
+    text_of(explanation, "it")
+}
+
+/// The same, where what would fit is called so.
+pub fn text_of(explanation: &v1::PlacementExplanation, whom: &str) -> String {
     let mut text = format!("{}\n", explanation.summary);
     for filter in explanation.filters.iter().filter(|filter| filter.hosts > 0) {
-        text.push_str(&format!(
-            "  {:<15} {:>6} {} ruled out\n",
-            filter.filter,
-            filter.hosts,
-            hosts(filter.hosts)
-        ));
+        let hosts = if filter.hosts == 1 { "host" } else { "hosts" };
+        text.push_str(&format!("  {:<15} {:>6} {hosts} ruled out\n", filter.filter, filter.hosts));
         for reason in &filter.reasons {
             text.push_str(&format!("  {:<15} {:>6}   {}\n", "", reason.hosts, reason.reason));
         }
@@ -104,11 +107,20 @@ pub fn text(explanation: &v1::PlacementExplanation) -> String {
         text.push_str(&format!("  {word}: {} ({})\n", miss.host, short.join("; ")));
     }
     for told in &explanation.changes {
-        text.push_str(&format!("  it would fit: {}\n", told.change));
+        text.push_str(&format!("  {whom} would fit: {}\n", told.change));
     }
-    for (place, score) in explanation.scores.iter().take(SCORES).enumerate() {
+    if explanation.ahead > 0 && !explanation.changes.is_empty() {
+        text.push_str(&format!("  but {} that wait come first\n", explanation.ahead));
+    }
+    if explanation.alike > 0 {
+        text.push_str(&format!("  {} more of this revision wait like it\n", explanation.alike));
+    }
+    // What its quota keeps goes nowhere yet.
+    let scores = explanation.scores.iter().filter(|_| explanation.quota.is_empty());
+    for (place, score) in scores.take(SCORES).enumerate() {
+        let counts = |part: &&v1::ScorePart| part.score != 0 || score.parts.len() == 1;
         let parts: Vec<String> =
-            score.parts.iter().map(|part| format!("{} {}", part.rule, part.score)).collect();
+            score.parts.iter().filter(counts).map(|part| format!("{} {}", part.rule, part.score)).collect();
         let words = |near: &v1::Near| format!(", {}", near_text(near.instances, &near.over, near.share));
         let near: Vec<String> = score.near.iter().map(words).collect();
         text.push_str(&format!(
@@ -127,8 +139,4 @@ pub fn text(explanation: &v1::PlacementExplanation) -> String {
 fn misses(explanation: &v1::PlacementExplanation) -> impl Iterator<Item = &v1::NearMiss> {
     let further = explanation.nearest_misses.iter().skip(1);
     explanation.nearest.iter().chain(further)
-}
-
-fn hosts(count: u32) -> &'static str {
-    if count == 1 { "host " } else { "hosts" }
 }

@@ -1,9 +1,14 @@
 //! What an apply would do.
 
+use std::collections::BTreeMap;
+
 use serde_json::{Value, json};
 use supercloud_proto::v1;
 
 use super::{borough, explanation, object};
+
+/// Of more than so many instances the hosts are told, with how many on each.
+const MANY: usize = 12;
 
 /// The word of a change.
 pub fn change_word(change: i32) -> &'static str {
@@ -35,14 +40,19 @@ pub fn value(plan: &v1::WorkloadPlan, boroughs: &[v1::BoroughPlan]) -> Value {
         ("revision", json!(plan.revision)),
         ("diffs", Value::Array(diffs.collect())),
         ("placements", Value::Array(placements.collect())),
-        ("stops", json!(plan.stops)),
+        ("stops", plan.stops.iter().map(stop_value).collect()),
         ("displaces", json!(plan.displaces)),
-        ("displaces_own", json!(plan.displaces_own)),
+        ("displaced", plan.displaced.iter().map(stop_value).collect()),
         ("waiting", json!(plan.waiting)),
         ("unplaced", json!(plan.unplaced)),
         ("unplaced_because", plan.unplaced_because.as_ref().map_or(Value::Null, explanation::value)),
         ("borough_use", borough.map_or(Value::Null, borough::plan_value)),
     ])
+}
+
+fn stop_value(stop: &v1::PlannedStop) -> Value {
+    let of = format!("{}/{}", stop.borough, stop.workload);
+    json!({"instance": stop.instance, "workload": of, "host": stop.host})
 }
 
 /// In lines for people.
@@ -59,16 +69,11 @@ pub fn text(plan: &v1::WorkloadPlan) -> String {
             (before, after) => format!("  ~ {}: {before} -> {after}\n", diff.path),
         });
     }
-    for placement in &plan.placements {
-        text.push_str(&format!("  place slot {} on {}\n", placement.slot, placement.host));
-    }
-    for stop in &plan.stops {
-        text.push_str(&format!("  stop {stop}\n"));
-    }
-    for displaced in &plan.displaces_own {
-        text.push_str(&format!("  displace {displaced}\n"));
-    }
-    let others = (plan.displaces as usize).saturating_sub(plan.displaces_own.len());
+    text.push_str(&placements(&plan.placements));
+    text.push_str(&stops("stop", &plan.stops, |stop| stop.instance.clone()));
+    let whose = |stop: &v1::PlannedStop| format!("{} of {}/{}", stop.instance, stop.borough, stop.workload);
+    text.push_str(&stops("displace", &plan.displaced, whose));
+    let others = (plan.displaces as usize).saturating_sub(plan.displaced.len());
     if others > 0 {
         text.push_str(&format!("  displace {others} of other boroughs\n"));
     }
@@ -77,9 +82,44 @@ pub fn text(plan: &v1::WorkloadPlan) -> String {
     }
     if plan.unplaced > 0 {
         text.push_str(&format!("  {} could not be placed: ", plan.unplaced));
-        let because = plan.unplaced_because.as_ref().map(explanation::text).unwrap_or_default();
-        text.push_str(&because.trim_end().replace('\n', "\n  "));
+        let whom = if plan.unplaced == 1 { "it" } else { "one of them" };
+        let because = plan.unplaced_because.as_ref().map(|because| explanation::text_of(because, whom));
+        text.push_str(&because.unwrap_or_default().trim_end().replace('\n', "\n  "));
         text.push('\n');
     }
     text
+}
+
+/// One line for each, or where they are many for each host.
+fn placements(placements: &[v1::PlannedPlacement]) -> String {
+    if placements.len() <= MANY {
+        let line = |one: &v1::PlannedPlacement| format!("  place slot {} on {}\n", one.slot, one.host);
+        return placements.iter().map(line).collect();
+    }
+    let hosts = by_host(placements.iter().map(|placement| (placement.host.as_str(), placement.slot)));
+    let line = |(host, slots): (&str, Vec<u32>)| {
+        let (first, last) = (slots.iter().min().unwrap_or(&0), slots.iter().max().unwrap_or(&0));
+        format!("  place {} on {host}, of slots {first} to {last}\n", slots.len())
+    };
+    hosts.into_iter().map(line).collect()
+}
+
+/// The same of those that end.
+fn stops(verb: &str, stops: &[v1::PlannedStop], name: impl Fn(&v1::PlannedStop) -> String) -> String {
+    let on = |host: &str| if host.is_empty() { String::new() } else { format!(" on {host}") };
+    if stops.len() <= MANY {
+        let line = |stop: &v1::PlannedStop| format!("  {verb} {}{}\n", name(stop), on(&stop.host));
+        return stops.iter().map(line).collect();
+    }
+    let hosts = by_host(stops.iter().map(|stop| (stop.host.as_str(), ())));
+    hosts.into_iter().map(|(host, there)| format!("  {verb} {}{}\n", there.len(), on(host))).collect()
+}
+
+/// What is on each host, by the names of the hosts.
+fn by_host<'h, T>(all: impl Iterator<Item = (&'h str, T)>) -> BTreeMap<&'h str, Vec<T>> {
+    let mut hosts: BTreeMap<&str, Vec<T>> = BTreeMap::new();
+    for (host, one) in all {
+        hosts.entry(host).or_default().push(one);
+    }
+    hosts
 }

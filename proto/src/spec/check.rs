@@ -15,7 +15,7 @@ use crate::{
     amount::{Amounts, Bytes, Mbits, MilliCpu},
     condition::{Attribute, is_value},
     cores::Numa,
-    device::{self, DeviceRequest, SHARE_EXPECTED, Share},
+    device::{self, DeviceRequest, SHARE_EXPECTED},
     id::Millis,
     name::WorkloadName,
     problem::{Problem, join, quoted, shortened},
@@ -268,7 +268,7 @@ impl Checker {
         let expected = format!("1 to {}", device::MAX_COUNT);
         self.expect((1..=device::MAX_COUNT).contains(&count), "count", expected, count.to_string());
         self.expect(request.share.is_sound(), "share", SHARE_EXPECTED, request.share.to_string());
-        let is_part = request.to_vm && request.share.is_sound() && request.share != Share::WHOLE;
+        let is_part = request.to_vm && request.share.is_sound() && !request.is_whole();
         self.expect(!is_part, "share", "1: a VM has its devices whole", request.share.to_string());
         self.at_most("models", "models", request.models.len(), device::MAX_RULES);
         for (i, model) in request.models.iter().enumerate() {

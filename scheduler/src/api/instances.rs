@@ -97,14 +97,19 @@ fn seen<'s>(state: &'s State, caller: &Caller, id: InstanceId) -> Result<&'s Arc
     found.ok_or_else(|| unknown(id))
 }
 
+/// What an explanation is about.
+struct Explained {
+    /// Each with how many more of its workload wait with the same revision.
+    instances: Vec<(Arc<Instance>, u32)>,
+    /// How many there are of the workload beside these.
+    others: u32,
+}
+
 /// The instances that an explanation is about.
-fn explained(
-    state: &State,
-    caller: &Caller,
-    request: &v1::ExplainRequest,
-) -> Result<Vec<Arc<Instance>>, Status> {
+fn explained(state: &State, caller: &Caller, request: &v1::ExplainRequest) -> Result<Explained, Status> {
     if !request.id.is_empty() {
-        return Ok(vec![seen(state, caller, parse_id(&request.id)?)?.clone()]);
+        let instance = seen(state, caller, parse_id(&request.id)?)?.clone();
+        return Ok(Explained { instances: vec![(instance, 0)], others: 0 });
     }
     let mut faults = Faults::default();
     let borough: Option<BoroughName> = faults.take("borough", request.borough.parse());
@@ -114,16 +119,30 @@ fn explained(
     if !caller.sees(&key.borough) || state.workload(&key).is_none() {
         return Err(refusals::not_found(format!("workload {key}")));
     }
-    let mut pending: Vec<Arc<Instance>> =
-        state.instances_of(&key).filter(|instance| instance.is_pending()).cloned().collect();
-    // Instances of one revision want the same, but for those that mount volumes, each of which goes where its own live.
+    Ok(explained_of(state, &key))
+}
+
+/// Those of a workload: the first that waits of each revision, or else those that have hosts. Instances of one revision want the same, but for those that mount volumes, each of which
+/// goes where its own live.
+fn explained_of(state: &State, key: &WorkloadKey) -> Explained {
+    let (mut pending, placed): (Vec<_>, Vec<_>) = state
+        .instances_of(key)
+        .filter(|instance| instance.is_pending() || instance.placed.is_some())
+        .cloned()
+        .partition(|instance: &Arc<Instance>| instance.is_pending());
+    let all = pending.len() + placed.len();
     pending.sort_by_key(|instance| (instance.revision(), instance.not_before(), instance.id));
-    pending.dedup_by(|one, other| one.revision() == other.revision() && !one.spec().has_volumes());
-    if pending.is_empty() {
-        pending = state.instances_of(&key).filter(|instance| instance.placed.is_some()).cloned().collect();
+    let are_alike = |one: &Arc<Instance>, other: &Arc<Instance>| {
+        one.revision() == other.revision() && !one.spec().has_volumes()
+    };
+    let alike = pending.chunk_by(are_alike);
+    let mut instances: Vec<_> =
+        alike.map(|alike| (alike[0].clone(), alike.len() as u32 - 1)).take(MAX_EXPLAINED).collect();
+    if instances.is_empty() {
+        instances = placed.into_iter().map(|instance| (instance, 0)).take(MAX_EXPLAINED).collect();
     }
-    pending.truncate(MAX_EXPLAINED);
-    Ok(pending)
+    let told: usize = instances.iter().map(|(_, alike)| 1 + *alike as usize).sum();
+    Explained { instances, others: (all - told) as u32 }
 }
 
 impl Api {
@@ -205,19 +224,22 @@ impl InstanceService for Api {
         let (caller, request) = open(request)?;
         let state = self.state(request.stale).await?;
         let (index, now) = (state.applied(), clock::unix_now());
-        let instances = explained(&state, &caller, &request)?;
+        let Explained { instances, others } = explained(&state, &caller, &request)?;
         let explain = move || {
-            let mut explanations: Vec<_> =
-                instances.iter().map(|instance| explain::instance(&state, instance, now)).collect();
+            let tell = |(instance, alike): &(Arc<Instance>, u32)| v1::PlacementExplanation {
+                alike: *alike,
+                ..show::explanation(explain::instance(&state, instance, now))
+            };
+            let mut explanations: Vec<_> = instances.iter().map(tell).collect();
             // Instances of a workload that wait mostly wait for the same.
-            if let Some(first) = instances.iter().position(|instance| instance.is_pending()) {
-                explanations[first].changes =
-                    explain::changes(&state, &instances[first], now, explain::MAX_TRIALS);
+            if let Some(first) = instances.iter().position(|(instance, _)| instance.is_pending()) {
+                let changes = explain::changes(&state, &instances[first].0, now, explain::MAX_TRIALS);
+                explanations[first].changes = changes.into_iter().map(show::suggestion).collect();
             }
-            explanations.into_iter().map(show::explanation).collect()
+            explanations
         };
         let explanations = self.heavy(explain).await?;
-        Ok(self.answer(request.stale, v1::ExplainResponse { explanations, index }))
+        Ok(self.answer(request.stale, v1::ExplainResponse { explanations, index, others }))
     }
 
     type LogsStream = Pin<Box<dyn Stream<Item = Result<v1::LogsResponse, Status>> + Send>>;

@@ -11,9 +11,10 @@ use supercloud_proto::{
     v1,
 };
 
+use super::Caller;
 use crate::{
     clock::unix_now,
-    placement::{BoroughPlan, WorkloadPlan, explain},
+    placement::{BoroughPlan, PlannedStop, WorkloadPlan, explain},
     state::{
         Borough, Excess, Host, Instance, State, Workload, codec,
         gang::{self, Together},
@@ -210,11 +211,11 @@ fn borough(state: &State, borough: &Borough) -> v1::Borough {
 }
 
 /// What an apply would do.
-pub(super) fn plan(plan: WorkloadPlan) -> v1::WorkloadPlan {
+pub(super) fn plan(plan: WorkloadPlan, caller: &Caller) -> v1::WorkloadPlan {
     let diffs = plan.before.as_deref().map(|before| diff(before, &plan.after)).unwrap_or_default();
     // Whose work makes way is not told to other boroughs.
-    let own = plan.displaces.iter().filter(|(_, of)| of.borough == plan.workload.borough);
-    let own = own.map(|(id, _)| id.to_string()).collect();
+    let displaces = plan.displaces.len() as u32;
+    let displaced = plan.displaces.into_iter().filter(|stop| caller.sees(&stop.workload.borough));
     v1::WorkloadPlan {
         borough: (&plan.workload.borough).into(),
         workload: (&plan.workload.workload).into(),
@@ -233,12 +234,21 @@ pub(super) fn plan(plan: WorkloadPlan) -> v1::WorkloadPlan {
             .into_iter()
             .map(|placement| v1::PlannedPlacement { slot: placement.slot, host: placement.host.into() })
             .collect(),
-        stops: plan.stops.iter().map(ToString::to_string).collect(),
-        displaces: plan.displaces.len() as u32,
-        displaces_own: own,
+        stops: plan.stops.into_iter().map(planned_stop).collect(),
+        displaces,
+        displaced: displaced.map(planned_stop).collect(),
         unplaced: plan.unplaced,
         unplaced_because: plan.unplaced_because.map(explanation),
         waiting: plan.waiting,
+    }
+}
+
+fn planned_stop(stop: PlannedStop) -> v1::PlannedStop {
+    v1::PlannedStop {
+        instance: stop.instance.to_string(),
+        borough: stop.workload.borough.into(),
+        workload: stop.workload.workload.into(),
+        host: stop.host.map(String::from).unwrap_or_default(),
     }
 }
 
@@ -270,6 +280,8 @@ pub(super) fn explanation(explanation: explain::Explanation) -> v1::PlacementExp
         gang_waiting: explanation.gang.map_or(0, |gang| gang.waiting),
         gang_fitting: explanation.gang.map_or(0, |gang| gang.fitting),
         home: explanation.home.map(home),
+        ahead: explanation.ahead,
+        alike: 0,
     }
 }
 
@@ -287,7 +299,7 @@ fn excess(excess: &Excess) -> v1::QuotaExcess {
     }
 }
 
-fn suggestion(told: explain::Suggestion) -> v1::SuggestedChange {
+pub(super) fn suggestion(told: explain::Suggestion) -> v1::SuggestedChange {
     v1::SuggestedChange {
         kind: told.kind.to_owned(),
         change: told.change,

@@ -122,7 +122,7 @@ impl WorkloadService for Api {
         let state = self.state(request.stale).await?;
         let (index, now) = (state.applied(), clock::unix_now());
         let plan = self.heavy(move || placement::plan(&state, &specs, now)).await?.map_err(refused)?;
-        let plans = plan.workloads.into_iter().map(show::plan).collect();
+        let plans = plan.workloads.into_iter().map(|plan| show::plan(plan, &caller)).collect();
         let boroughs = plan.boroughs.into_iter().map(show::borough_plan).collect();
         Ok(self.answer(request.stale, v1::PlanResponse { plans, index, boroughs }))
     }

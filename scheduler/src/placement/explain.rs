@@ -25,6 +25,8 @@ use crate::state::{
     fits::{Candidate, FILTERS, Misfit, Request},
     gang::{Together, waiting_with},
 };
+#[cfg(test)]
+pub(super) use changes::outcomes;
 pub use changes::{MAX_TRIALS, Suggestion, changes};
 pub use gang::Gang;
 use tally::{Nearest, Tally};
@@ -64,6 +66,8 @@ pub struct Explanation {
     pub summary: String,
     /// What would make it fit, where that was looked for ([`changes`]).
     pub changes: Vec<Suggestion>,
+    /// How many wait and come before it, since they are more urgent, or older than it, as urgent and of its borough: what there is room for is theirs first. 0 where it is placed.
+    pub ahead: u32,
     /// Where its volumes live: it goes there and nowhere else.
     pub home: Option<HomeTold>,
     /// The gang of which it waits; where not all of it would find hosts, all else that is told is of the first one that finds none.
@@ -113,7 +117,7 @@ pub struct NearMiss {
 /// One thing that is missing on a host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shortfall {
-    /// `cpu` (thousandths of a core), `memory` or `disk` (bytes), `network` (megabits a second), `port`, `core` (logical processors), or the name of a filter.
+    /// `cpu` (thousandths of a core), `memory` or `disk` (bytes), `network` (megabits a second), `port`, `core` (logical processors), `device`, or the name of a filter.
     pub what: &'static str,
     /// Needed; 0 where it is no amount.
     pub needed: u64,
@@ -182,13 +186,8 @@ pub fn instance(state: &State, instance: &Instance, now: UnixMillis) -> Explanat
     }
 }
 
-/// Where an instance of this spec would go, or why it would go nowhere.
-pub fn spec(state: &State, spec: &WorkloadSpec) -> Explanation {
-    spec_of(state, spec, None)
-}
-
-/// The same of an instance of this spec that waits.
-pub(super) fn spec_of(state: &State, spec: &WorkloadSpec, waiting: Option<InstanceId>) -> Explanation {
+/// Where an instance of this spec would go, or why it would go nowhere; or one of this spec that waits.
+pub(super) fn spec(state: &State, spec: &WorkloadSpec, waiting: Option<InstanceId>) -> Explanation {
     let mut ledger = Ledger::new(state);
     ledger.learn(&spec.place.spread);
     let key = spec.key();
@@ -288,6 +287,18 @@ impl<'l> Survey<'l> {
         self.nearest.offer(slot, misfits);
     }
 
+    /// How many wait and come before it.
+    fn ahead(&self) -> u32 {
+        let Request { instance, key, spec, .. } = self.request;
+        let is_before = |other: &&Arc<Instance>| {
+            let is_older = instance.is_none_or(|id| other.id < id);
+            let is_beside = other.spec().priority == spec.priority && other.workload().borough == key.borough;
+            let goes_with_it = other.workload() == key && (instance.is_none() || spec.place.all_or_none);
+            other.spec().priority > spec.priority || is_beside && is_older && !goes_with_it
+        };
+        if self.home.is_some() { 0 } else { self.ledger.state().pending().filter(is_before).count() as u32 }
+    }
+
     fn told_home(&self) -> Option<HomeTold> {
         let ((slot, misfits), id) = (self.bound.as_ref()?, self.request.instance?);
         let state = self.ledger.state();
@@ -362,6 +373,7 @@ impl<'l> Survey<'l> {
             quota: self.excesses.clone(),
             summary: String::new(),
             changes: Vec::new(),
+            ahead: self.ahead(),
             home: self.told_home(),
             gang: self.gang,
         }

@@ -182,6 +182,8 @@ impl Boroughs {
             let used = state.use_of(&account.borough);
             let is_own_the_same = account.is_as_in(&used)
                 && account.allowance.quota == state.allowance_of(&account.borough).quota;
+            // Who had his turn before that was gone has not seen it.
+            let made_way = !account.gone.is_empty();
             let taken = std::mem::replace(&mut account.taken, used.taken);
             let allowance = std::mem::replace(&mut account.allowance, state.allowance_of(&account.borough));
             let before = Account { borough: account.borough.clone(), allowance, taken, ..account.clone() };
@@ -199,8 +201,9 @@ impl Boroughs {
             account.given = Amounts::default();
             account.has_claimed = false;
             shift.more_is_spare |= rose(before.surplus(), account.surplus(), largest);
-            let may_more =
-                allowance.guarantee != account.allowance.guarantee || before.may_keep() < account.may_keep();
+            let may_more = made_way
+                || allowance.guarantee != account.allowance.guarantee
+                || before.may_keep() < account.may_keep();
             if may_more || rose(before.lack(), account.lack(), largest) {
                 shift.claimants.push(number);
             }
@@ -308,10 +311,12 @@ impl Boroughs {
         }
     }
 
-    /// Whether what something took back in the pass for a borough would not be its due any more with something more given to it.
+    /// Whether what something took back in the pass for a borough would not be its due any more with something more given to it. What of its own made way with that is still there
+    /// when it is asked for.
     pub(super) fn may_belie_claims(&self, borough: Number, needed: Amounts) -> bool {
         let account = &self.accounts[borough];
-        account.has_claimed && !account.claims(needed)
+        let there = account.staying.saturating_add(account.gone.all()).saturating_add(account.given);
+        account.has_claimed && !account.allowance.claims(there, needed)
     }
 
     /// Whether something is guaranteed to a borough.

@@ -25,4 +25,4 @@ mod trial;
 
 pub use explain::Explanation;
 pub use pass::{Engine, Limits, Plan, pass};
-pub use plan::{ApplyPlan, BoroughPlan, WorkloadPlan, plan};
+pub use plan::{ApplyPlan, BoroughPlan, PlannedStop, WorkloadPlan, plan};

@@ -164,13 +164,13 @@ impl Engine {
         // Lines for which others were found that make way in this pass.
         let mut making = BTreeSet::new();
         while let Some((line, id)) = self.queue.next(&mut progress, &self.boroughs) {
-            let record = self.queue.record(line);
+            let record = self.queue.record(line).clone();
             let is_gang = record.spec.place.all_or_none;
             if is_gang && self.is_held_up(line, &mut held) {
                 self.queue.pass_over(line);
                 continue;
             }
-            if !is_gang && held.holds(self.ledger.state(), record, id) {
+            if !is_gang && held.holds(self.ledger.state(), &record, id) {
                 // The report that it is gone is a change of the state, and brings another pass.
                 continue;
             }
@@ -179,8 +179,8 @@ impl Engine {
             let is_charged = self.queue.are_awaited(line);
             let is_let_in = self.is_let_in((line, id), borough, is_charged);
             // Placements come into the state before what makes way, which has to be right then.
-            let is_too_early = !is_charged && self.boroughs.may_belie_claims(borough, demand);
-            if is_full || plan.preemptions.len() >= MAX_PREEMPTIONS || is_too_early {
+            let may_belie = !is_charged && self.boroughs.may_belie_claims(borough, demand);
+            if is_full || plan.preemptions.len() >= MAX_PREEMPTIONS {
                 plan.more = true;
                 break;
             }
@@ -197,7 +197,7 @@ impl Engine {
                 plan.unplaced.push(self.queue.keep(line, id));
                 continue;
             }
-            if is_gang && self.gang_must_stay(line) {
+            if is_gang && (self.gang_must_stay(line) || may_belie && is_let_in && self.gang_would_go(line)) {
                 plan.more = true;
                 break;
             }
@@ -205,8 +205,9 @@ impl Engine {
                 self.serve_gang(line, is_let_in, &mut progress, &mut plan);
                 continue;
             }
-            let record = record.clone();
-            if is_let_in && self.must_stay((&record, id), kept) {
+            if is_let_in
+                && (self.must_stay((&record, id), kept) || may_belie && self.would_go((&record, id), kept))
+            {
                 plan.more = true;
                 break;
             }
@@ -275,8 +276,11 @@ impl Engine {
             (true, false) => RoomForAll::Awaited,
             (true, true) => RoomForAll::Unsure,
             (false, _) => {
-                let room = self.make_room_for_gang(line, &record, &members, is_let_in);
-                room.unwrap_or(RoomForAll::Short(missing))
+                match self.make_room_for_gang(line, &record, &members, is_let_in) {
+                    // What is awaited there and less urgent takes room from who displaces others, and not from who is placed.
+                    Some(RoomForAll::Short(others)) => RoomForAll::Short(others.min(missing)),
+                    room => room.unwrap_or(RoomForAll::Short(missing)),
+                }
             }
         };
         self.settle_gang(room, line, progress, plan);
@@ -290,7 +294,18 @@ impl Engine {
         taken.is_some_and(|other| other != slot)
     }
 
-    /// The same of a gang, which may go elsewhere than where room is kept for some of it.
+    /// Whether a pass would give an instance a host now.
+    fn would_go(&mut self, (record, id): (&Arc<RevisionRecord>, InstanceId), kept: Option<Slot>) -> bool {
+        self.shapes.would_take(&mut self.ledger, record, id, kept).is_some()
+    }
+
+    /// The same for all of a gang.
+    fn gang_would_go(&mut self, line: Line) -> bool {
+        let (record, members) = (self.queue.record(line).clone(), self.queue.members(line));
+        self.shapes.would_take_all(&mut self.ledger, &record, &members)
+    }
+
+    /// Whether a gang must stay, which may go elsewhere than where room is kept for some of it.
     fn gang_must_stay(&self, line: Line) -> bool {
         let kept = self.queue.awaited(line).iter().filter_map(|id| self.ledger.kept_for(*id));
         kept.into_iter().any(|slot| self.ledger.loses_somebody(slot))

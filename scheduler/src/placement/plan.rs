@@ -68,9 +68,9 @@ pub struct WorkloadPlan {
     /// Instances that would be placed, by slot; those that wait already are among them.
     pub placements: Vec<PlannedPlacement>,
     /// Instances on a host that would be stopped.
-    pub stops: Vec<InstanceId>,
-    /// Instances that would be displaced for it, of whatever borough, with whose they are.
-    pub displaces: Vec<(InstanceId, WorkloadKey)>,
+    pub stops: Vec<PlannedStop>,
+    /// Instances that would be displaced for it, of whatever borough.
+    pub displaces: Vec<PlannedStop>,
     /// Instances that wait for their time, or for the end of what they must not run beside.
     pub waiting: u32,
     /// Instances that would find no host, or be kept by their borough's quota.
@@ -86,6 +86,24 @@ pub struct PlannedPlacement {
     pub slot: u32,
     /// Host.
     pub host: HostName,
+}
+
+/// An instance that would be stopped.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PlannedStop {
+    /// The instance.
+    pub instance: InstanceId,
+    /// Whose it is.
+    pub workload: WorkloadKey,
+    /// Where it is; `None`: its host is removed.
+    pub host: Option<HostName>,
+}
+
+impl PlannedStop {
+    fn of(state: &State, instance: &Instance) -> Self {
+        let host = instance.host().and_then(|host| state.host_name(host)).cloned();
+        Self { instance: instance.id, workload: instance.workload().clone(), host }
+    }
 }
 
 /// A spec that would be refused.
@@ -121,7 +139,7 @@ pub fn plan(state: &State, specs: &[WorkloadSpec], now: UnixMillis) -> Result<Ap
     {
         let of = trial.state.instance(instance).map(|instance| instance.workload());
         if let Some(plan) = workloads.iter_mut().find(|plan| Some(&plan.workload) == of) {
-            plan.displaces.push((victim.id, victim.workload().clone()));
+            plan.displaces.push(PlannedStop::of(state, &victim));
         }
     }
     trial.suggest(&mut workloads);
@@ -187,7 +205,7 @@ impl Trial {
     /// Why instances of a spec find no host. Where volumes keep each of them at a host of its own, the first one is told of.
     fn because(&self, spec: &WorkloadSpec) -> explain::Explanation {
         let bound = spec.has_volumes().then(|| self.first_unplaced(&spec.key())).flatten();
-        explain::spec_of(&self.state, spec, bound.map(|instance| instance.id))
+        explain::spec(&self.state, spec, bound.map(|instance| instance.id))
     }
 
     fn first_unplaced(&self, key: &WorkloadKey) -> Option<&Arc<Instance>> {
@@ -232,7 +250,7 @@ impl Trial {
             before: known,
             after: current.spec.clone(),
             placements,
-            stops: stops.iter().map(|instance| instance.id).collect(),
+            stops: stops.iter().map(|instance| PlannedStop::of(before, instance)).collect(),
             displaces: Vec::new(),
             waiting,
             unplaced,

@@ -50,7 +50,7 @@ use crate::state::{
 
 use bounds::Bounds;
 use choice::OneHost;
-pub(super) use gang::{RoomForAll, is_worth_waiting_for_all};
+pub(super) use gang::{RoomForAll, is_host_by_host, is_worth_waiting_for_all};
 use own::{Own, charged};
 use spares::Spares;
 

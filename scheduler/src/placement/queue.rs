@@ -23,10 +23,12 @@ use supercloud_proto::{
     amount::Amounts,
     id::{InstanceId, Revision, UnixMillis},
     name::WorkloadKey,
-    spec::WorkloadSpec,
 };
 
-use super::fair::{Boroughs, Number};
+use super::{
+    fair::{Boroughs, Number},
+    preempting::is_host_by_host,
+};
 use crate::state::{Instance, RevisionRecord, State, Waiting, demand::demand};
 pub(super) use order::Progress;
 use waiters::{KeptBy, StuckBy, Waiters};
@@ -301,11 +303,10 @@ impl Queue {
     }
 
     /// Says that so many of the gang in the line found no hosts. Where what one is given can leave fewer hosts to the others than another choice would,
-    /// it is looked at again in the next pass: it may fit then without anything given back. So is one that mounts volumes: where one fits is no other's home.
+    /// it is looked at again in the next pass: it may fit then without anything given back.
     pub(super) fn stick_gang(&mut self, line: Line, missing: usize, boroughs: &Boroughs) -> Option<Unplaced> {
         let waiters = &self.lines[line];
-        let WorkloadSpec { place, resources, .. } = &*waiters.record.spec;
-        if place.private || !resources.devices.is_empty() || waiters.record.spec.has_volumes() {
+        if !is_host_by_host(&waiters.record.spec) {
             self.is_gang_left = true;
             return waiters.first().map(|first| self.leave(line, first, boroughs));
         }

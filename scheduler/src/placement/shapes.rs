@@ -40,11 +40,11 @@ use crate::state::{
 
 /// Hosts in the lists of all shapes together: each takes about 30 bytes, and half of that as long as its group is not listed.
 const MAX_LISTED: usize = 4_000_000;
-/// Shapes that are kept however many hosts there are: to make one for a hundred thousand hosts takes as long as thousands of decisions, and two dozen sorts of requests,
-/// plain and spread, are some fifty.
-const MIN_SHAPES: usize = 64;
+/// Shapes that are kept however many hosts there are: to make one for a hundred thousand hosts takes as long as thousands of decisions, and the trace that the benches
+/// draw from has a hundred sorts of requests without GPUs, each plain or spread. On so many hosts they are 3 MB each.
+const MIN_SHAPES: usize = 256;
 /// Shapes that are kept however few hosts there are.
-const MAX_SHAPES: usize = 4_096;
+pub(super) const MAX_SHAPES: usize = 4_096;
 
 /// All of a spec that decides on which hosts its instances fit.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -222,6 +222,19 @@ impl Shapes {
         let placed = self.place(ledger, record, id, kept);
         self.undo_trial(ledger, before);
         placed.and_then(|placed| ledger.slot(placed.host))
+    }
+
+    /// Whether all of these would be given hosts.
+    pub(super) fn would_take_all(
+        &mut self,
+        ledger: &mut Ledger,
+        record: &Arc<RevisionRecord>,
+        ids: &[InstanceId],
+    ) -> bool {
+        let before = self.begin_trial(ledger, record);
+        let are_placed = ids.iter().all(|id| self.place(ledger, record, *id, ledger.kept_for(*id)).is_some());
+        self.undo_trial(ledger, before);
+        are_placed
     }
 
     /// What instances of a revision are given from now on can be taken back. Gives its family, if that matters, with the siblings it has.

@@ -56,10 +56,35 @@ pub struct Suggestion {
     pub host: Option<HostName>,
 }
 
-/// What would give this instance a host, after at most so many trials; nothing where it has one, could have one already, or no single change helps. It looks
+/// What would give this instance a host, after at most so many trials; nothing where it has one, could have one already, waits for room that others make for it, or no single change helps. It looks
 /// at all hosts for each change: on a large estate keep it off the threads that answer others.
 pub fn changes(state: &State, instance: &Instance, now: UnixMillis, trials: usize) -> Vec<Suggestion> {
-    if !instance.is_pending() {
+    seek(state, instance, now, trials, |_, idea| idea.told)
+}
+
+/// The same with the estate as it would be, and the spec where it is that which would change.
+#[cfg(test)]
+pub(in crate::placement) fn outcomes(
+    state: &State,
+    instance: &Instance,
+    now: UnixMillis,
+) -> Vec<(Suggestion, State, Option<WorkloadSpec>)> {
+    let outcome = |sought: &Sought<'_>, idea: Idea| {
+        let done = sought.done(&idea).state;
+        (idea.told, done, idea.spec)
+    };
+    seek(state, instance, now, usize::MAX, outcome)
+}
+
+/// What is told of each change that is seen to work.
+fn seek<T>(
+    state: &State,
+    instance: &Instance,
+    now: UnixMillis,
+    trials: usize,
+    tell: impl Fn(&Sought<'_>, Idea) -> T,
+) -> Vec<T> {
+    if !instance.is_pending() || instance.awaited_host().is_some() {
         return Vec::new();
     }
     let mut ledger = Ledger::new(state);
@@ -87,7 +112,7 @@ pub fn changes(state: &State, instance: &Instance, now: UnixMillis, trials: usiz
         ideas.extend(sought.added());
         ideas.extend(sought.tolerated().into_iter().chain(sought.relaxed()));
     }
-    sought.seen_to_work(ideas, trials)
+    sought.seen_to_work(ideas, trials).into_iter().map(|idea| tell(&sought, idea)).collect()
 }
 
 /// A change, and what to try.
@@ -125,6 +150,21 @@ struct Sought<'s> {
 impl Sought<'_> {
     /// Whether a pass gives the instance a host once this is so, were it the first to get one.
     fn works(&self, idea: &Idea) -> bool {
+        let trial = self.done(idea);
+        let own = &self.instance.record;
+        let spec = idea.spec.clone().map_or_else(|| own.spec.clone(), Arc::new);
+        let record = Arc::new(RevisionRecord { spec, ..RevisionRecord::clone(own) });
+        let alone = [self.instance.id];
+        let together = if record.spec.place.all_or_none { &*self.together } else { &alone };
+        let demand = Request::new(&record.key, &record.spec).demand.times(together.len() as u64);
+        // Whoever goes leaves room on a host. That some are of its own borough is no matter: its quota would be as full with others gone.
+        let of_quota = if matches!(idea.estate, Estate::Free(_)) { self.state } else { &trial.state };
+        let is_let_in = of_quota.excesses(&record.key.borough, record.spec.priority, demand).is_empty();
+        is_let_in && Shapes::default().place_all(&mut Ledger::new(&trial.state), &record, together).is_ok()
+    }
+
+    /// The estate once this is so, but for what the spec would be.
+    fn done(&self, idea: &Idea) -> Trial {
         let mut trial = Trial::of(self.state, self.now);
         match &idea.estate {
             Estate::Nothing => {}
@@ -143,16 +183,7 @@ impl Sought<'_> {
                 }
             }
         }
-        let own = &self.instance.record;
-        let spec = idea.spec.clone().map_or_else(|| own.spec.clone(), Arc::new);
-        let record = Arc::new(RevisionRecord { spec, ..RevisionRecord::clone(own) });
-        let alone = [self.instance.id];
-        let together = if record.spec.place.all_or_none { &*self.together } else { &alone };
-        let demand = Request::new(&record.key, &record.spec).demand.times(together.len() as u64);
-        let is_charged = self.instance.awaited().is_some();
-        let excesses = trial.state.excesses(&record.key.borough, record.spec.priority, demand);
-        let is_let_in = is_charged || excesses.is_empty();
-        is_let_in && Shapes::default().place_all(&mut Ledger::new(&trial.state), &record, together).is_ok()
+        trial
     }
 
     fn host(&self, slot: Slot) -> &Host {
@@ -234,10 +265,8 @@ impl Sought<'_> {
         let taken = self.state.taken_before(borough, self.request.spec.priority);
         let whole = taken + self.request.demand.times(count);
         let missing = whole.saturating_sub(quota.most());
-        // What room is made for is charged, and waits for what stops.
-        let is_awaited = self.instance.awaited().is_some();
         let together = Together::of(self.state, self.together.iter().copied());
-        if is_awaited || self.state.excesses_with(self.instance, together).is_empty() {
+        if self.state.excesses_with(self.instance, together).is_empty() {
             return Vec::new();
         }
         let change = BoroughChange {

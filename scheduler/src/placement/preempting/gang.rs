@@ -8,13 +8,14 @@
 use std::{
     cmp::Reverse,
     collections::{BTreeMap, BTreeSet, BinaryHeap, HashSet},
+    iter,
     sync::Arc,
 };
 
-use supercloud_proto::{amount::Amounts, id::InstanceId};
+use supercloud_proto::{amount::Amounts, id::InstanceId, spec::WorkloadSpec};
 
 use super::{
-    Cost, Looked, MORE, Preempting, Sought, as_if_answering,
+    Cost, Looked, MORE, Preempting, Sought, as_if_answering, at_least,
     own::{self, charged},
     spares::Spares,
 };
@@ -28,8 +29,9 @@ use crate::{
         fits::{Candidate, Request},
         gang::Together,
         preempt::{
-            gang::{MOST_VICTIMS_FOR_GANG, are_too_many, with_all},
-            has_claim_for,
+            are_spare,
+            gang::{MOST_VICTIMS_FOR_GANG, are_too_many, with_all, with_most},
+            has_claim_for, may_make_way,
         },
     },
 };
@@ -148,13 +150,50 @@ impl Preempting {
             0 if gone <= MOST_VICTIMS_FOR_GANG => Ok(parts.shares),
             0 => Err(RoomForAll::Short(1)),
             _ if parts.has_passed_over => Err(RoomForAll::Taken),
-            _ if parts.takes_of_guaranteed => Err(RoomForAll::Unsure),
+            _ if parts.takes_of_guaranteed => Err(parts.with_each_gone(boroughs)),
             missing => Err(RoomForAll::Short(missing)),
         }
     }
 }
 
+/// Whether no choice of hosts, and of what is given on them, has room for more of a gang than another one: each host takes so many, whoever goes elsewhere. Hosts that a borough keeps to
+/// itself are so many in all, and where one with volumes fits is no other's home. Where several parts of devices are asked for at once, one choice can leave more than
+/// another; whole ones, and single parts, are as good as any other.
+pub(in crate::placement) fn is_host_by_host(spec: &WorkloadSpec) -> bool {
+    let mut devices = spec.resources.devices.iter();
+    let is_any_as_good = devices.all(|asked| asked.count == 1 || asked.is_whole());
+    is_any_as_good && !spec.place.private && !spec.has_volumes()
+}
+
 impl Parts<'_> {
+    /// Why there is no room for all, where whom the first ones displaced may be missing to the guarantees of their boroughs for the others: for more than find room with all gone who
+    /// may go by themselves there is none.
+    fn with_each_gone(&self, boroughs: &Boroughs) -> RoomForAll {
+        let Self { ledger, record, ids, has_claim, .. } = *self;
+        let request = Request::new(&record.key, &record.spec);
+        let may_go = |victim: &Instance| {
+            may_make_way(victim, &request, has_claim) && are_spare(iter::once(victim), &request, boroughs)
+        };
+        let is_gone = |id: InstanceId| {
+            ledger.is_doomed(id) || ledger.state().instance(id).is_some_and(|victim| may_go(victim))
+        };
+        let sought = self.sought(&request);
+        let mut rest = instances(ledger, ids);
+        for slot in ledger.slots().filter(|slot| sought.suits(*slot)) {
+            let candidate = ledger.candidate_for(slot, &request);
+            if at_least(&candidate, &request, has_claim, true).is_some() {
+                let most = if record.spec.place.distinct_hosts { 1 } else { rest.len() };
+                let asks = |id: InstanceId| ids.binary_search(&id).is_ok();
+                let (there, _) = with_most(&candidate, &rest[..most], asks, is_gone);
+                rest.truncate(rest.len() - there);
+            }
+            if rest.is_empty() {
+                return RoomForAll::Unsure;
+            }
+        }
+        RoomForAll::Short(rest.len())
+    }
+
     /// Gives one after the other a host. Says how many find none.
     fn give_all(&mut self) -> usize {
         let mut hosts = None;

@@ -104,8 +104,8 @@ impl Waiters {
 
     #[inline]
     pub(super) fn after(&self, id: InstanceId) -> Option<InstanceId> {
-        let (_, last) = self.runs.range(..=id).next_back()?;
-        if id < *last {
+        let before = self.runs.range(..=id).next_back();
+        if before.is_some_and(|(_, last)| id < *last) {
             return id.after();
         }
         self.runs.range((Excluded(id), Unbounded)).next().map(|(id, _)| *id)

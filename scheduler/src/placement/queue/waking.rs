@@ -4,7 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use slab::Slab;
-use supercloud_proto::name::WorkloadKey;
+use supercloud_proto::{device::Share, name::WorkloadKey};
 
 use super::{
     Line, Place, Queue, take_out, take_out_of_kept,
@@ -183,8 +183,19 @@ fn most_that_fit(ledger: &Ledger, request: &Request<'_>, slot: Slot, has_claim: 
     let needed = candidate.takes_at_least(request);
     let by_amounts =
         [(free.cpu.0, needed.cpu.0), (free.memory.0, needed.memory.0), (free.disk.0, needed.disk.0)];
-    let most = by_amounts.into_iter().filter_map(|(free, needed)| free.checked_div(needed)).min();
+    let by_amounts = by_amounts.into_iter().filter_map(|(free, needed)| free.checked_div(needed));
+    let most = by_amounts.chain(by_devices(&candidate, request)).min();
     if request.spec.place.distinct_hosts { 1 } else { most.unwrap_or(u64::MAX) }
+}
+
+/// For how many instances a host has devices, with nothing given of any.
+fn by_devices<'c>(candidate: &Candidate<'c>, request: &Request<'c>) -> impl Iterator<Item = u64> {
+    let devices = &candidate.host.inventory.devices;
+    request.spec.resources.devices.iter().filter_map(|asked| {
+        let there = devices.values().filter(|device| asked.suits(device)).count() as u64;
+        let parts = u64::from(Share::WHOLE.0).checked_div(asked.share.0.into())?;
+        (there * parts).checked_div(asked.count.into())
+    })
 }
 
 /// A host with what is taken for known of it for all that are stuck by the same as a request.

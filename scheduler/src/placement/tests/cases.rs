@@ -30,7 +30,7 @@ use supercloud_proto::{
 
 use super::estate::{Estate, inventory, mount, spec, vm};
 use crate::placement::{
-    Explanation, explain,
+    Explanation, PlannedStop, explain,
     pass::{MAX_PLACEMENTS, Why},
     plan,
 };
@@ -133,7 +133,9 @@ fn run(estate: &mut Estate, line: &str) -> String {
             let told = explain::instance(&estate.state, &instance, estate.now);
             return explained(&Explanation { changes, ..told });
         }
-        ("explain-spec", settings) => return explained(&explain::spec(&estate.state, &spec_of(settings))),
+        ("explain-spec", settings) => {
+            return explained(&explain::spec(&estate.state, &spec_of(settings), None));
+        }
         ("plan", settings) => return planned(estate, settings),
         ("hosts", []) => return hosts(estate),
         _ => panic!("no such command: {line}"),
@@ -209,6 +211,9 @@ fn explained(explanation: &Explanation) -> String {
     for told in &explanation.changes {
         out += &format!("  would fit: {} ({})\n", told.change, told.kind);
     }
+    if explanation.ahead > 0 {
+        out += &format!("  before it come {}\n", explanation.ahead);
+    }
     out
 }
 
@@ -234,10 +239,11 @@ fn planned(estate: &mut Estate, settings: &[&str]) -> String {
             out += &format!("  slot {} -> {}\n", placement.slot, placement.host);
         }
         for stop in &plan.stops {
-            out += &format!("  stops {stop}\n");
+            out += &format!("  stops {}{}\n", stop.instance, on(stop));
         }
-        for (displaced, of) in &plan.displaces {
-            out += &format!("  displaces {displaced} of {of}\n");
+        for displaced in &plan.displaces {
+            out +=
+                &format!("  displaces {} of {}{}\n", displaced.instance, displaced.workload, on(displaced));
         }
         if plan.waiting > 0 {
             out += &format!("  waiting: {}\n", plan.waiting);
@@ -257,6 +263,10 @@ fn planned(estate: &mut Estate, settings: &[&str]) -> String {
         );
     }
     out
+}
+
+fn on(stop: &PlannedStop) -> String {
+    stop.host.as_ref().map_or(String::new(), |host| format!(" on {host}"))
 }
 
 fn hosts(estate: &Estate) -> String {

@@ -1,10 +1,62 @@
-//! Suggestions over random small estates: what is passed over for want of promise would not have worked (the code asserts it of each), and fewer trials tell
-//! nothing else than more do.
+//! Suggestions over random small estates: what is passed over for want of promise would not have worked (the code asserts it of each), fewer trials tell
+//! nothing else than more do, and once what is told is done a pass gives the instance a host, where it is its turn.
 
 use proptest::prelude::*;
 
-use super::random::{estate_of, random_boroughs, random_host, random_sites, random_workload};
-use crate::placement::explain;
+use super::{
+    judge::must_wait,
+    random::{estate_of, random_boroughs, random_host, random_sites, random_workload},
+};
+use crate::{
+    placement::{Limits, explain, pass},
+    state::{Command, Entry, Instance, Placement, State, tests::tally::Tally},
+};
+
+/// Estates that are looked at.
+const ESTATES: u32 = 2_000;
+
+/// Whether nobody who waits comes before an instance, or beside it.
+fn is_next(state: &State, instance: &Instance) -> bool {
+    let is_of_it = |other: &Instance| other.record == instance.record;
+    state.pending().all(|other| is_of_it(other) || other.spec().priority < instance.spec().priority)
+}
+
+#[test]
+fn once_what_is_told_is_done_a_pass_gives_it_a_host() {
+    let tally = Tally::default();
+    let config = ProptestConfig { cases: ESTATES, failure_persistence: None, ..ProptestConfig::default() };
+    let estates = (
+        prop::collection::vec(random_host(), 1..5),
+        prop::collection::vec(random_workload(), 1..7),
+        random_boroughs(),
+        random_sites(),
+    );
+    proptest!(config, |((hosts, workloads, boroughs, sites) in estates)| {
+        let mut estate = estate_of(&hosts, &workloads, &boroughs, &sites);
+        while estate.pass(40).more {}
+        for instance in estate.state.pending() {
+            let may_go = instance.not_before() <= estate.now && !must_wait(&estate.state, instance);
+            if !may_go || !is_next(&estate.state, instance) {
+                continue;
+            }
+            for (told, mut state, spec) in explain::outcomes(&estate.state, instance, estate.now) {
+                if let Some(spec) = spec {
+                    let command = Command::ApplyWorkload { spec: Box::new(spec), expect_revision: None };
+                    let entry = Entry { time: estate.now, by: String::new(), request_id: String::new(), command };
+                    prop_assert!(state.apply(state.applied() + 1, &entry).outcome.result.is_ok());
+                }
+                let plan = pass(&state, estate.now, Limits::default());
+                let whose = |given: &Placement| state.instance(given.instance).unwrap().workload().clone();
+                let is_placed = plan.placements.iter().any(|given| whose(given) == *instance.workload());
+                prop_assert!(is_placed, "{told:?} does not help {}", instance.id);
+                tally.note(told.kind, true);
+            }
+        }
+    });
+    tally.expect(
+        &["resize", "relax", "raise-quota", "open-host", "free-host", "add-host"].map(|kind| (kind, 20)),
+    );
+}
 
 proptest! {
     #![proptest_config(ProptestConfig { cases: 200, failure_persistence: None, ..ProptestConfig::default() })]

@@ -2,12 +2,12 @@
 
 use proptest::prelude::*;
 use supercloud_proto::{
-    amount::MilliCpu,
-    host::HostState,
+    amount::{Bytes, MilliCpu},
+    host::{HostState, PortRange},
     id::HostId,
     instance::InstanceState,
-    name::{HostName, WorkloadKey},
-    spec::{Driver, WorkloadSpec},
+    name::{HostName, PortName, WorkloadKey},
+    spec::{Driver, Port, Protocol, WorkloadSpec},
 };
 
 use super::{
@@ -20,7 +20,10 @@ use super::{
     },
 };
 use crate::{
-    placement::pass::{Engine, Limits, pass},
+    placement::{
+        pass::{Engine, Limits, pass},
+        shapes::MAX_SHAPES,
+    },
     state::{BoroughChange, Command, Done, Placed, Placement, tests::tally::Tally},
 };
 
@@ -179,22 +182,23 @@ fn an_old_engine_decides_what_a_new_one_does() {
 #[test]
 fn shapes_are_shared_and_forgotten_without_a_trace() {
     let mut estate = Estate::default();
-    for number in 0..4 {
+    for number in 0..16 {
         estate.host(&format!("h{number}"), inventory());
     }
     let mut engine = Engine::new(&estate.state);
     // More shapes than are kept, each met again when it is long forgotten.
+    let shapes = MAX_SHAPES as u64 + 4;
     for round in 0..3 {
-        for shape in 0..70u64 {
+        for shape in 0..shapes {
             let mut wanted = spec(&format!("camden/w{round}-{shape}"));
-            wanted.resources.cpu = MilliCpu(1 + shape);
+            wanted.resources.disk = Bytes(1 + shape);
             estate.workload(&wanted);
-            let limits = Limits::default();
-            let plan = engine.pass(&estate.state, 0, limits);
-            assert_eq!(plan, pass(&estate.state, 0, limits));
-            assert_eq!(plan.placements.len(), 1);
-            estate.full_pass();
         }
+        let limits = Limits::default();
+        let plan = engine.pass(&estate.state, 0, limits);
+        assert_eq!(plan, pass(&estate.state, 0, limits));
+        assert_eq!(plan.placements.len() as u64, shapes);
+        estate.full_pass();
     }
 }
 
@@ -220,6 +224,46 @@ fn a_gang_wakes_though_one_that_is_stuck_beside_it_may_not_go_there() {
     let fill = estate.instance(&spec("camden/fill").key(), 0);
     drop(estate.apply(Command::StopWorkload { key: fill.workload().clone(), purge: false }));
     estate.report(&fill, InstanceState::Stopped, "");
+    let plan = engine.pass(&estate.state, 0, Limits::default());
+    assert_eq!((plan.placements.len(), &plan), (2, &pass(&estate.state, 0, Limits::default())));
+}
+
+#[test]
+fn who_waits_for_what_another_leaves_is_looked_at_in_that_pass() {
+    let with_port = || {
+        let mut found = inventory();
+        found.ports = PortRange { first: 20_000, last: 20_000 };
+        found
+    };
+    let asking = |key: &str, gib: u64, priority: u32, has_port: bool| {
+        let mut wanted = WorkloadSpec { priority, ..spec(key) };
+        wanted.resources.memory = Bytes(gib << 30);
+        if let Driver::Container(container) = &mut wanted.tasks[0].driver {
+            let name = PortName::new("http").unwrap();
+            container.ports.extend(has_port.then_some(Port {
+                name,
+                port: 80,
+                host: None,
+                protocol: Protocol::Tcp,
+            }));
+        }
+        wanted
+    };
+    let mut estate = Estate::default();
+    estate.raise_level();
+    estate.host("h0", with_port());
+    estate.workload(&asking("camden/low", 6, 10, false));
+    estate.full_pass();
+    let mut urgent = asking("camden/urgent", 5, 50, true);
+    urgent.place.tolerate.push("team".parse().unwrap());
+    estate.workload(&urgent);
+    assert_eq!(estate.full_pass().preemptions.len(), 1);
+    estate.workload(&asking("camden/small", 0, 50, true));
+    let mut engine = Engine::new(&estate.state);
+    assert!(engine.pass(&estate.state, 0, Limits::default()).placements.is_empty(), "the port is kept");
+    let mut tainted = with_port();
+    tainted.taints.insert("team".to_owned(), String::new());
+    estate.host("h1", tainted);
     let plan = engine.pass(&estate.state, 0, Limits::default());
     assert_eq!((plan.placements.len(), &plan), (2, &pass(&estate.state, 0, Limits::default())));
 }

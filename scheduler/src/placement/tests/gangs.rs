@@ -8,8 +8,10 @@ use std::{
 use proptest::prelude::*;
 use supercloud_proto::{
     amount::{Amounts, Bytes, MilliCpu},
+    device::{Device, DeviceRequest, Share},
     host::{Inventory, PortRange},
     id::{HostId, InstanceId},
+    instance::InstanceState,
     name::PortName,
     spec::{Driver, Port, Protocol, WorkloadSpec},
 };
@@ -22,8 +24,11 @@ use super::{
     random::{estate_of, hand_in, random_boroughs, random_host, random_sites, random_workload, wanted},
 };
 use crate::{
-    placement::Plan,
-    state::{BoroughChange, Host, Instance, State},
+    placement::{
+        Plan,
+        pass::{Engine, Limits, pass},
+    },
+    state::{BoroughChange, Command, Host, Instance, State},
 };
 
 fn of_size(cores: u64, gib: u64) -> Inventory {
@@ -61,6 +66,115 @@ fn a_gang_that_what_is_given_after_it_helps_is_looked_at_again() {
     assert_eq!((plan.placements.len(), plan.more), (1, true), "another one has taken a host from its choice");
     estate.passes(1);
     assert_eq!(estate.state.pending_count(), 0, "three hosts have ports for all of it");
+}
+
+/// An estate of hosts of two devices each, which somebody of brent has, of a priority given.
+fn with_devices_taken(priorities: &[u32]) -> Estate {
+    let mut estate = Estate::default();
+    estate.raise_level();
+    for (number, priority) in priorities.iter().enumerate() {
+        let mut found = inventory();
+        let (kind, model) = ("gpu".parse().unwrap(), "T4".to_owned());
+        let (labels, fault) = (BTreeMap::new(), String::new());
+        let device = Device { kind, model, labels, shared: false, fault, pci: None };
+        found.devices.extend(["gpu0", "gpu1"].map(|name| (name.parse().unwrap(), device.clone())));
+        estate.host(&format!("h{number}"), found);
+        estate.workload(&WorkloadSpec {
+            priority: *priority,
+            ..asking_devices(&format!("brent/w{number}"), 2)
+        });
+        estate.passes(1);
+    }
+    estate
+}
+
+fn asking_devices(key: &str, count: u32) -> WorkloadSpec {
+    let mut wanted = asking(key, 1, 100);
+    let kind = "gpu".parse().unwrap();
+    wanted.resources.devices = vec![DeviceRequest {
+        kind,
+        count,
+        share: Share::WHOLE,
+        models: Vec::new(),
+        require: Vec::new(),
+        to_vm: false,
+    }];
+    wanted
+}
+
+/// Hands in a gang that cannot be whole, which is looked at once, though others are placed meanwhile; and then lets one of brent go, after which it can.
+fn check_wait(estate: &mut Estate, gang: &WorkloadSpec, leaver: &str) {
+    estate.workload(gang);
+    let mut engine = Engine::new(&estate.state);
+    let mut decide = |estate: &mut Estate| {
+        let plan = engine.pass(&estate.state, 0, Limits::default());
+        let anew = pass(&estate.state, 0, Limits::default());
+        assert_eq!((&plan.placements, &plan.preemptions), (&anew.placements, &anew.preemptions));
+        drop(estate.apply(Command::Place(plan.placements.clone())));
+        plan
+    };
+    assert_eq!(decide(estate).unplaced.len(), 1);
+    for number in 0..3 {
+        estate.workload(&asking(&format!("camden/other{number}"), 1, 1));
+        let plan = decide(estate);
+        assert_eq!(
+            (plan.placements.len(), plan.unplaced.len()),
+            (1, 0),
+            "it is looked at though nothing left"
+        );
+    }
+    let leaver = estate.instance(&spec(leaver).key(), 0);
+    drop(estate.apply(Command::StopWorkload { key: leaver.workload().clone(), purge: false }));
+    estate.report(&leaver, InstanceState::Stopped, "");
+    let plan = decide(estate);
+    assert_eq!(plan.placements.len().max(plan.preemptions.len()), gang.count as usize, "{plan:?}");
+}
+
+#[test]
+fn a_gang_that_asks_for_devices_waits_until_there_are_more() {
+    let mut estate = with_devices_taken(&[50, 50]);
+    let mut gang = WorkloadSpec { count: 2, ..asking_devices("camden/gang", 1) };
+    gang.place.all_or_none = true;
+    check_wait(&mut estate, &gang, "brent/w0");
+}
+
+#[test]
+fn a_gang_that_takes_of_whom_something_is_guaranteed_waits_until_more_can_go() {
+    let mut estate = with_devices_taken(&[10, 10, 90]);
+    let change = BoroughChange { guarantee_cpu: Some(MilliCpu(50)), ..BoroughChange::default() };
+    estate.allow(&"brent".parse().unwrap(), &change);
+    estate.workload(&asking("brent/aside", 1, 100));
+    estate.passes(1);
+    let mut gang = WorkloadSpec { count: 3, ..asking_devices("camden/gang", 2) };
+    gang.place.all_or_none = true;
+    check_wait(&mut estate, &gang, "brent/w2");
+}
+
+#[test]
+fn a_gang_wakes_as_what_is_awaited_and_less_urgent_takes_no_room_from_it() {
+    let mut estate = Estate::default();
+    estate.raise_level();
+    estate.host("h0", of_size(4, 8));
+    let with_memory = |key: &str, cpu: u64, priority: u32| {
+        let mut wanted = WorkloadSpec { priority, ..asking(key, 1, cpu) };
+        wanted.resources.memory = Bytes(7 << 30);
+        wanted
+    };
+    for wanted in [with_memory("brent/low", 100, 10), with_memory("camden/mid", 3_500, 40)] {
+        estate.workload(&wanted);
+        estate.pass(9);
+    }
+    let mut gang = WorkloadSpec { priority: 60, ..asking("camden/gang", 5, 1_000) };
+    gang.place.all_or_none = true;
+    estate.workload(&gang);
+    let mut engine = Engine::new(&estate.state);
+    assert!(engine.pass(&estate.state, 0, Limits::default()).placements.is_empty(), "three of it would fit");
+    estate.host("h1", of_size(2, 1));
+    let plan = engine.pass(&estate.state, 0, Limits::default());
+    assert_eq!(
+        (plan.placements.len(), &plan.placements),
+        (5, &pass(&estate.state, 0, Limits::default()).placements)
+    );
 }
 
 /// How many like an instance could go to hosts, were all gone that are less urgent.

@@ -152,6 +152,9 @@ fn a_pass_gives_only_what_is_there_and_leaves_nothing_that_would_fit() {
         let again = pass(&estate.state, 0, Limits { placements: limit });
         let plan = pass(&estate.state.clone(), 0, Limits { placements: limit });
         prop_assert_eq!(&plan, &again, "the same state gives another plan");
+        if plan.preemptions.is_empty() {
+            check_order(&estate.state, &plan);
+        }
         check_gangs(&estate.state, &plan);
         note_plan(&tally, &estate.state, &plan);
         // One by one, as apply does, every placement is let in by the one rule: in an estate in which gangs are none.

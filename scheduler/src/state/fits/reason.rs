@@ -272,7 +272,7 @@ impl Reason {
             Self::FewDevices { request, .. } => format!("devices: needs {request}, at most {free} free"),
             Self::FewCores { needed, .. } => format!("cores: needs {needed} of its own, at most {free} free"),
             Self::FewCoresOfNode { needed, .. } => {
-                format!("numa: needs {needed} cores of one node, at most {free} free")
+                format!("numa: needs {needed} of one node's cores, at most {free} free")
             }
             Self::LittleMemoryOfNode { needed, .. } => {
                 format!("numa: needs {} memory of one node, at most {} free", needed.exact(), Bytes(free))
@@ -391,7 +391,7 @@ impl fmt::Display for Reason {
             Self::CoresUntold => f.write_str("cores: does not tell its cores"),
             Self::FewCores { needed, free } => write!(f, "cores: needs {needed} of its own, {free} free"),
             Self::FewCoresOfNode { needed, free } => {
-                write!(f, "numa: needs {needed} cores of one node, {free} free")
+                write!(f, "numa: needs {needed} of one node's cores, {free} free")
             }
             Self::LittleMemoryOfNode { needed, free } => {
                 write!(f, "numa: needs {} memory of one node, {free} free", needed.exact())

@@ -38,15 +38,26 @@ pub fn with_all(
     asks: impl Fn(InstanceId) -> bool,
     is_doomed: impl Fn(InstanceId) -> bool,
 ) -> Option<HostUse> {
+    let (there, later) = with_most(candidate, members, asks, is_doomed);
+    (there == members.len()).then_some(later)
+}
+
+/// The same with as many of these as there is room for, from the first on, and how many that is.
+pub fn with_most(
+    candidate: &Candidate<'_>,
+    members: &[&Instance],
+    asks: impl Fn(InstanceId) -> bool,
+    is_doomed: impl Fn(InstanceId) -> bool,
+) -> (usize, HostUse) {
     let mut later = expected_but(candidate, asks, is_doomed);
-    for member in members {
+    for (there, member) in members.iter().enumerate() {
         let is_alone = !member.spec().has_volumes() || members.len() == 1;
         if !is_alone || !will_fit(candidate, &Request::of(member), &later) {
-            return None;
+            return (there, later);
         }
         arrive(candidate, &mut later, member);
     }
-    Some(later)
+    (members.len(), later)
 }
 
 /// Whether so many make way on one host for so many that it would take apply too long to look at: each is left out once, and all are looked at then.

@@ -16,14 +16,16 @@
 //! - `decisions_preempting`: workloads of 1 on a full estate that displace what is less urgent; `decisions_preempting_p50_us` and on: how long one
 //!   took, with what makes way for it and its own placement;
 //! - `decisions_fruitless_p50_us` and on: a pass for one instance that fits while a tenth of a million wait that fit nowhere; `decisions_fruitless_us` is the
-//!   p50.
+//!   p50;
+//! - `decisions_explain_ms`: to say why one fits nowhere and what would help; `decisions_plan_ms`: to say what an apply of its workload would do. Processor time, p50.
 //!
 //! On another estate, of requests of the trace, most of them with GPUs, of which four fifths are given away:
 //! - `decisions_devices`: workloads of 1; `decisions_devices_p50_us` and on: each alone.
 //!
 //! Keys are of 10,000 hosts with some 1,000,000 instances (`decisions_instances`); of 1,000 and 100,000 hosts, with a hundred instances each too, they end in `_1k` and `_100k`. Workloads of
 //! which no two may be on a host come one by one, and are of 40 on 1,000 hosts and of 400 on 10,000: so many hosts have room for the largest requests.
-//! `decision_cost_ratio_100k` is the larger of what `decisions_w1000` and `decisions_w1` cost more with 100,000 hosts than with 10,000.
+//! `decision_cost_ratio_100k` is the larger of what `decisions_w1000` and `decisions_w1` cost more with 100,000 hosts than with 10,000; of each series of workloads of 1,000 it is
+//! `decisions_spread_cost_ratio_100k` and so on.
 //!
 //! Memory: `decisions_rss_mib` is what this process has with the estate and one engine that has met all that is asked for, `decisions_engine_mib` what
 //! of it is the engine's, and `decisions_instance_bytes` the rest by instances.
@@ -33,7 +35,7 @@ use supercloud_tests::Outcome;
 use crate::{
     Options,
     report::Report,
-    sample::{Sample, micros},
+    sample::{Sample, micros, millis},
     usage::own_rss_mib,
 };
 
@@ -71,6 +73,8 @@ const GPU_SINGLES: u32 = 2_000;
 const PREEMPTING: usize = 200;
 /// Passes in which one fits and many do not.
 const FRUITLESS: usize = 1_000;
+/// Times that somebody asks why and what would be.
+const TOLD: usize = 5;
 /// Most times that hosts are lost.
 const LOSSES: usize = 1_000;
 
@@ -89,14 +93,25 @@ pub(crate) fn run(options: &Options, report: &mut Report) -> Outcome {
             Ok(cost)
         })
         .collect::<Outcome<Vec<_>>>()?;
-    if let [_, ten, hundred] = costs[..] {
-        report.note("decision_cost_ratio_100k", (ten.0 / hundred.0).max(ten.1 / hundred.1));
+    if let [_, ten, hundred] = &costs[..] {
+        let singles = ten.singles / hundred.singles;
+        report.note("decision_cost_ratio_100k", singles.max(ten.rates[0] / hundred.rates[0]));
+        for (place, (key, _)) in CROWDS.iter().enumerate() {
+            report.note(format!("{key}_cost_ratio_100k"), ten.rates[place] / hundred.rates[place]);
+        }
     }
     Ok(())
 }
 
-/// One estate; gives its `decisions_w1000` and `decisions_w1`.
-fn measure(hosts: u32, base: f64, note: &mut impl FnMut(&str, f64)) -> Outcome<(f64, f64)> {
+/// Decisions a second on an estate.
+struct Costs {
+    /// Of workloads of 1,000, as in [`CROWDS`].
+    rates: Vec<f64>,
+    singles: f64,
+}
+
+/// One estate.
+fn measure(hosts: u32, base: f64, note: &mut impl FnMut(&str, f64)) -> Outcome<Costs> {
     let estate = Estate::new(hosts, FULL)?;
     memory(&estate, base, note)?;
     let mut rates = Vec::new();
@@ -123,7 +138,11 @@ fn measure(hosts: u32, base: f64, note: &mut impl FnMut(&str, f64)) -> Outcome<(
     let fruitless = estate.fruitless(FRUITLESS)?;
     note_times(note, "decisions_fruitless", &fruitless.times);
     note("decisions_fruitless_us", micros(fruitless.times.permille(500)));
-    Ok((rates[0], singles))
+    let told = estate.told(TOLD)?;
+    for (key, times) in [("decisions_explain_ms", told.explain), ("decisions_plan_ms", told.plan)] {
+        note(key, millis(times.permille(500)));
+    }
+    Ok(Costs { rates, singles })
 }
 
 /// A series time and again, each on the estate as it was, until it is enough.

@@ -65,26 +65,29 @@ impl Sought<'_> {
         Some(self.of_estate("free-host", words, slot, Estate::Free(self.least_urgent(slot)?)))
     }
 
-    /// As few as are needed of the instances on a host, the least urgent and of these the youngest first.
+    /// As few as are needed of the instances on a host, the least urgent and of these the youngest first; of its own workload nobody. `None`: they are not enough.
     pub(super) fn least_urgent(&self, slot: Slot) -> Option<Vec<Arc<Instance>>> {
         let candidate = self.ledger.candidate(slot);
         let mut there: Vec<&Arc<Instance>> = self
             .state
             .instances_on(candidate.host.id)
-            .filter(|instance| instance.takes().is_some())
+            .filter(|instance| instance.takes().is_some() && instance.workload() != self.request.key)
             .collect();
         there.sort_unstable_by_key(|instance| (instance.spec().priority, Reverse(instance.id)));
         let mut used: HostUse = candidate.used.clone();
         let mut gone = Vec::new();
         for instance in there {
-            let fits = Candidate { used: &used, ..candidate }.fits(&self.request).is_ok();
-            if fits {
+            if self.fits_with(candidate, &used) {
                 break;
             }
             used.take_back(instance, instance.takes()?);
             gone.push(instance.clone());
         }
-        Some(gone)
+        self.fits_with(candidate, &used).then_some(gone)
+    }
+
+    fn fits_with(&self, candidate: Candidate<'_>, used: &HostUse) -> bool {
+        Candidate { used, ..candidate }.fits(&self.request).is_ok()
     }
 
     /// Adding another host of a sort that there is, the smallest that would do; for a gang the largest, which does for most of it.
@@ -111,8 +114,10 @@ impl Sought<'_> {
             _ => would_do.max_by_key(size),
         }?;
         let Candidate { host, allocatable, .. } = self.ledger.candidate(slot);
-        let words =
-            format!("add a host like {}, of {} cpu and {}", host.name, allocatable.cpu, allocatable.memory);
+        let words = format!(
+            "add a host like {}, with {} cpu and {} to give away",
+            host.name, allocatable.cpu, allocatable.memory
+        );
         Some(self.of_estate("add-host", words, slot, Estate::Add(host.inventory.clone())))
     }
 }

@@ -5,7 +5,9 @@
 //! either. Of a gang it does not, since asking each for less leaves more for the next, so there it only says what is tried last. *Told is in the order of the ideas*,
 //! whatever was tried first.
 
-use super::{Idea, Sought, Suggestion};
+use std::collections::BTreeSet;
+
+use super::{Idea, Sought};
 use crate::state::fits::Request;
 
 /// What to expect of a trial, the most first.
@@ -21,7 +23,7 @@ enum Promise {
 
 impl Sought<'_> {
     /// Those of these ideas that are seen to work, after at most so many trials.
-    pub(super) fn seen_to_work(&self, ideas: Vec<Idea>, trials: usize) -> Vec<Suggestion> {
+    pub(super) fn seen_to_work(&self, ideas: Vec<Idea>, trials: usize) -> Vec<Idea> {
         let promise = |(place, idea): (usize, &Idea)| Some((self.promise(idea)?, place));
         debug_assert!(
             ideas.iter().all(|idea| self.promise(idea).is_some() || !self.works(idea)),
@@ -30,9 +32,9 @@ impl Sought<'_> {
         let mut order: Vec<_> = ideas.iter().enumerate().filter_map(promise).collect();
         order.sort_unstable();
         order.truncate(trials);
-        order.sort_unstable_by_key(|(_, place)| *place);
-        let tried = order.into_iter().map(|(_, place)| &ideas[place]);
-        tried.filter(|idea| self.works(idea)).map(|idea| idea.told.clone()).collect()
+        let tried: BTreeSet<usize> = order.into_iter().map(|(_, place)| place).collect();
+        let tried = ideas.into_iter().enumerate().filter(|(place, _)| tried.contains(place));
+        tried.map(|(_, idea)| idea).filter(|idea| self.works(idea)).collect()
     }
 
     /// `None`: it cannot work.

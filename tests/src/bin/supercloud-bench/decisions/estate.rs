@@ -15,7 +15,7 @@ use supercloud_proto::{
     spec::{DriverKind, SpreadOver, WorkloadSpec},
 };
 use supercloud_scheduler::{
-    placement::Engine,
+    placement::{Engine, explain, plan},
     state::{Command, HostReports, HostVerdict, Preemption, State, level::KNOWN},
 };
 use supercloud_tests::{Outcome, wrong};
@@ -55,6 +55,13 @@ const WARM_UP: u32 = 200;
 const UNIT: &str = "unit";
 /// Instances that fit nowhere.
 const FRUITLESS: u32 = 100_000;
+
+/// How long it took to tell about one.
+#[derive(Debug, Default)]
+pub(crate) struct Told {
+    pub(crate) explain: Sample,
+    pub(crate) plan: Sample,
+}
 
 /// How many were placed, in how many passes, and the time of these.
 #[derive(Debug, Clone, Copy, Default)]
@@ -432,8 +439,9 @@ impl Estate {
     /// So many passes, each for one that fits while many wait that do not.
     pub(crate) fn fruitless(&self, times: usize) -> Outcome<Series> {
         let (mut estate, mut engine) = self.begin()?;
+        let too_much = estate.too_much_cpu();
         for _ in 0..FRUITLESS / EACH {
-            estate.hand_in(EACH, |spec| spec.resources.cpu = MilliCpu(10_000_000))?;
+            estate.hand_in(EACH, |spec| spec.resources.cpu = too_much)?;
         }
         estate.place(&mut engine)?;
         counting_begins();
@@ -443,6 +451,37 @@ impl Estate {
             series.add(estate.pass_for_one(&mut engine)?);
         }
         Ok(series)
+    }
+
+    /// What one that fits nowhere is told, so many times: why, with the changes that would help; and what a plan of its workload says.
+    pub(crate) fn told(&self, times: usize) -> Outcome<Told> {
+        let (mut estate, mut engine) = self.begin()?;
+        let too_much = estate.too_much_cpu();
+        estate.hand_in(1, |spec| spec.resources.cpu = too_much)?;
+        estate.place(&mut engine)?;
+        let Some(waiting) = estate.state.pending().next().cloned() else { return wrong("it was placed") };
+        let spec = WorkloadSpec::clone(waiting.spec());
+        let mut told = Told::default();
+        for _ in 0..times {
+            let begun = spent()?;
+            explain::instance(&estate.state, &waiting, NOW);
+            if explain::changes(&estate.state, &waiting, NOW, explain::MAX_TRIALS).is_empty() {
+                return wrong("nothing is said to help");
+            }
+            let explained = spent()?;
+            told.explain.add(explained - begun);
+            if plan(&estate.state, std::slice::from_ref(&spec), NOW).is_err() {
+                return wrong("it would be refused");
+            }
+            told.plan.add(spent()? - explained);
+        }
+        Ok(told)
+    }
+
+    /// Little more than the processors of the largest host: some hosts are empty.
+    fn too_much_cpu(&self) -> MilliCpu {
+        let each = self.state.hosts().values().map(|host| host.inventory.capacity.cpu.0);
+        MilliCpu(each.max().unwrap_or(0) + 1)
     }
 
     /// One pass, in which one is placed.
