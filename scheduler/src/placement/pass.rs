@@ -197,7 +197,9 @@ impl Engine {
                 plan.unplaced.push(self.queue.keep(line, id));
                 continue;
             }
-            if is_gang && (self.gang_must_stay(line) || may_belie && is_let_in && self.gang_would_go(line)) {
+            if is_gang
+                && (self.gang_must_stay(line) || may_belie && is_let_in && self.gang_would_go(line, &record))
+            {
                 plan.more = true;
                 break;
             }
@@ -300,9 +302,8 @@ impl Engine {
     }
 
     /// The same for all of a gang.
-    fn gang_would_go(&mut self, line: Line) -> bool {
-        let (record, members) = (self.queue.record(line).clone(), self.queue.members(line));
-        self.shapes.would_take_all(&mut self.ledger, &record, &members)
+    fn gang_would_go(&mut self, line: Line, record: &Arc<RevisionRecord>) -> bool {
+        self.shapes.would_take_all(&mut self.ledger, record, &self.queue.members(line))
     }
 
     /// Whether a gang must stay, which may go elsewhere than where room is kept for some of it.

@@ -6,13 +6,13 @@ use supercloud_proto::{
     host::{HostState, PortRange},
     id::HostId,
     instance::InstanceState,
-    name::{HostName, PortName, WorkloadKey},
-    spec::{Driver, Port, Protocol, WorkloadSpec},
+    name::{HostName, WorkloadKey},
+    spec::{Driver, WorkloadSpec},
 };
 
 use super::{
     allowances::{RandomAllowance, allow, random_allowance},
-    estate::{Estate, inventory, mount, spec},
+    estate::{Estate, inventory, mount, publish, spec},
     judge::must_wait,
     random::{
         RandomHost, RandomSite, RandomWorkload, add_host, hand_in, random_host, random_site, random_workload,
@@ -238,14 +238,8 @@ fn who_waits_for_what_another_leaves_is_looked_at_in_that_pass() {
     let asking = |key: &str, gib: u64, priority: u32, has_port: bool| {
         let mut wanted = WorkloadSpec { priority, ..spec(key) };
         wanted.resources.memory = Bytes(gib << 30);
-        if let Driver::Container(container) = &mut wanted.tasks[0].driver {
-            let name = PortName::new("http").unwrap();
-            container.ports.extend(has_port.then_some(Port {
-                name,
-                port: 80,
-                host: None,
-                protocol: Protocol::Tcp,
-            }));
+        if has_port {
+            publish(&mut wanted);
         }
         wanted
     };

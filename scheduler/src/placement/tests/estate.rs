@@ -5,10 +5,10 @@ use supercloud_proto::{
     host::{DriverInfo, HostState, Inventory, PortRange},
     id::UnixMillis,
     instance::{InstanceReport, InstanceState},
-    name::{BoroughName, HostName, SiteName, TaskName, WorkloadKey, WorkloadName},
+    name::{BoroughName, HostName, PortName, SiteName, TaskName, WorkloadKey, WorkloadName},
     spec::{
-        Class, Container, Driver, DriverKind, Mount, Place, Resources, Restart, Task, Update, Vm,
-        WorkloadKind, WorkloadSpec,
+        Class, Container, Driver, DriverKind, Mount, Place, Port, Protocol, Resources, Restart, Task, Update,
+        Vm, WorkloadKind, WorkloadSpec,
     },
 };
 
@@ -213,6 +213,14 @@ pub(super) fn spec(key: &str) -> WorkloadSpec {
 /// A volume in a container.
 pub(super) fn mount() -> Mount {
     Mount { volume: "data".parse().unwrap(), path: "/data".to_owned(), read_only: false }
+}
+
+/// Gives the container of a spec a port, on whichever of its host is free.
+pub(super) fn publish(spec: &mut WorkloadSpec) {
+    if let Driver::Container(container) = &mut spec.tasks[0].driver {
+        let name = PortName::new("http").unwrap();
+        container.ports.push(Port { name, port: 80, host: None, protocol: Protocol::Tcp });
+    }
 }
 
 /// Makes a VM of a spec.

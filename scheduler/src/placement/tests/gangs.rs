@@ -12,13 +12,12 @@ use supercloud_proto::{
     host::{Inventory, PortRange},
     id::{HostId, InstanceId},
     instance::InstanceState,
-    name::PortName,
-    spec::{Driver, Port, Protocol, WorkloadSpec},
+    spec::WorkloadSpec,
 };
 
 use super::{
     allowances::{self, check_quotas},
-    estate::{Estate, inventory, spec},
+    estate::{Estate, inventory, publish, spec},
     judge::{check_loads, how_many_would_go, is_company, is_simple},
     own::let_go,
     random::{estate_of, hand_in, random_boroughs, random_host, random_sites, random_workload, wanted},
@@ -56,10 +55,7 @@ fn a_gang_that_what_is_given_after_it_helps_is_looked_at_again() {
     estate.allow(&"camden".parse().unwrap(), &change);
     let mut gang = WorkloadSpec { priority: 80, ..asking("camden/gang", 5, 100) };
     (gang.place.all_or_none, gang.place.private) = (true, true);
-    if let Driver::Container(container) = &mut gang.tasks[0].driver {
-        let name = PortName::new("http").unwrap();
-        container.ports = vec![Port { name, port: 80, host: None, protocol: Protocol::Tcp }];
-    }
+    publish(&mut gang);
     estate.workload(&gang);
     estate.workload(&asking("brent/one", 1, 100));
     let plan = estate.pass(1);
