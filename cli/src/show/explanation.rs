@@ -18,7 +18,8 @@ pub fn shown(explanation: &v1::PlacementExplanation) -> Shown {
 pub fn value(explanation: &v1::PlacementExplanation) -> Value {
     let filters = explanation.filters.iter().map(|filter| {
         let reasons = filter.reasons.iter().map(|one| json!({"reason": one.reason, "hosts": one.hosts}));
-        json!({"filter": filter.filter, "hosts": filter.hosts, "reasons": reasons.collect::<Vec<_>>()})
+        let reasons: Vec<Value> = reasons.collect();
+        json!({"filter": filter.filter, "hosts": filter.hosts, "reasons": reasons, "others": filter.others})
     });
     let scores = explanation.scores.iter().map(|score| {
         let parts = score.parts.iter().map(|part| json!({"rule": part.rule, "score": part.score}));
@@ -99,6 +100,10 @@ pub fn text_of(explanation: &v1::PlacementExplanation, whom: &str) -> String {
         text.push_str(&format!("  {:<15} {:>6} {hosts} ruled out\n", filter.filter, filter.hosts));
         for reason in &filter.reasons {
             text.push_str(&format!("  {:<15} {:>6}   {}\n", "", reason.hosts, reason.reason));
+        }
+        if filter.others > 0 {
+            let reasons = if filter.others == 1 { "reason" } else { "reasons" };
+            text.push_str(&format!("  {:<15} {:>6}   and {} other {reasons}\n", "", "", filter.others));
         }
     }
     for (place, miss) in misses(explanation).enumerate() {

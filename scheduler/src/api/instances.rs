@@ -15,7 +15,7 @@ use super::{Api, caller::Caller, input, open, refusals, show};
 use crate::{
     archive::WatchError,
     clock,
-    placement::explain,
+    placement::{Explainer, explain},
     sessions::relay,
     state::{Instance, State},
 };
@@ -226,14 +226,18 @@ impl InstanceService for Api {
         let (index, now) = (state.applied(), clock::unix_now());
         let Explained { instances, others } = explained(&state, &caller, &request)?;
         let explain = move || {
+            if instances.is_empty() {
+                return Vec::new();
+            }
+            let mut explainer = Explainer::of(&state, now);
             let tell = |(instance, alike): &(Arc<Instance>, u32)| v1::PlacementExplanation {
                 alike: *alike,
-                ..show::explanation(explain::instance(&state, instance, now))
+                ..show::explanation(explainer.instance(instance))
             };
             let mut explanations: Vec<_> = instances.iter().map(tell).collect();
             // Instances of a workload that wait mostly wait for the same.
             if let Some(first) = instances.iter().position(|(instance, _)| instance.is_pending()) {
-                let changes = explain::changes(&state, &instances[first].0, now, explain::MAX_TRIALS);
+                let changes = explainer.changes(&instances[first].0, explain::MAX_TRIALS);
                 explanations[first].changes = changes.into_iter().map(show::suggestion).collect();
             }
             explanations

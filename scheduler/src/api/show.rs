@@ -314,6 +314,7 @@ fn filter(result: explain::FilterResult) -> v1::FilterResult {
         filter: result.filter.to_owned(),
         hosts: result.hosts,
         reasons: result.reasons.into_iter().map(reason).collect(),
+        others: result.others,
     }
 }
 

@@ -4,7 +4,8 @@
 //! Decisions. *A host counts for the first filter that refuses it*, so that the counts of the filters and of the fitting hosts add up to all
 //! hosts. *An instance that is placed is explained as of now*: its host is scored without it, beside all others as they stand now, which need
 //! not be how they stood when it was placed. *Reasons are grouped by what they have in common*: ten thousand full hosts are one reason with
-//! the most that any of them has free, not ten thousand reasons.
+//! the most that any of them has free, not ten thousand reasons. *One ledger serves all questions and all trials* of an [`Explainer`], and goes from one to the next by what
+//! differs: to make one looks at every record, and takes longer than most answers.
 
 use std::{cmp::Reverse, sync::Arc};
 
@@ -25,9 +26,7 @@ use crate::state::{
     fits::{Candidate, FILTERS, Misfit, Request},
     gang::{Together, waiting_with},
 };
-#[cfg(test)]
-pub(super) use changes::outcomes;
-pub use changes::{MAX_TRIALS, Suggestion, changes};
+pub use changes::{MAX_TRIALS, Suggestion};
 pub use gang::Gang;
 use tally::{Nearest, Tally};
 
@@ -64,7 +63,7 @@ pub struct Explanation {
     pub quota: Vec<Excess>,
     /// The whole in one sentence.
     pub summary: String,
-    /// What would make it fit, where that was looked for ([`changes`]).
+    /// What would make it fit, where that was looked for ([`Explainer::changes`]).
     pub changes: Vec<Suggestion>,
     /// How many wait and come before it, since they are more urgent, or older than it, as urgent and of its borough: what there is room for is theirs first. 0 where it is placed.
     pub ahead: u32,
@@ -94,6 +93,8 @@ pub struct FilterResult {
     pub hosts: u32,
     /// Its reasons, most frequent first, at most [`MAX_REASONS`].
     pub reasons: Vec<FilterReason>,
+    /// How many more it gave.
+    pub others: u32,
 }
 
 /// One reason of a filter.
@@ -161,48 +162,92 @@ pub struct ScorePart {
     pub score: i64,
 }
 
-/// Why this instance is where it is, or nowhere.
-pub fn instance(state: &State, instance: &Instance, now: UnixMillis) -> Explanation {
-    let mut ledger = Ledger::new(state);
-    ledger.take_back(instance);
-    ledger.learn(&instance.spec().place.spread);
-    let mut siblings = Siblings::of(&ledger, instance.workload(), Some(instance.id));
-    let is_of_gang = instance.is_pending() && instance.spec().place.all_or_none;
-    let gang_of = is_of_gang.then(|| waiting_with(state, instance, now));
-    let gang = gang_of.as_ref().map(|ids| Gang::give(&mut ledger, &mut siblings, &instance.record, ids));
-    let together = gang_of
-        .as_ref()
-        .map_or_else(|| Together::alone(instance), |ids| Together::of(state, ids.iter().copied()));
-    let first = gang_of.zip(gang).and_then(|(ids, gang)| gang.first_without(state, &ids));
-    let request = Request::of(first.map_or(instance, AsRef::as_ref));
-    let mut survey = Survey::of(&ledger, request, siblings, instance.host());
-    survey.gang = gang;
-    survey.excesses =
-        if instance.is_pending() { state.excesses_with(instance, together) } else { Vec::new() };
-    Explanation {
-        instance: Some(instance.id),
-        summary: summary::of_instance(&survey, instance, now),
-        ..survey.told()
+/// Who explains what a state holds, at a time. It knows all hosts, which takes the most time on a large estate: for several questions make one.
+pub struct Explainer {
+    state: State,
+    now: UnixMillis,
+    ledger: Ledger,
+}
+
+impl std::fmt::Debug for Explainer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // All that it knows would be pages, and is in the state.
+        f.debug_struct("Explainer").field("now", &self.now).finish_non_exhaustive()
     }
 }
 
-/// Where an instance of this spec would go, or why it would go nowhere; or one of this spec that waits.
-pub(super) fn spec(state: &State, spec: &WorkloadSpec, waiting: Option<InstanceId>) -> Explanation {
-    let mut ledger = Ledger::new(state);
-    ledger.learn(&spec.place.spread);
-    let key = spec.key();
-    let mut siblings = Siblings::of(&ledger, &key, None);
-    let gang = spec.place.all_or_none.then(|| {
-        let (record, ids) = gang_to_come(state, spec);
-        Gang::give(&mut ledger, &mut siblings, &record, &ids)
-    });
-    let request = Request { instance: waiting, ..Request::new(&key, spec) };
-    let mut survey = Survey::of(&ledger, request, siblings, None);
-    let together = gang.map_or(1, |gang| gang.waiting);
-    let needed = survey.request.demand.times(together.into());
-    survey.excesses = state.excesses(&key.borough, spec.priority, needed);
-    survey.gang = gang;
-    Explanation { summary: summary::of_spec(&survey, &key), ..survey.told() }
+impl Explainer {
+    /// Of this state.
+    #[must_use]
+    pub fn of(state: &State, now: UnixMillis) -> Self {
+        Self { state: state.clone(), now, ledger: Ledger::new(state) }
+    }
+
+    /// Why this instance is where it is, or nowhere.
+    pub fn instance(&mut self, instance: &Instance) -> Explanation {
+        self.forget_answers();
+        let Self { state, now, ledger } = self;
+        ledger.take_back(instance);
+        ledger.learn(&instance.spec().place.spread);
+        let mut siblings = Siblings::of(ledger, instance.workload(), Some(instance.id));
+        let is_of_gang = instance.is_pending() && instance.spec().place.all_or_none;
+        let gang_of = is_of_gang.then(|| waiting_with(state, instance, *now));
+        let gang = gang_of.as_ref().map(|ids| Gang::give(ledger, &mut siblings, &instance.record, ids));
+        let together = gang_of
+            .as_ref()
+            .map_or_else(|| Together::alone(instance), |ids| Together::of(state, ids.iter().copied()));
+        let first = gang_of.zip(gang).and_then(|(ids, gang)| gang.first_without(state, &ids));
+        let request = Request::of(first.map_or(instance, AsRef::as_ref));
+        let mut survey = Survey::of(ledger, request, siblings, instance.host());
+        survey.gang = gang;
+        survey.excesses =
+            if instance.is_pending() { state.excesses_with(instance, together) } else { Vec::new() };
+        Explanation {
+            instance: Some(instance.id),
+            summary: summary::of_instance(&survey, instance, *now),
+            ..survey.told()
+        }
+    }
+
+    /// What would give this instance a host, after at most so many trials (see `changes`).
+    pub fn changes(&mut self, instance: &Instance, trials: usize) -> Vec<Suggestion> {
+        self.forget_answers();
+        let Self { state, now, ledger } = self;
+        changes::seek(ledger, state, instance, *now, trials, |_, idea| idea.told)
+    }
+
+    /// The same with the estate as it would be, and the spec where it is that which would change.
+    #[cfg(test)]
+    pub(super) fn outcomes(&mut self, instance: &Instance) -> Vec<changes::Outcome> {
+        self.forget_answers();
+        let Self { state, now, ledger } = self;
+        changes::seek(ledger, state, instance, *now, usize::MAX, |sought, idea| sought.outcome(idea))
+    }
+
+    /// Where an instance of this spec would go, or why it would go nowhere; or one of this spec that waits.
+    pub(super) fn spec(&mut self, spec: &WorkloadSpec, waiting: Option<InstanceId>) -> Explanation {
+        self.forget_answers();
+        let Self { state, ledger, .. } = self;
+        ledger.learn(&spec.place.spread);
+        let key = spec.key();
+        let mut siblings = Siblings::of(ledger, &key, None);
+        let gang = spec.place.all_or_none.then(|| {
+            let (record, ids) = gang_to_come(state, spec);
+            Gang::give(ledger, &mut siblings, &record, &ids)
+        });
+        let request = Request { instance: waiting, ..Request::new(&key, spec) };
+        let mut survey = Survey::of(ledger, request, siblings, None);
+        let together = gang.map_or(1, |gang| gang.waiting);
+        let needed = survey.request.demand.times(together.into());
+        survey.excesses = state.excesses(&key.borough, spec.priority, needed);
+        survey.gang = gang;
+        Explanation { summary: summary::of_spec(&survey, &key), ..survey.told() }
+    }
+
+    /// Takes back what was given and tried for the answers before.
+    fn forget_answers(&mut self) {
+        self.ledger.try_on(&self.state);
+    }
 }
 
 /// The revision with this spec, and those that would wait of it: as many as it counts but for those that are there with nothing but another count.
@@ -260,7 +305,7 @@ impl<'l> Survey<'l> {
         let asked = ledger.outlook().asked(&request.spec.resources.devices);
         let mut survey =
             Self { ledger, request, asked, siblings, home, bound, fitting, tally, nearest, excesses, gang };
-        for slot in ledger.slots() {
+        for slot in ledger.hosts() {
             let mut candidate = ledger.candidate_for(slot, &request);
             // Of a gang some may be there of which the state does not know.
             candidate.known.sibling = Some(survey.siblings.on(slot) > 0);
@@ -365,7 +410,7 @@ impl<'l> Survey<'l> {
         Explanation {
             instance: None,
             host: self.chosen().map(|slot| self.name(slot).clone()),
-            hosts: self.ledger.slots().len() as u32,
+            hosts: self.ledger.hosts().count() as u32,
             fitting: self.fitting.len() as u32,
             filters: FILTERS.iter().map(|filter| self.tally.told(filter.name)).collect(),
             nearest: nearest.map(|(slot, misfits)| self.miss(slot, misfits)).collect(),

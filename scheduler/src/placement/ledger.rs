@@ -5,7 +5,7 @@
 //! it changes time and again, and who looks later looks at it once.
 //!
 //! A ledger outlives a pass: [`Ledger::catch_up`] takes in what is different in a newer state, in time that goes by what changed and not by how many
-//! hosts there are (the state's maps share what they have in common). A host that is gone leaves its slot behind; when too many slots are
+//! hosts there are (the state's maps share what they have in common). Changes are tried in the same way, on states that are no older or newer than each other ([`Ledger::try_on`]). A host that is gone leaves its slot behind; when too many slots are
 //! vacant, the ledger is made anew.
 
 use std::{
@@ -241,6 +241,14 @@ impl Ledger {
         CaughtUp::Improved(improved)
     }
 
+    /// As a state has it that is like the one before but for some changes, whichever of the two is older. What was given since is forgotten.
+    pub(super) fn try_on(&mut self, state: &State) {
+        self.rest();
+        self.unkept.clear();
+        // Nobody keeps an order of hosts from one to the next.
+        let _caught_up = self.catch_up(state);
+    }
+
     /// Takes in the mix of requests for devices. Where it is another one, hosts with devices are not as good as they were.
     fn look_out(&mut self, known: &State) {
         if self.state.device_demands().ptr_eq(known.device_demands()) {
@@ -336,7 +344,7 @@ impl Ledger {
             if before == seat.used {
                 return false;
             }
-            if before.devices != seat.used.devices {
+            if before.devices != seat.used.devices || before.policy != seat.used.policy {
                 seat.note_devices(&self.outlook);
             }
             let gave_back = gave_back(&before, &seat.used);
@@ -402,6 +410,11 @@ impl Ledger {
     /// All slots, vacant ones too.
     pub(super) fn slots(&self) -> std::ops::Range<Slot> {
         0..self.seats.len()
+    }
+
+    /// The slots in which hosts are.
+    pub(super) fn hosts(&self) -> impl Iterator<Item = Slot> {
+        self.slots().filter(|slot| self.is_taken(*slot))
     }
 
     /// Whether a host is in the slot.

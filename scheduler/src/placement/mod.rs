@@ -23,6 +23,6 @@ mod spread;
 mod tests;
 mod trial;
 
-pub use explain::Explanation;
+pub use explain::{Explainer, Explanation};
 pub use pass::{Engine, Limits, Plan, pass};
 pub use plan::{ApplyPlan, BoroughPlan, PlannedStop, WorkloadPlan, plan};

@@ -31,7 +31,7 @@ use crate::state::{
 mod free;
 mod stock;
 
-pub(super) use free::{Asked, Numbered};
+pub(super) use free::{Asked, FreeAtMost, Numbered};
 use free::{Choice, Free, Mix, Pattern, Patterns};
 use stock::{Sorts, Stock};
 

@@ -18,7 +18,7 @@ use supercloud_proto::{
 };
 
 use super::{
-    explain::{self, Explanation},
+    explain::{self, Explainer, Explanation},
     trial::Trial,
 };
 use crate::state::{Change, Command, Done, Instance, Quota, Rejection, State, gang};
@@ -142,7 +142,9 @@ pub fn plan(state: &State, specs: &[WorkloadSpec], now: UnixMillis) -> Result<Ap
             plan.displaces.push(PlannedStop::of(state, &victim));
         }
     }
-    trial.suggest(&mut workloads);
+    if workloads.iter().any(|plan| plan.unplaced > 0) {
+        trial.explain(&mut workloads);
+    }
     let names: BTreeSet<&BoroughName> = specs.iter().map(|spec| &spec.borough).collect();
     let borough = |name: &BoroughName| BoroughPlan {
         borough: name.clone(),
@@ -190,22 +192,31 @@ impl Trial {
         }
     }
 
+    /// Says why instances find no host, and what would help.
+    fn explain(&self, workloads: &mut [WorkloadPlan]) {
+        let mut explainer = Explainer::of(&self.state, self.now);
+        for plan in workloads.iter_mut().filter(|plan| plan.unplaced > 0) {
+            plan.unplaced_because = Some(self.because(&mut explainer, &plan.after));
+        }
+        self.suggest(&mut explainer, workloads);
+    }
+
     /// Looks for what would make the first instance of each workload fit that finds no host, of not too many. They share the trials evenly.
-    fn suggest(&self, workloads: &mut [WorkloadPlan]) {
+    fn suggest(&self, explainer: &mut Explainer, workloads: &mut [WorkloadPlan]) {
         let helped = workloads.iter().filter(|plan| plan.unplaced > 0).take(MAX_HELPED).count();
         let trials = (MAX_TRIALS / helped.max(1)).min(explain::MAX_TRIALS);
         for plan in workloads.iter_mut().filter(|plan| plan.unplaced > 0).take(MAX_HELPED) {
             let because = plan.unplaced_because.as_mut();
             if let Some((because, first)) = because.zip(self.first_unplaced(&plan.workload)) {
-                because.changes = explain::changes(&self.state, first, self.now, trials);
+                because.changes = explainer.changes(first, trials);
             }
         }
     }
 
     /// Why instances of a spec find no host. Where volumes keep each of them at a host of its own, the first one is told of.
-    fn because(&self, spec: &WorkloadSpec) -> explain::Explanation {
+    fn because(&self, explainer: &mut Explainer, spec: &WorkloadSpec) -> Explanation {
         let bound = spec.has_volumes().then(|| self.first_unplaced(&spec.key())).flatten();
-        explain::spec(&self.state, spec, bound.map(|instance| instance.id))
+        explainer.spec(spec, bound.map(|instance| instance.id))
     }
 
     fn first_unplaced(&self, key: &WorkloadKey) -> Option<&Arc<Instance>> {
@@ -254,7 +265,7 @@ impl Trial {
             displaces: Vec::new(),
             waiting,
             unplaced,
-            unplaced_because: (unplaced > 0).then(|| self.because(&current.spec)),
+            unplaced_because: None,
             workload,
         })
     }

@@ -126,7 +126,18 @@ impl Ranking {
         places: impl Iterator<Item = Neighbourhood>,
         ranks: impl Iterator<Item = Option<Rank>>,
     ) -> Self {
-        let grouping = Grouping::of(places);
+        Self::grouped(Grouping::of(places), ranks)
+    }
+
+    /// The same of hosts that all stand in the same place.
+    pub(super) fn of_one_group(
+        place: Neighbourhood,
+        ranks: impl ExactSizeIterator<Item = Option<Rank>>,
+    ) -> Self {
+        Self::grouped(Grouping::of_one(place, ranks.len()), ranks)
+    }
+
+    fn grouped(grouping: Grouping, ranks: impl Iterator<Item = Option<Rank>>) -> Self {
         let mut order = Order::default();
         grouping.places().iter().for_each(|place| order.add(*place));
         Self::begin(Arc::new(grouping), order, ranks)
@@ -162,10 +173,23 @@ impl Ranking {
             Arc::make_mut(&mut self.grouping).list_members();
         }
         self.entries = 0;
-        for group in 0..self.groups.len() {
-            let top = self.entries_of(group as Group).max();
-            self.groups[group] = Ranked { best: BinaryHeap::new(), top, is_listed: top.is_none() };
+        let tops = self.tops();
+        let ranked = |top: Option<Entry>| Ranked { best: BinaryHeap::new(), top, is_listed: top.is_none() };
+        self.groups = tops.into_iter().map(ranked).collect();
+    }
+
+    /// The best host of each group.
+    fn tops(&self) -> Vec<Option<Entry>> {
+        if self.groups.len() == 1 {
+            return vec![self.entries_of(0).max()];
         }
+        let mut tops = vec![None; self.groups.len()];
+        // Slot by slot, since to go from group to group is to go to and fro among them.
+        for (slot, seat) in self.seats.iter().enumerate() {
+            let top = &mut tops[self.grouping.group(slot) as usize];
+            *top = (*top).max(seat.entry(slot));
+        }
+        tops
     }
 
     /// The hosts with room of a group, as far as none has come to stand elsewhere.

@@ -1,6 +1,8 @@
 //! How good a fitting host is, as the sum of the rules in [`RULES`]; higher is better, ties break by the host's id. It never decides whether
 //! a host fits.
 //!
+//! Before all of them comes where the workload's other instances are, as far as it is spread (`spread`): only hosts that are equal in that are told apart by scores.
+//!
 //! To add a rule: a function, its line in the list, a case. A rule looks at one host as it would be with the instance on it; its parts must be
 //! comparable, so every rule is in parts of a million.
 //!

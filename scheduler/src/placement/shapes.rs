@@ -487,8 +487,12 @@ impl Shape {
     fn begin_anew(&mut self, ledger: &Ledger) {
         self.suits = vec![None; ledger.slots().len()];
         let asked = self.asked(ledger);
-        let judged = |slot| self.judged(ledger, slot, &asked);
-        self.ranking = Ranking::of(self.neighbourhoods(ledger), ledger.slots().map(judged));
+        let ranks = ledger.slots().map(|slot| self.judged(ledger, slot, &asked));
+        self.ranking = if self.wants.spread.is_empty() {
+            Ranking::of_one_group(Neighbourhood::default(), ranks)
+        } else {
+            Ranking::of(self.neighbourhoods(ledger), ranks)
+        };
         self.seen = ledger.changes();
     }
 
@@ -518,19 +522,34 @@ impl Shape {
 
     fn judged(&self, ledger: &Ledger, slot: Slot, asked: &[Asked]) -> Option<Rank> {
         let glance = ledger.glance(slot);
+        if !self.may_go_there(slot, glance) {
+            debug_assert_eq!(self.judged_closely(ledger, slot, asked), None, "a glance is enough");
+            return None;
+        }
         if self.goes_by_amounts && (!glance.has_devices || ledger.outlook().is_empty()) {
-            let judged = self.judged_at_a_glance(slot, glance);
+            let judged = Some(self.rank_at_a_glance(glance));
             debug_assert_eq!(judged, self.judged_closely(ledger, slot, asked), "a glance is enough");
             return judged;
         }
         self.judged_closely(ledger, slot, asked)
     }
 
-    fn judged_at_a_glance(&self, slot: Slot, glance: &Glance) -> Option<Rank> {
+    /// Whether nothing that can be seen at a glance speaks against a host. How many whole cores one would take cannot be.
+    fn may_go_there(&self, slot: Slot, glance: &Glance) -> bool {
+        let Needs { devices, dedicated, .. } = &self.wants.needs;
+        let has_room = || *dedicated || self.taken(glance).within(glance.free) && glance.may_grant(devices);
+        glance.is_taken && self.suits[slot] != Some(false) && has_room()
+    }
+
+    fn rank_at_a_glance(&self, glance: &Glance) -> Rank {
+        score_by_amounts(&glance.policy, glance.whole, glance.free.saturating_sub(self.taken(glance)))
+    }
+
+    /// What one takes of a host, where it has no cores of its own: it counts as of its class then.
+    #[inline]
+    fn taken(&self, glance: &Glance) -> Amounts {
         let Needs { demand, class, .. } = &self.wants.needs;
-        let taken = glance.policy.takes(*class, *demand);
-        let is_open = glance.is_taken && self.suits[slot] != Some(false) && taken.within(glance.free);
-        is_open.then(|| score_by_amounts(&glance.policy, glance.whole, glance.free.saturating_sub(taken)))
+        glance.policy.takes(*class, *demand)
     }
 
     fn judged_closely(&self, ledger: &Ledger, slot: Slot, asked: &[Asked]) -> Option<Rank> {

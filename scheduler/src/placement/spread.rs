@@ -269,7 +269,8 @@ impl Siblings {
     }
 
     fn within(&self, domain: Domain) -> u32 {
-        self.in_domain.get(&domain).copied().unwrap_or(0)
+        // Most is spread over fewer things than it could be.
+        if domain == NOWHERE { 0 } else { self.in_domain.get(&domain).copied().unwrap_or(0) }
     }
 
     fn crowd(&self, at: &Neighbourhood, place: usize) -> u32 {

@@ -8,7 +8,7 @@ use supercloud_proto::{
     instance::Desired,
 };
 
-use super::pass::{Limits, pass};
+use super::pass::{Engine, Limits};
 use crate::state::{Command, Done, Entry, HostReports, Instance, Preemption, Rejection, State};
 
 /// Who applies in a copy of the state.
@@ -38,13 +38,12 @@ impl Trial {
         }
     }
 
-    /// Runs passes until one has no more to do, and lets what makes way be gone at once. Each but the last places something, or lets something less urgent go that
+    /// Runs passes until one does nothing, and lets what makes way be gone at once. Each but the last places something, or lets something less urgent go that
     /// did not before, so there are only so many. Gives what made way, as it was, with that for which it did.
     pub(super) fn place_all(&mut self) -> Vec<(InstanceId, Arc<Instance>)> {
-        let mut displaced = Vec::new();
+        let (mut displaced, mut engine) = (Vec::new(), Engine::new(&self.state));
         loop {
-            let plan = pass(&self.state, self.now, Limits::default());
-            let more = plan.more;
+            let plan = engine.pass(&self.state, self.now, Limits::default());
             let placed = self.held(Command::Place(plan.placements));
             let mut gone = Vec::new();
             for Preemption { instance, victims, .. } in &plan.preemptions {
@@ -58,7 +57,8 @@ impl Trial {
             });
             self.let_go(gone.iter().map(|(_, victim)| victim));
             displaced.append(&mut gone);
-            if !more || placed + made_way == 0 {
+            // Whether there is more to do is for the next to say: what it knows only now may let others in.
+            if placed + made_way == 0 {
                 return displaced;
             }
         }

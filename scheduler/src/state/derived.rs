@@ -365,7 +365,8 @@ impl Derived {
 
     /// What began to wait since, and what no longer does.
     pub(super) fn pending_since(&self, before: &Self) -> Waiting {
-        let mut waiting = Waiting::default();
+        let more = self.pending.len().saturating_sub(before.pending.len());
+        let mut waiting = Waiting { began: Vec::with_capacity(more), ended: Vec::new() };
         for difference in before.pending.diff(&self.pending) {
             match difference {
                 imbl::ordset::DiffItem::Add((_, id, _)) => waiting.began.push(*id),

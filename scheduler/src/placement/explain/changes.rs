@@ -38,7 +38,7 @@ mod cores;
 mod estate;
 mod trials;
 
-/// Most changes that are tried for one instance, the most promising first (`trials`): each makes a ledger of all hosts.
+/// Most changes that are tried for one instance, the most promising first (`trials`): each looks at all hosts.
 pub const MAX_TRIALS: usize = 32;
 /// What suggestions of memory are rounded to.
 const MEMORY_STEP: u64 = 1 << 20;
@@ -56,28 +56,14 @@ pub struct Suggestion {
     pub host: Option<HostName>,
 }
 
-/// What would give this instance a host, after at most so many trials; nothing where it has one, could have one already, waits for room that others make for it, or no single change helps. It looks
-/// at all hosts for each change: on a large estate keep it off the threads that answer others.
-pub fn changes(state: &State, instance: &Instance, now: UnixMillis, trials: usize) -> Vec<Suggestion> {
-    seek(state, instance, now, trials, |_, idea| idea.told)
-}
-
-/// The same with the estate as it would be, and the spec where it is that which would change.
+/// A change, with the estate as it would be, and the spec where it is that which would change.
 #[cfg(test)]
-pub(in crate::placement) fn outcomes(
-    state: &State,
-    instance: &Instance,
-    now: UnixMillis,
-) -> Vec<(Suggestion, State, Option<WorkloadSpec>)> {
-    let outcome = |sought: &Sought<'_>, idea: Idea| {
-        let done = sought.done(&idea).state;
-        (idea.told, done, idea.spec)
-    };
-    seek(state, instance, now, usize::MAX, outcome)
-}
+pub(in crate::placement) type Outcome = (Suggestion, State, Option<WorkloadSpec>);
 
-/// What is told of each change that is seen to work.
-fn seek<T>(
+/// What is told of each change that would give this instance a host, after at most so many trials; nothing where it has one, could have one already, waits for room that others make for it, or no
+/// single change helps. It looks at all hosts for each change: on a large estate keep it off the threads that answer others. The ledger is as the state has it, and is not afterwards.
+pub(super) fn seek<T>(
+    ledger: &mut Ledger,
     state: &State,
     instance: &Instance,
     now: UnixMillis,
@@ -87,21 +73,20 @@ fn seek<T>(
     if !instance.is_pending() || instance.awaited_host().is_some() {
         return Vec::new();
     }
-    let mut ledger = Ledger::new(state);
     let together = gang::waiting_with(state, instance, now);
     let (mut missing_hosts, mut first) = (1, None);
     if instance.spec().place.all_or_none {
-        let gang = Gang::give(&mut ledger, &mut Siblings::default(), &instance.record, &together);
+        let gang = Gang::give(ledger, &mut Siblings::default(), &instance.record, &together);
         missing_hosts = gang.waiting - gang.fitting;
         first = gang.first_without(state, &together);
     }
     let request = Request::of(first.map_or(instance, AsRef::as_ref));
     let found: Vec<(Slot, Vec<Misfit>)> = ledger
-        .slots()
+        .hosts()
         .map(|slot| (slot, ledger.candidate_for(slot, &request).misfits(&request).collect::<Vec<_>>()))
         .collect();
     let fits_somewhere = found.iter().any(|(_, misfits)| misfits.is_empty());
-    let sought = Sought { state, instance, together, missing_hosts, now, ledger: &ledger, request, found };
+    let mut sought = Sought { state, instance, together, missing_hosts, now, ledger, request, found };
     let mut ideas = sought.let_in();
     if !fits_somewhere {
         ideas.extend(sought.kept());
@@ -116,8 +101,8 @@ fn seek<T>(
 }
 
 /// A change, and what to try.
-struct Idea {
-    told: Suggestion,
+pub(super) struct Idea {
+    pub(super) told: Suggestion,
     spec: Option<WorkloadSpec>,
     estate: Estate,
 }
@@ -133,7 +118,7 @@ enum Estate {
 }
 
 /// What is looked for.
-struct Sought<'s> {
+pub(super) struct Sought<'s> {
     state: &'s State,
     instance: &'s Instance,
     /// All that are given hosts only together with it, with itself.
@@ -141,15 +126,22 @@ struct Sought<'s> {
     /// How many of them find no host.
     missing_hosts: u32,
     now: UnixMillis,
-    ledger: &'s Ledger,
+    /// As the state has it, with the others of the gang, until trials begin.
+    ledger: &'s mut Ledger,
     request: Request<'s>,
     /// What speaks against each host.
     found: Vec<(Slot, Vec<Misfit>)>,
 }
 
 impl Sought<'_> {
+    #[cfg(test)]
+    pub(super) fn outcome(&self, idea: Idea) -> Outcome {
+        let done = self.done(&idea).state;
+        (idea.told, done, idea.spec)
+    }
+
     /// Whether a pass gives the instance a host once this is so, were it the first to get one.
-    fn works(&self, idea: &Idea) -> bool {
+    fn works(&mut self, idea: &Idea) -> bool {
         let trial = self.done(idea);
         let own = &self.instance.record;
         let spec = idea.spec.clone().map_or_else(|| own.spec.clone(), Arc::new);
@@ -160,7 +152,17 @@ impl Sought<'_> {
         // Whoever goes leaves room on a host. That some are of its own borough is no matter: its quota would be as full with others gone.
         let of_quota = if matches!(idea.estate, Estate::Free(_)) { self.state } else { &trial.state };
         let is_let_in = of_quota.excesses(&record.key.borough, record.spec.priority, demand).is_empty();
-        is_let_in && Shapes::default().place_all(&mut Ledger::new(&trial.state), &record, together).is_ok()
+        if !is_let_in {
+            return false;
+        }
+        self.ledger.try_on(&trial.state);
+        let works = Shapes::default().would_take_all(self.ledger, &record, together);
+        debug_assert_eq!(
+            works,
+            Shapes::default().would_take_all(&mut Ledger::new(&trial.state), &record, together),
+            "what was tried before makes no difference",
+        );
+        works
     }
 
     /// The estate once this is so, but for what the spec would be.

@@ -78,7 +78,7 @@ fn leaving(survey: &Survey<'_>, instance: &Instance) -> Option<String> {
 fn standing(survey: &Survey<'_>, home: Slot) -> String {
     let others = survey.others().count();
     let Some(rival) = survey.others().next() else {
-        return format!("; of {} no other fits now", count(survey.ledger.slots().len()));
+        return format!("; of {} no other fits now", count(survey.ledger.hosts().count()));
     };
     let (own, best) = (score(survey, home), score(survey, rival));
     let name = survey.name(rival);
@@ -113,7 +113,7 @@ fn of_request(survey: &Survey<'_>, who: &str) -> String {
 }
 
 fn of_hosts(survey: &Survey<'_>, who: &str) -> String {
-    let all = survey.ledger.slots().len();
+    let all = survey.ledger.hosts().count();
     let fitting = survey.fitting.len();
     if all == 0 {
         return format!("{who} has no host: there are none yet");

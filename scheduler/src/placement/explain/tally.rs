@@ -60,7 +60,7 @@ impl Tally {
     /// What this filter ruled out.
     pub(super) fn told(&self, filter: &'static str) -> FilterResult {
         let Some(refused) = self.filters.get(filter) else {
-            return FilterResult { filter, hosts: 0, reasons: Vec::new() };
+            return FilterResult { filter, hosts: 0, reasons: Vec::new(), others: 0 };
         };
         let mut groups: Vec<(&Reason, &Group)> = refused.groups.iter().collect();
         groups.sort_by_key(|(_, group)| Reverse(group.hosts));
@@ -68,8 +68,9 @@ impl Tally {
             reason: if group.alike { group.first.to_string() } else { common.with_at_most(group.most_free) },
             hosts: group.hosts,
         };
+        let others = groups.len().saturating_sub(MAX_REASONS) as u32;
         let reasons = groups.iter().take(MAX_REASONS).map(words).collect();
-        FilterResult { filter, hosts: refused.hosts, reasons }
+        FilterResult { filter, hosts: refused.hosts, reasons, others }
     }
 }
 

@@ -2,12 +2,15 @@
 //! all else that is known of hosts: whoever puts an order of them right looks at many, and to get at a record and at what is given away takes longer
 //! than to judge a host.
 
-use supercloud_proto::amount::Amounts;
+use supercloud_proto::{amount::Amounts, device::DeviceRequest};
 
 use super::Seat;
-use crate::state::SitePolicy;
+use crate::{
+    placement::outlook::{FreeAtMost, Numbered},
+    state::SitePolicy,
+};
 
-/// How a host looks to whoever asks for amounts alone.
+/// How a host looks from afar: all that counts to whoever asks for amounts alone, and enough to pass over most hosts that are full.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(align(64))]
 pub(in crate::placement) struct Glance {
@@ -21,6 +24,8 @@ pub(in crate::placement) struct Glance {
     pub(in crate::placement) is_taken: bool,
     /// Whether it has devices.
     pub(in crate::placement) has_devices: bool,
+    /// What of these is free, at most.
+    free_devices: FreeAtMost,
 }
 
 const _: () = assert!(size_of::<Glance>() == 64, "it is fetched at once");
@@ -34,6 +39,12 @@ impl Glance {
             policy: used.policy,
             is_taken: seat.taken,
             has_devices: seat.devices.is_some(),
+            free_devices: seat.devices.as_ref().map(Numbered::at_most).unwrap_or_default(),
         }
+    }
+
+    /// Whether each of these requests may be granted, as far as can be seen at a glance.
+    pub(in crate::placement) fn may_grant(&self, requests: &[DeviceRequest]) -> bool {
+        requests.iter().all(|request| self.free_devices.may_grant(request))
     }
 }

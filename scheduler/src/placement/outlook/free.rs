@@ -232,6 +232,42 @@ pub(in crate::placement) struct Numbered {
     number: Cell<(Generation, Pattern)>,
 }
 
+/// What is free of a host's devices in a few bytes, whatever they are: never less than is free of those that a request suits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub(in crate::placement) struct FreeAtMost {
+    /// How many are free as a whole.
+    whole: u16,
+    /// How many are free in part or as a whole.
+    some: u16,
+    /// How much is free of that of which the most is.
+    most: u16,
+}
+
+impl FreeAtMost {
+    /// Whether it is enough for a request. It may be and the request still not be granted, for what is free may not suit it.
+    pub(in crate::placement) fn may_grant(self, request: &DeviceRequest) -> bool {
+        let count = if request.is_whole() { self.whole } else { self.some };
+        request.count <= count.into() && request.share.0 <= self.most.into()
+    }
+}
+
+impl Numbered {
+    /// The same in a few bytes.
+    pub(in crate::placement) fn at_most(&self) -> FreeAtMost {
+        let groups = &self.free.groups;
+        let count = |least: Share| {
+            let enough = groups.iter().filter(|group| group.share >= least);
+            u16::try_from(enough.map(|group| group.count).sum::<u32>()).unwrap_or(u16::MAX)
+        };
+        let most = groups.iter().map(|group| group.share.0).max().unwrap_or(0);
+        FreeAtMost {
+            whole: count(Share::WHOLE),
+            some: count(Share(1)),
+            most: most.try_into().unwrap_or(u16::MAX),
+        }
+    }
+}
+
 /// How often all patterns were forgotten.
 type Generation = u32;
 const NEVER: Generation = Generation::MAX;

@@ -45,6 +45,15 @@ impl Grouping {
         grouping
     }
 
+    /// Of so many hosts that all stand in the same place.
+    pub(super) fn of_one(place: Neighbourhood, hosts: usize) -> Self {
+        let mut grouping = Self { hosts, ..Self::default() };
+        if hosts > 0 {
+            grouping.add(place);
+        }
+        grouping
+    }
+
     /// Where the hosts of each group stand.
     pub(super) fn places(&self) -> &[Neighbourhood] {
         &self.places

@@ -30,7 +30,7 @@ use supercloud_proto::{
 
 use super::estate::{Estate, inventory, mount, spec, vm};
 use crate::placement::{
-    Explanation, PlannedStop, explain,
+    Explainer, Explanation, PlannedStop, explain,
     pass::{MAX_PLACEMENTS, Why},
     plan,
 };
@@ -129,12 +129,13 @@ fn run(estate: &mut Estate, line: &str) -> String {
         }
         ("explain", [key, slot]) => {
             let instance = estate.instance(&key_of(key), slot.parse().unwrap());
-            let changes = explain::changes(&estate.state, &instance, estate.now, explain::MAX_TRIALS);
-            let told = explain::instance(&estate.state, &instance, estate.now);
+            let mut explainer = Explainer::of(&estate.state, estate.now);
+            let changes = explainer.changes(&instance, explain::MAX_TRIALS);
+            let told = explainer.instance(&instance);
             return explained(&Explanation { changes, ..told });
         }
         ("explain-spec", settings) => {
-            return explained(&explain::spec(&estate.state, &spec_of(settings), None));
+            return explained(&Explainer::of(&estate.state, estate.now).spec(&spec_of(settings), None));
         }
         ("plan", settings) => return planned(estate, settings),
         ("hosts", []) => return hosts(estate),
@@ -192,6 +193,9 @@ fn explained(explanation: &Explanation) -> String {
         out += &format!("  {} ruled out {}\n", filter.filter, filter.hosts);
         for reason in &filter.reasons {
             out += &format!("    {} x {}\n", reason.hosts, reason.reason);
+        }
+        if filter.others > 0 {
+            out += &format!("    and {} other reasons\n", filter.others);
         }
     }
     for excess in &explanation.quota {

@@ -1,14 +1,16 @@
 //! Suggestions over random small estates: what is passed over for want of promise would not have worked (the code asserts it of each), fewer trials tell
-//! nothing else than more do, and once what is told is done a pass gives the instance a host, where it is its turn.
+//! nothing else than more do, and once what is told is done a pass gives the instance a host, where it is its turn. What was asked before does not matter.
 
 use proptest::prelude::*;
 
 use super::{
     judge::must_wait,
-    random::{estate_of, random_boroughs, random_host, random_sites, random_workload},
+    random::{
+        RandomWorkload, estate_of, random_boroughs, random_host, random_sites, random_workload, upset_estate,
+    },
 };
 use crate::{
-    placement::{Limits, explain, pass},
+    placement::{Explainer, Limits, pass},
     state::{Command, Entry, Instance, Placement, State, tests::tally::Tally},
 };
 
@@ -39,7 +41,7 @@ fn once_what_is_told_is_done_a_pass_gives_it_a_host() {
             if !may_go || !is_next(&estate.state, instance) {
                 continue;
             }
-            for (told, mut state, spec) in explain::outcomes(&estate.state, instance, estate.now) {
+            for (told, mut state, spec) in Explainer::of(&estate.state, estate.now).outcomes(instance) {
                 if let Some(spec) = spec {
                     let command = Command::ApplyWorkload { spec: Box::new(spec), expect_revision: None };
                     let entry = Entry { time: estate.now, by: String::new(), request_id: String::new(), command };
@@ -53,9 +55,14 @@ fn once_what_is_told_is_done_a_pass_gives_it_a_host() {
             }
         }
     });
-    tally.expect(
-        &["resize", "relax", "raise-quota", "open-host", "free-host", "add-host"].map(|kind| (kind, 20)),
-    );
+    tally.expect(&[
+        ("resize", ESTATES / 10),
+        ("relax", ESTATES / 10),
+        ("raise-quota", ESTATES / 40),
+        ("open-host", ESTATES / 400),
+        ("free-host", ESTATES / 100),
+        ("add-host", ESTATES / 10),
+    ]);
 }
 
 proptest! {
@@ -72,13 +79,35 @@ proptest! {
         let mut estate = estate_of(&hosts, &workloads, &boroughs, &sites);
         while estate.pass(40).more {}
         for instance in estate.state.pending() {
-            let tell = |trials| explain::changes(&estate.state, instance, estate.now, trials);
+            let mut explainer = Explainer::of(&estate.state, estate.now);
+            let mut tell = |trials| explainer.changes(instance, trials);
             let (all, few) = (tell(usize::MAX), tell(trials));
             prop_assert!(few.len() <= trials);
             prop_assert!(few.iter().all(|told| all.contains(told)), "{few:?} of {all:?}");
             // What a host takes as everything stands is tried first, and of one alone it works.
             let of_spec = all.iter().filter(|told| told.host.is_none() && told.kind == "relax").count();
             prop_assert!(few.len() >= of_spec.min(trials) || instance.spec().place.all_or_none);
+        }
+    }
+    /// What it was asked before, and what it tried for that, makes no difference.
+    #[test]
+    fn an_explainer_answers_as_a_new_one_does(
+        hosts in prop::collection::vec(random_host(), 1..7),
+        before in prop::collection::vec(random_workload(), 1..6),
+        mounting in prop::collection::vec(random_workload().prop_map(RandomWorkload::mounting), 0..3),
+        later in prop::collection::vec(random_workload(), 1..4),
+        boroughs in random_boroughs(),
+        sites in random_sites(),
+        lost in 0usize..12,
+    ) {
+        let before = [mounting, before].concat();
+        let estate = upset_estate(&hosts, [&before, &later], &boroughs, &sites, lost);
+        let mut explainer = Explainer::of(&estate.state, estate.now);
+        for instance in estate.state.instances().values() {
+            let anew = || Explainer::of(&estate.state, estate.now);
+            prop_assert_eq!(explainer.changes(instance, usize::MAX), anew().changes(instance, usize::MAX));
+            prop_assert_eq!(explainer.instance(instance), anew().instance(instance));
+            prop_assert_eq!(explainer.spec(instance.spec(), None), anew().spec(instance.spec(), None));
         }
     }
 }

@@ -3,7 +3,7 @@
 use supercloud_proto::instance::InstanceState;
 
 use crate::{
-    placement::{Limits, explain, pass},
+    placement::{Explainer, Limits, pass},
     state::{
         Command,
         tests::world::{World, service},
@@ -26,7 +26,7 @@ fn the_pass_waits_until_the_slot_is_free_and_says_so() {
     world.must(Command::Replace { instances: vec![old], reason: "rollout".to_owned() });
     let new = world.live("records")[0];
     assert_eq!(placements(&world), []);
-    let why = explain::instance(&world.state, &world.state.instance(new).unwrap().clone(), world.now).summary;
+    let why = Explainer::of(&world.state, world.now).instance(world.state.instance(new).unwrap()).summary;
     assert!(why.contains(&format!("waits until {old} has stopped")), "{why}");
     world.report(old, InstanceState::Stopped);
     assert_eq!(placements(&world).len(), 1);

@@ -3,23 +3,22 @@
 use std::sync::Arc;
 
 use proptest::prelude::*;
-use supercloud_proto::{host::HostState, id::InstanceId, instance::Desired, spec::Class};
+use supercloud_proto::{id::InstanceId, instance::Desired, spec::Class};
 
 use super::{
     allowances::{self, Accounts, Devices, RandomAllowance},
-    estate::Estate,
     judge::{
         MOST_BY_FORCE, cheapest_by_force, cheapest_two_by_force, check_loads, cost_by_force, gang_of, left,
         must_wait, prospects, prospects_lost, rank, would_all_go, would_go,
     },
     random::{
-        RandomHost, RandomSite, RandomWorkload, estate_of, hand_in, random_boroughs, random_contender,
-        random_host, random_sites, random_workload, wanted,
+        RandomHost, RandomWorkload, estate_of, hand_in, random_boroughs, random_contender, random_host,
+        random_sites, random_workload, upset_estate, wanted,
     },
 };
 use crate::{
     placement::{
-        explain,
+        Explainer,
         pass::{Limits, Plan, Why, pass},
     },
     state::{
@@ -111,31 +110,6 @@ fn note_plan(tally: &Tally, state: &State, plan: &Plan) {
     plan.unplaced.iter().for_each(|shape| tally.note("fitting nowhere", shape.why == Why::Hosts));
 }
 
-/// An estate at the newest level in which something more urgent has come since others were placed, and has some of them make way; and of which a host was lost.
-fn upset_estate(
-    hosts: &[RandomHost],
-    of: [&[RandomWorkload]; 2],
-    boroughs: &[Option<RandomAllowance>],
-    sites: &[Option<RandomSite>],
-    lost: usize,
-) -> Estate {
-    let [before, later] = of;
-    let mut estate = estate_of(hosts, &[], boroughs, sites);
-    estate.raise_level();
-    for (number, workload) in before.iter().enumerate() {
-        hand_in(&mut estate, &format!("w{number}"), workload);
-    }
-    estate.passes(40);
-    for (number, workload) in later.iter().enumerate() {
-        hand_in(&mut estate, &format!("w{}", before.len() + number), &workload.clone().more_urgent(3));
-    }
-    estate.pass(8);
-    if lost < hosts.len() {
-        estate.judge(&format!("h{lost}"), HostState::Lost, "");
-    }
-    estate
-}
-
 #[test]
 fn a_pass_gives_only_what_is_there_and_leaves_nothing_that_would_fit() {
     let tally = Tally::default();
@@ -200,8 +174,9 @@ fn a_pass_gives_only_what_is_there_and_leaves_nothing_that_would_fit() {
         check_loads(&estate.state);
         allowances::check_quotas(&estate.state);
         let rest: Vec<_> = estate.state.pending().cloned().collect();
+        let mut explainer = Explainer::of(&estate.state, 0);
         for instance in &rest {
-            let told = explain::instance(&estate.state, instance, 0);
+            let told = explainer.instance(instance);
             let is_let_in = allowances::would_be_let_in(&estate.state, instance);
             prop_assert_eq!(told.quota.is_empty(), is_let_in);
             let going = estate.state.hosts().values().filter(|host| would_go(&estate.state, host, instance)).count();
@@ -281,7 +256,7 @@ fn the_rule_agrees_with_the_naive_judge_on_every_host() {
                 }
             }
             tally.note("fits", fitting > 0);
-            let told = explain::instance(&estate.state, instance, 0);
+            let told = Explainer::of(&estate.state, 0).instance(instance);
             prop_assert!(gang_of(&estate.state, instance) > 1 || told.fitting == fitting);
             prop_assert!(instance.spec().place.all_or_none || !must_wait(&estate.state, instance) || told.summary.contains("waits until"), "{}", told.summary);
         }

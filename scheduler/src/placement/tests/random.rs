@@ -526,3 +526,28 @@ pub(super) fn estate_of(
     }
     estate
 }
+
+/// An estate at the newest level in which something more urgent has come since others were placed, and has some of them make way; and of which a host was lost.
+pub(super) fn upset_estate(
+    hosts: &[RandomHost],
+    of: [&[RandomWorkload]; 2],
+    boroughs: &[Option<RandomAllowance>],
+    sites: &[Option<RandomSite>],
+    lost: usize,
+) -> Estate {
+    let [before, later] = of;
+    let mut estate = estate_of(hosts, &[], boroughs, sites);
+    estate.raise_level();
+    for (number, workload) in before.iter().enumerate() {
+        hand_in(&mut estate, &format!("w{number}"), workload);
+    }
+    estate.passes(40);
+    for (number, workload) in later.iter().enumerate() {
+        hand_in(&mut estate, &format!("w{}", before.len() + number), &workload.clone().more_urgent(3));
+    }
+    estate.pass(8);
+    if lost < hosts.len() {
+        estate.judge(&format!("h{lost}"), HostState::Lost, "");
+    }
+    estate
+}

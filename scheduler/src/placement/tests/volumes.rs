@@ -17,7 +17,7 @@ use super::{
     random::{RandomHost, RandomWorkload, estate_of, random_host, random_workload, wanted},
 };
 use crate::{
-    placement::explain,
+    placement::Explainer,
     state::{Command, Instance},
 };
 
@@ -116,7 +116,7 @@ fn check_waiting(estate: &Estate) {
     let is_stopping = state.instances().values().any(|other| other.desired == Desired::Stop);
     for instance in state.pending().filter(|one| mounts(one) && one.awaited_host().is_none()) {
         let going = state.hosts().values().filter(|host| would_go(state, host, instance)).count();
-        let told = explain::instance(state, instance, estate.now);
+        let told = Explainer::of(state, estate.now).instance(instance);
         if gang_of(state, instance) == 1 {
             assert_eq!(told.fitting as usize, going, "{}", told.summary);
             // What is stopping somewhere may be waited for by others who come first.

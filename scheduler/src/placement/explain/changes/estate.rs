@@ -108,7 +108,7 @@ impl Sought<'_> {
             let of = self.ledger.candidate(*slot);
             (of.host.inventory.devices.len(), of.allocatable.cpu, of.allocatable.memory, *slot)
         };
-        let would_do = self.ledger.slots().filter(would_do);
+        let would_do = self.ledger.hosts().filter(would_do);
         let slot = match self.together.len() {
             1 => would_do.min_by_key(size),
             _ => would_do.max_by_key(size),

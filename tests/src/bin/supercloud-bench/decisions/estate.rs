@@ -15,7 +15,7 @@ use supercloud_proto::{
     spec::{DriverKind, SpreadOver, WorkloadSpec},
 };
 use supercloud_scheduler::{
-    placement::{Engine, explain, plan},
+    placement::{Engine, Explainer, explain, plan},
     state::{Command, HostReports, HostVerdict, Preemption, State, level::KNOWN},
 };
 use supercloud_tests::{Outcome, wrong};
@@ -464,8 +464,9 @@ impl Estate {
         let mut told = Told::default();
         for _ in 0..times {
             let begun = spent()?;
-            explain::instance(&estate.state, &waiting, NOW);
-            if explain::changes(&estate.state, &waiting, NOW, explain::MAX_TRIALS).is_empty() {
+            let mut explainer = Explainer::of(&estate.state, NOW);
+            explainer.instance(&waiting);
+            if explainer.changes(&waiting, explain::MAX_TRIALS).is_empty() {
                 return wrong("nothing is said to help");
             }
             let explained = spent()?;
