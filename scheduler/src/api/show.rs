@@ -341,3 +341,49 @@ fn score(score: explain::HostScore) -> v1::HostScore {
         near: score.near.into_iter().map(near).collect(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use supercloud_proto::{
+        id::InstanceId,
+        name::{HostName, WorkloadKey},
+        pki::Identity,
+    };
+
+    use super::*;
+    use crate::state::tests::world::service;
+
+    #[test]
+    fn whose_work_makes_way_is_told_to_who_may_see_it_and_how_many_do_to_all() {
+        let spec = service("urgent", 1);
+        let stop = |ordinal, borough: &str| PlannedStop {
+            instance: InstanceId { index: 7, ordinal },
+            workload: WorkloadKey { borough: borough.parse().unwrap(), workload: "batch".parse().unwrap() },
+            host: Some(HostName::new("h1").unwrap()),
+        };
+        let planned = WorkloadPlan {
+            workload: spec.key(),
+            change: crate::state::Change::Created,
+            revision: 1,
+            before: None,
+            after: Arc::new(spec),
+            diffs: Vec::new(),
+            placements: Vec::new(),
+            stops: Vec::new(),
+            displaces: vec![stop(0, "camden"), stop(1, "brent")],
+            waiting: 0,
+            unplaced: 0,
+            unplaced_because: None,
+        };
+        let told = |caller| {
+            let told = plan(planned.clone(), &caller);
+            (told.displaces, told.displaced.into_iter().map(|stop| stop.borough).collect::<Vec<_>>())
+        };
+        let borough = Identity::Borough { borough: "camden".parse().unwrap(), name: "bob".parse().unwrap() };
+        assert_eq!(told(Caller::Known(borough)), (2, vec!["camden".to_owned()]));
+        let operator = Identity::Operator { name: "alice".parse().unwrap() };
+        assert_eq!(told(Caller::Known(operator)), (2, vec!["camden".to_owned(), "brent".to_owned()]));
+    }
+}

@@ -12,7 +12,8 @@ use supercloud_tests::{
 /// Two of these are more than the one core that a host offers.
 const CPU: &str = "cpu: 700m";
 /// Ends by itself when it is told to, well within its grace, and says so first.
-const ORDERLY: &str = "trap 'echo told; sleep 1; exit 0' TERM; echo begun; while true; do sleep 0.1; done";
+const ORDERLY: &str =
+    "trap 'echo told; sleep 1; echo ended; exit 0' TERM; echo begun; while true; do sleep 0.1; done";
 
 fn asking(borough: &str, workload: &str, priority: u32) -> String {
     script(workload, "service", ORDERLY)
@@ -53,7 +54,8 @@ fn an_urgent_container_displaces_one_of_another_borough_that_comes_back_after_it
         cli.apply_and_wait(&asking("camden", "urgent", 80))?;
         until("the urgent one runs alone", SOON, || only_runs(world, "urgent"))?;
         let written = following.written()?;
-        assert!(written.contains("told"), "it was told, and had its grace: {written}");
+        let orderly = written.contains("told") && written.contains("ended");
+        assert!(orderly, "it was told, and had its grace: {written}");
         let events = cli.json(&["event", "list", "--workload", "brent/batch-like"])?;
         let reasons: Vec<&str> = items(&events)?.iter().map(|event| text(event, "message")).collect();
         let told = reasons.iter().any(|reason| reason.contains("makes way for more urgent work"));

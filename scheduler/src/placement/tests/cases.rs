@@ -7,7 +7,7 @@
 //!         device=NAME:KIND:MODEL[:shared][:pci][:fault=WORDS][:LABEL=VALUE] label.X= taint.X=
 //!         node=NUMBER:MEMORY:CORE/CORE... (a core is its processors with + between, and k behind where it is kept)]
 //!     judge NAME ready|degraded|suspect|lost [REASON]      close NAME      open NAME
-//!     workload BOROUGH/NAME [count= cpu= memory= disk= network= priority= class= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT dedicated numa=one distinct gang private exclusive mounts spread=OVER[:VALUE=SHARE],OVER vm image= port=NAME:PORT[@HOST][/udp]
+//!     workload BOROUGH/NAME [count= cpu= memory= disk= network= priority= class= sites=A,B apart=A,B together=A,B tolerate=A,B=VALUE require=CONDITION prefer=CONDITION:WEIGHT dedicated numa=one distinct gang private exclusive unavailable=MOST mounts spread=OVER[:VALUE=SHARE],OVER vm image= port=NAME:PORT[@HOST][/udp]
 //!         device=KIND[:count=][:share=][:models=A|B][:require=CONDITION]]
 //!     borough NAME [quota-cpu= quota-memory= quota-disk= (none: lifted) guarantee-cpu= guarantee-memory= guarantee-disk= weight= max-priority= private-hosts=]
 //!     site NAME [standard=PERCENT spare=PERCENT packing=pack|spread cost=]
@@ -33,8 +33,9 @@ use crate::placement::{
     Explainer, Explanation, PlannedStop, explain,
     pass::{MAX_PLACEMENTS, Why},
     plan,
+    score::RULES,
 };
-use crate::state::{BoroughChange, Packing, Quota, SiteChange};
+use crate::state::{BoroughChange, Packing, Quota, SiteChange, fits::FILTERS};
 
 #[test]
 fn cases_print_what_is_written_in_them() {
@@ -42,10 +43,11 @@ fn cases_print_what_is_written_in_them() {
     let mut files: Vec<_> = fs::read_dir(&folder).unwrap().map(|entry| entry.unwrap().path()).collect();
     files.sort();
     assert!(files.len() >= 10, "only {} cases in {}", files.len(), folder.display());
-    let mut wrong = Vec::new();
+    let (mut wrong, mut all) = (Vec::new(), String::new());
     for file in files {
         let written = fs::read_to_string(&file).unwrap();
         let printed = replay(&written);
+        all += &printed;
         if env::var_os("UPDATE_CASES").is_some() {
             fs::write(&file, &printed).unwrap();
         } else if written != printed {
@@ -53,6 +55,14 @@ fn cases_print_what_is_written_in_them() {
         }
     }
     assert!(wrong.is_empty(), "these print something else now:\n{}", wrong.join("\n"));
+    // Each filter rules out some host in some case, and each rule gives some host a score.
+    let is_told = |name: &str, words: &[String]| {
+        assert!(words.iter().any(|words| all.contains(words)), "no case tells of {name}");
+    };
+    FILTERS.iter().for_each(|filter| is_told(filter.name, &[format!("  {} ruled out ", filter.name)]));
+    RULES
+        .iter()
+        .for_each(|rule| is_told(rule.name, &["(", ", "].map(|before| format!("{before}{} ", rule.name))));
 }
 
 /// The text with what its commands print now.
@@ -464,6 +474,7 @@ fn spec_of(settings: &[&str]) -> WorkloadSpec {
             "gang" => wanted.place.all_or_none = true,
             "private" => wanted.place.private = true,
             "exclusive" => wanted.exclusive = Some(true),
+            "unavailable" => wanted.update.max_unavailable = value.parse().unwrap(),
             "spread" => wanted.place.spread = value.split(',').map(spread_of).collect(),
             "vm" => vm(&mut wanted),
             "image" | "port" | "mounts" => {

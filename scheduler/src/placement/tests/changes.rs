@@ -2,11 +2,13 @@
 //! nothing else than more do, and once what is told is done a pass gives the instance a host, where it is its turn. What was asked before does not matter.
 
 use proptest::prelude::*;
+use supercloud_proto::{host::HostState, instance::Desired};
 
 use super::{
     judge::must_wait,
     random::{
-        RandomWorkload, estate_of, random_boroughs, random_host, random_sites, random_workload, upset_estate,
+        RandomWorkload, estate_of, hand_in, random_boroughs, random_host, random_sites, random_workload,
+        upset_estate,
     },
 };
 use crate::{
@@ -16,6 +18,15 @@ use crate::{
 
 /// Estates that are looked at.
 const ESTATES: u32 = 2_000;
+
+/// So long nothing waits for its time, in milliseconds.
+const A_WHILE: u64 = 3_600_000;
+
+/// Whether an instance is on its way out of a host that is there.
+fn goes(state: &State, instance: &Instance) -> bool {
+    let is_there = |host| state.host(host).is_some_and(|host| host.state != HostState::Lost);
+    instance.desired == Desired::Stop && instance.takes().is_some() && instance.host().is_some_and(is_there)
+}
 
 /// Whether nobody who waits comes before an instance, or beside it.
 fn is_next(state: &State, instance: &Instance) -> bool {
@@ -30,12 +41,30 @@ fn once_what_is_told_is_done_a_pass_gives_it_a_host() {
     let estates = (
         prop::collection::vec(random_host(), 1..5),
         prop::collection::vec(random_workload(), 1..7),
+        prop::collection::vec(random_workload().prop_map(RandomWorkload::mounting), 0..3),
         random_boroughs(),
         random_sites(),
+        any::<bool>(),
+        0usize..12,
     );
-    proptest!(config, |((hosts, workloads, boroughs, sites) in estates)| {
-        let mut estate = estate_of(&hosts, &workloads, &boroughs, &sites);
+    proptest!(config, |((hosts, workloads, mounting, boroughs, sites, is_new, lost) in estates)| {
+        let mut estate = estate_of(&hosts, &[], &boroughs, &sites);
+        if is_new {
+            estate.raise_level();
+        }
+        for (number, workload) in [mounting, workloads].concat().iter().enumerate() {
+            hand_in(&mut estate, &format!("w{number}"), workload);
+        }
         while estate.pass(40).more {}
+        if lost < hosts.len() {
+            estate.judge(&format!("h{lost}"), HostState::Lost, "");
+            estate.now += A_WHILE;
+            while estate.pass(40).more {}
+        }
+        // What is going leaves room for whoever comes first.
+        if estate.state.instances().values().any(|one| goes(&estate.state, one)) {
+            return Ok(());
+        }
         for instance in estate.state.pending() {
             let may_go = instance.not_before() <= estate.now && !must_wait(&estate.state, instance);
             if !may_go || !is_next(&estate.state, instance) {

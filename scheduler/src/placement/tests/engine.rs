@@ -5,7 +5,7 @@ use supercloud_proto::{
     amount::{Bytes, MilliCpu},
     host::{HostState, PortRange},
     id::HostId,
-    instance::InstanceState,
+    instance::{Desired, InstanceState},
     name::{HostName, WorkloadKey},
     spec::{Driver, WorkloadSpec},
 };
@@ -21,10 +21,10 @@ use super::{
 };
 use crate::{
     placement::{
-        pass::{Engine, Limits, pass},
+        pass::{Engine, Limits, Plan, pass},
         shapes::MAX_SHAPES,
     },
-    state::{BoroughChange, Command, Done, Placed, Placement, tests::tally::Tally},
+    state::{BoroughChange, Command, Done, Instance, Placed, Placement, State, tests::tally::Tally},
 };
 
 /// One thing that happens between two passes.
@@ -119,6 +119,20 @@ fn report(estate: &mut Estate, which: usize, state: u8) {
 /// Histories that are played.
 const HISTORIES: u32 = 5_000;
 
+/// Whether a pass did nothing, and leaves nothing to do.
+fn is_idle(plan: &Plan) -> bool {
+    plan.placements.is_empty() && plan.preemptions.is_empty() && !plan.more
+}
+
+/// Whether what waits may be left alone until something changes: nobody is to go, and nobody waits for somebody, or of a gang that is searched for in each pass.
+fn may_sleep(state: &State) -> bool {
+    let goes = |one: &Instance| one.desired == Desired::Stop && !one.state.is_over();
+    let is_watched = |one: &Instance| {
+        one.awaited_host().is_some() || must_wait(state, one) || one.spec().place.all_or_none
+    };
+    !state.instances().values().any(|one| goes(one)) && !state.pending().any(|one| is_watched(one))
+}
+
 #[test]
 fn an_old_engine_decides_what_a_new_one_does() {
     let tally = Tally::default();
@@ -149,6 +163,11 @@ fn an_old_engine_decides_what_a_new_one_does() {
             if !fresh.more && nobody_holds_up() {
                 prop_assert_eq!(engine.unplaced(), new.unplaced());
             }
+            if is_idle(&plan) && may_sleep(&estate.state) {
+                let again = engine.pass(&estate.state, estate.now, limits);
+                prop_assert!(is_idle(&again) && again.unplaced.is_empty(), "looked at again after {event:?}: {:?}", again.unplaced);
+                tally.note("left alone", estate.state.pending_count() > 0);
+            }
             for placement in &plan.placements {
                 let instance = estate.state.instance(placement.instance).unwrap();
                 prop_assert!(!must_wait(&estate.state, instance), "{} runs twice", instance.id);
@@ -176,6 +195,7 @@ fn an_old_engine_decides_what_a_new_one_does() {
         ("awaited no more", HISTORIES / 1_500),
         ("must wait", HISTORIES / 60),
         ("waiting for its time", HISTORIES),
+        ("left alone", HISTORIES),
     ]);
 }
 

@@ -15,6 +15,7 @@ mod exclusive;
 mod gangs;
 mod judge;
 mod own;
+mod planning;
 mod ports;
 mod property;
 mod random;

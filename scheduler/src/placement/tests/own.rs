@@ -171,7 +171,7 @@ fn the_cheapest_of_the_borough_make_way_at_its_quota() {
     tally.expect(&[
         ("all choices looked at", ESTATES / 2),
         ("displacing", ESTATES / 30),
-        ("displacing elsewhere", ESTATES / 2_500),
+        ("displacing elsewhere", ESTATES / 5_000),
         ("displacing several", ESTATES / 200),
         ("displacing others, too", ESTATES / 100),
         ("placed in the end", ESTATES / 40),

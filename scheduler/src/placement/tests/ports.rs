@@ -1,9 +1,10 @@
-//! Chosen ports and cores as apply judges them: what a pass of ours never proposes, but a pass on an older state, or another version, may.
+//! Chosen ports, cores and devices as apply judges them: what a pass of ours never proposes, but a pass on an older state, or another version, may.
 
 use supercloud_proto::{
     amount::{Bytes, MilliCpu},
     cores::{Cores, Cpu, Numa, NumaNode},
-    name::PortName,
+    device::{Device, DeviceRequest, Share},
+    name::{DeviceName, PortName},
     spec::{Driver, Port, Protocol, WorkloadSpec},
 };
 
@@ -121,4 +122,68 @@ fn chosen_cores_are_whole_and_free_and_no_more_than_are_asked_for() {
     large.resources.memory = Bytes(1_020 << 20);
     let (needed, free) = (Bytes(1_028 << 20), Bytes(1 << 30));
     assert_eq!(reasons(&estate, &large, Some((&[4, 5], Some(1)))), [LittleMemoryOfNode { needed, free }]);
+}
+
+#[test]
+fn chosen_devices_are_each_what_is_asked_for_and_free() {
+    use Reason::{DeviceTaken, DevicesUnasked};
+    let mut estate = Estate::default();
+    let mut found = inventory();
+    let device = |kind: &str, shared, fault: &str| Device {
+        kind: kind.parse().unwrap(),
+        model: "T4".to_owned(),
+        labels: Default::default(),
+        shared,
+        fault: fault.to_owned(),
+        pci: None,
+    };
+    found.devices = [
+        ("gpu0", device("gpu", true, "")),
+        ("gpu1", device("gpu", true, "")),
+        ("gpu2", device("gpu", false, "unplugged")),
+        ("nic0", device("nic", false, "")),
+    ]
+    .map(|(name, device)| (name.parse().unwrap(), device))
+    .into();
+    estate.host("h1", found);
+    let asking = |count, share| {
+        let mut spec = spec("camden/train");
+        spec.resources.devices = vec![DeviceRequest {
+            kind: "gpu".parse().unwrap(),
+            count,
+            share: Share(share),
+            models: Vec::new(),
+            require: Vec::new(),
+            to_vm: false,
+        }];
+        spec
+    };
+    let reasons = |estate: &Estate, spec: &WorkloadSpec, chosen: &[&str]| {
+        let host = estate.state.host_named("h1").unwrap();
+        let chosen: Vec<DeviceName> = chosen.iter().map(|name| name.parse().unwrap()).collect();
+        let key = spec.key();
+        let request = Request { devices: Some(&chosen), ..Request::new(&key, spec) };
+        fits(&estate.state, host, &request).map_or_else(|misfit| misfit.reasons, |()| Vec::new())
+    };
+    let two = asking(2, 1_000);
+    assert_eq!(reasons(&estate, &two, &["gpu1", "gpu0"]), []);
+    // Too few, too many, one twice, one that is faulty, one of another kind, and one that is not there.
+    for chosen in [
+        &["gpu0"][..],
+        &["gpu0", "gpu1", "nic0"],
+        &["gpu0", "gpu0"],
+        &["gpu0", "gpu2"],
+        &["gpu0", "nic0"],
+        &["gpu0", "gpu9"],
+    ] {
+        assert_eq!(reasons(&estate, &two, chosen), [DevicesUnasked], "{chosen:?}");
+    }
+    assert_eq!(reasons(&estate, &spec("camden/plain"), &["gpu0"]), [DevicesUnasked]);
+    let mut held = asking(1, 600);
+    held.workload = "held".parse().unwrap();
+    estate.workload(&held);
+    let given = estate.full_pass().placements.remove(0).devices.remove(0);
+    assert_eq!(reasons(&estate, &asking(1, 400), &[given.as_str()]), []);
+    assert_eq!(reasons(&estate, &asking(1, 401), &[given.as_str()]), [DeviceTaken(given.clone())]);
+    assert_eq!(reasons(&estate, &two, &["gpu0", "gpu1"]), [DeviceTaken(given)]);
 }

@@ -111,6 +111,8 @@ pub(super) struct RandomWorkload {
     mounts: bool,
     /// How many cores of its own, and whether of one node.
     own: Option<(u64, bool)>,
+    /// How many of it may be missing at a time.
+    may_miss: u32,
 }
 
 impl RandomHost {
@@ -287,9 +289,9 @@ prop_compose! {
         (apart, together) in (prop::option::weighted(0.3, 0u8..6), prop::option::weighted(0.15, 0u8..3)),
         (class, private, mounts) in (0..CLASSES.len(), prop::bool::weighted(0.3), prop::bool::weighted(0.3)),
         own in prop::option::weighted(0.25, (1u64..4, any::<bool>())),
-        devices in random_requests().boxed(),
+        (devices, may_miss) in (random_requests().boxed(), 1u32..4),
     ) -> RandomWorkload {
-        RandomWorkload { borough, count, priority, cpu, mib, network, vm, disk, sites, require, wishes, distinct, dynamic, fixed, udp, spread, zones, shares, devices, tolerate, exclusive, class, apart, together, private, gang, mounts, own }
+        RandomWorkload { borough, count, priority, cpu, mib, network, vm, disk, sites, require, wishes, distinct, dynamic, fixed, udp, spread, zones, shares, devices, tolerate, exclusive, class, apart, together, private, gang, mounts, own, may_miss }
     }
 }
 
@@ -435,6 +437,7 @@ pub(super) fn wanted(name: &str, random: &RandomWorkload) -> WorkloadSpec {
         wanted.resources.numa = if is_one { Numa::One } else { Numa::Any };
     }
     wanted.exclusive = random.exclusive;
+    wanted.update.max_unavailable = random.may_miss;
     wanted.place.sites.extend(random.sites.iter().copied().map(site));
     wanted.place.require.extend(random.require.iter().map(|condition| condition.parse().unwrap()));
     let wish = |(when, weight): &(String, i32)| Prefer { when: when.parse().unwrap(), weight: *weight };
