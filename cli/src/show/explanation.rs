@@ -145,3 +145,30 @@ fn misses(explanation: &v1::PlacementExplanation) -> impl Iterator<Item = &v1::N
     let further = explanation.nearest_misses.iter().skip(1);
     explanation.nearest.iter().chain(further)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reasons_that_are_not_told_are_counted_below_those_that_are() {
+        let reason = v1::FilterReason { reason: "needs label.a exists".to_owned(), hosts: 3 };
+        let mut filter =
+            v1::FilterResult { filter: "require".to_owned(), hosts: 3, reasons: vec![reason], others: 2 };
+        let told = |filter: &v1::FilterResult| {
+            text(&v1::PlacementExplanation { filters: vec![filter.clone()], ..Default::default() })
+        };
+        let lines = [
+            "",
+            "  require              3 hosts ruled out",
+            "                       3   needs label.a exists",
+            "                           and 2 other reasons",
+            "",
+        ];
+        assert_eq!(told(&filter), lines.join("\n"));
+        filter.others = 1;
+        assert!(told(&filter).ends_with("and 1 other reason\n"));
+        filter.others = 0;
+        assert!(!told(&filter).contains("other"));
+    }
+}

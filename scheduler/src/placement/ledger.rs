@@ -5,7 +5,7 @@
 //! it changes time and again, and who looks later looks at it once.
 //!
 //! A ledger outlives a pass: [`Ledger::catch_up`] takes in what is different in a newer state, in time that goes by what changed and not by how many
-//! hosts there are (the state's maps share what they have in common). Changes are tried in the same way, on states that are no older or newer than each other ([`Ledger::try_on`]). A host that is gone leaves its slot behind; when too many slots are
+//! hosts there are (the state's maps share what they have in common). Changes are tried in the same way, from one changed copy of a state to the next ([`Ledger::try_on`]). A host that is gone leaves its slot behind; when too many slots are
 //! vacant, the ledger is made anew.
 
 use std::{

@@ -252,7 +252,7 @@ impl FreeAtMost {
 }
 
 impl Numbered {
-    /// The same in a few bytes.
+    /// What is free, in a few bytes.
     pub(in crate::placement) fn at_most(&self) -> FreeAtMost {
         let groups = &self.free.groups;
         let count = |least: Share| {
