@@ -7,7 +7,7 @@ use supercloud_proto::{host::HostState, instance::Desired};
 use super::{
     judge::must_wait,
     random::{
-        RandomWorkload, estate_of, hand_in, random_boroughs, random_host, random_sites, random_workload,
+        RandomWorkload, estate_of, hand_in_all, random_boroughs, random_host, random_sites, random_workload,
         upset_estate,
     },
 };
@@ -52,9 +52,7 @@ fn once_what_is_told_is_done_a_pass_gives_it_a_host() {
         if is_new {
             estate.raise_level();
         }
-        for (number, workload) in [mounting, workloads].concat().iter().enumerate() {
-            hand_in(&mut estate, &format!("w{number}"), workload);
-        }
+        hand_in_all(&mut estate, 0, &[mounting, workloads].concat());
         while estate.pass(40).more {}
         if lost < hosts.len() {
             estate.judge(&format!("h{lost}"), HostState::Lost, "");

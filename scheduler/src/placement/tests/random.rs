@@ -524,10 +524,15 @@ pub(super) fn estate_of(
     for (number, host) in hosts.iter().enumerate() {
         add_host(&mut estate, &format!("h{number}"), host);
     }
-    for (number, workload) in workloads.iter().enumerate() {
-        hand_in(&mut estate, &format!("w{number}"), workload);
-    }
+    hand_in_all(&mut estate, 0, workloads);
     estate
+}
+
+/// Hands in workloads, called by their numbers from the first one's on.
+pub(super) fn hand_in_all(estate: &mut Estate, first: usize, workloads: &[RandomWorkload]) {
+    for (number, workload) in (first..).zip(workloads) {
+        hand_in(estate, &format!("w{number}"), workload);
+    }
 }
 
 /// An estate at the newest level in which something more urgent has come since others were placed, and has some of them make way; and of which a host was lost.
@@ -541,13 +546,10 @@ pub(super) fn upset_estate(
     let [before, later] = of;
     let mut estate = estate_of(hosts, &[], boroughs, sites);
     estate.raise_level();
-    for (number, workload) in before.iter().enumerate() {
-        hand_in(&mut estate, &format!("w{number}"), workload);
-    }
+    hand_in_all(&mut estate, 0, before);
     estate.passes(40);
-    for (number, workload) in later.iter().enumerate() {
-        hand_in(&mut estate, &format!("w{}", before.len() + number), &workload.clone().more_urgent(3));
-    }
+    let later: Vec<_> = later.iter().map(|workload| workload.clone().more_urgent(3)).collect();
+    hand_in_all(&mut estate, before.len(), &later);
     estate.pass(8);
     if lost < hosts.len() {
         estate.judge(&format!("h{lost}"), HostState::Lost, "");

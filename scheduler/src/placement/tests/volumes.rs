@@ -149,9 +149,7 @@ proptest! {
         let hosts: Vec<RandomHost> = hosts.into_iter().map(RandomHost::well).collect();
         let mut estate = estate_of(&hosts, &[], &[], &[]);
         estate.raise_level();
-        for (number, workload) in workloads.iter().enumerate() {
-            super::random::hand_in(&mut estate, &format!("w{number}"), workload);
-        }
+        super::random::hand_in_all(&mut estate, 0, &workloads);
         for upheaval in &upheavals {
             estate.passes(40);
             check_homes(&estate);
