@@ -31,6 +31,8 @@ struct World {
     objects: BTreeMap<(InstanceId, TaskName), Seen>,
     calls: Vec<String>,
     silent: bool,
+    /// How often somebody asked for all objects.
+    listings: usize,
     refuse: Option<String>,
     hold_preparations: bool,
 }
@@ -83,6 +85,11 @@ impl FakeDriver {
     /// All objects.
     pub fn objects(&self) -> Vec<Seen> {
         self.world().objects.values().cloned().collect()
+    }
+
+    /// How often it was asked for all objects.
+    pub fn listings(&self) -> usize {
+        self.world().listings
     }
 
     /// Puts an object there, as if it had been there before the agent.
@@ -154,7 +161,8 @@ impl Driver for FakeDriver {
     }
 
     async fn list(&self) -> Result<Vec<Seen>, DriverError> {
-        let world = self.world();
+        let mut world = self.world();
+        world.listings += 1;
         if world.silent { Err(self.silence()) } else { Ok(world.objects.values().cloned().collect()) }
     }
 

@@ -143,10 +143,10 @@ impl Session {
     }
 }
 
-/// Whether another node, or the same one a little later, may do better.
+/// Whether another node, or the same one a little later, may do better. `UNKNOWN` is no node's answer: it is what a connection that broke in
+/// mid-answer is called here.
 fn is_worth_another(status: &Status) -> bool {
-    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled)
-        || (status.code() == Code::Unknown && status.message().contains("transport"))
+    matches!(status.code(), Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Unknown)
 }
 
 /// Gathers a list page by page. `page` is given a token, empty for the first page, and answers with the items and the token of the next page,

@@ -56,6 +56,8 @@ pub(crate) use writer::Message;
 const MAX_QUEUED_BATCHES: usize = 16_384;
 /// Events and instances in them: some seconds of the busiest cluster, below 200 MiB.
 const MAX_QUEUED_RECORDS: usize = 200_000;
+/// Longest wait of a reader for what was applied before it asked.
+const READ_PATIENCE: Duration = Duration::from_secs(1);
 /// Longest wait for the writer to end.
 const STOP_DEADLINE: Duration = Duration::from_secs(10);
 
@@ -237,6 +239,16 @@ impl Archive {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<Status> {
         self.shared.status.subscribe()
+    }
+
+    /// Waits until everything up to a log index is archived; not for longer than a reader should wait, and not where waiting does not help.
+    pub async fn reach(&self, index: LogIndex) {
+        let mut status = self.status();
+        let is_there =
+            |status: &Status| status.index >= index || status.broken.is_some() || status.gap.is_some();
+        if tokio::time::timeout(READ_PATIENCE, status.wait_for(is_there)).await.is_err() {
+            tracing::warn!(index, "the archive lags behind; it is read as it is");
+        }
     }
 
     /// The latest kept events that match, oldest first.

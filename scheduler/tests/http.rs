@@ -5,7 +5,7 @@ mod support;
 use std::net::SocketAddr;
 
 use supercloud_proto::{pki::Trust, v1, v1::borough_service_client::BoroughServiceClient};
-use supercloud_scheduler::server::Node;
+use supercloud_scheduler::{server::Node, state::level::KNOWN};
 use support::{Outcome, connect, dev_join, dev_node, tls_node, until};
 use tokio::{
     io::{AsyncReadExt, AsyncWriteExt},
@@ -49,6 +49,11 @@ async fn a_healthy_node_is_ready_and_tells_its_numbers() -> Outcome {
     assert_eq!(ask(at, "GET", "/else").await?.0, 404);
     assert_eq!(ask(at, "POST", "/metrics").await?.0, 405);
 
+    // Proposed by the node itself, and counted too.
+    until("its feature level is raised", || async {
+        Ok((node.core().view().level() == KNOWN).then_some(()))
+    })
+    .await?;
     let before = ask(at, "GET", "/metrics").await?.1;
     assert!(before.contains("content-type: application/openmetrics-text; version=1.0.0"), "{before}");
     create_borough(&node, Trust::Mutual(&anna)).await?;

@@ -61,11 +61,10 @@ impl Api {
     }
 }
 
+/// `UNKNOWN` is no node's answer: it is what a broken connection is called here.
 fn may_be_made_again(status: &Status) -> bool {
-    let broken = status.code() == Code::Unknown && status.message().contains("transport");
-    broken
-        || matches!(
-            status.code(),
-            Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted
-        )
+    matches!(
+        status.code(),
+        Code::Unavailable | Code::DeadlineExceeded | Code::Cancelled | Code::Aborted | Code::Unknown
+    )
 }

@@ -192,7 +192,15 @@ mod tests {
         let hold = Duration::from_millis(300);
         disk.freeze()?;
         let (written, took) = thread::scope(|scope| {
-            let writing = scope.spawn(|| timed(|| write(&disk)));
+            let (begun, begins) = std::sync::mpsc::channel();
+            let disk = &disk;
+            let writing = scope.spawn(move || {
+                // The other end waits for it.
+                let _ = begun.send(());
+                timed(|| write(disk))
+            });
+            // It fails only where the writer broke down, which is told below.
+            let _ = begins.recv();
             thread::sleep(hold);
             disk.thaw().map(|()| writing.join())
         })?

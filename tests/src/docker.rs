@@ -57,6 +57,12 @@ pub fn containers(cluster: &str) -> Outcome<Vec<Container>> {
     Ok(found)
 }
 
+/// How many containers of a cluster run, at one moment.
+pub fn count_running(cluster: &str) -> Outcome<usize> {
+    let filter = format!("label=supercloud.cluster={cluster}");
+    Ok(docker(&["ps", "-q", "--filter", &filter])?.lines().count())
+}
+
 /// The one container of a cluster.
 pub fn only_container(cluster: &str) -> Outcome<Container> {
     let mut found = containers(cluster)?;

@@ -249,10 +249,10 @@ mod tests {
         matches!(result, Err(DriverError::Silent { reason, .. }) if reason.contains(part))
     }
 
-    /// A call that hangs until the sender is dropped.
+    /// A call that hangs until the sender is dropped. A worker must have taken it up by its deadline.
     async fn hang(lane: &Lane) -> blocking::Sender<()> {
         let (release, hold) = blocking::channel::<()>();
-        let result = lane.call("hang", SHORT, move |_| Ok(hold.recv().is_ok())).await;
+        let result = lane.call("hang", 10 * SHORT, move |_| Ok(hold.recv().is_ok())).await;
         assert!(is_silent(result, "the call hangs"));
         release
     }

@@ -25,7 +25,7 @@ use crate::rig::{Done, FOREIGN, IMAGE, Rig, container, named, shell, with};
 #[tokio::test]
 async fn a_life_from_start_to_removal() -> Done {
     let rig = Rig::new().await?;
-    let run = rig.run(&["/bin/sleep", "3600"]);
+    let run = rig.run(&["/bin/sh", "-c", "echo ready; exec sleep 3600"]);
     rig.driver.prepare(&run).await?;
     let first = rig.driver.start(&run).await?;
     assert!(matches!(first.phase, Phase::Running { since: Some(_) }), "{first:?}");
@@ -43,6 +43,8 @@ async fn a_life_from_start_to_removal() -> Done {
     assert_ne!(again.phase, first.phase, "it runs since a later time");
     assert_eq!(rig.only().await?, again);
 
+    // In its first moments a container's first process hears no signals.
+    crate::talk::lines(&rig, &again, 2).await?;
     rig.driver.stop(&again, 5_000).await?;
     assert_eq!(rig.await_end(&run.mark.task).await?.0, Some(143));
     rig.driver.stop(&again, 5_000).await?;

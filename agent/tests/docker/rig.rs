@@ -5,6 +5,10 @@ use std::{
     error::Error,
     fmt::Debug,
     net::TcpListener,
+    os::{
+        linux::net::SocketAddrExt,
+        unix::net::{SocketAddr, UnixListener},
+    },
     path::{Path, PathBuf},
     process::Command,
     str::FromStr,
@@ -35,6 +39,8 @@ pub(crate) const IMAGE: &str = "supercloud/hello:1";
 pub(crate) const SOON: Duration = Duration::from_secs(20);
 /// Time between two looks.
 const POLL: Duration = Duration::from_millis(50);
+/// Host ports of these tests.
+const PORTS: std::ops::Range<u16> = 28_000..32_000;
 /// Label of what the tests make that is not the driver's.
 pub(crate) const FOREIGN: &str = "supercloud-test";
 
@@ -183,9 +189,21 @@ pub(crate) fn with(mut run: TaskRun, change: impl FnOnce(&mut Order)) -> TaskRun
     run
 }
 
-/// A host port nobody listens on just now.
+/// A host port that nobody listens on, below those that outgoing connections get. As long as this process lives no other test is given it: a name in
+/// the abstract namespace says so, since a port that Docker is to publish cannot be held by binding it.
 pub(crate) fn free_port() -> std::io::Result<u16> {
-    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
+    let start = std::process::id() as u16;
+    for step in 0..PORTS.len() as u16 {
+        let port = PORTS.start + start.wrapping_add(step) % PORTS.len() as u16;
+        let name = SocketAddr::from_abstract_name(format!("supercloud-agent-tests-port-{port}"))?;
+        if let Ok(held) = UnixListener::bind_addr(&name)
+            && TcpListener::bind(("127.0.0.1", port)).is_ok()
+        {
+            std::mem::forget(held);
+            return Ok(port);
+        }
+    }
+    Err(std::io::Error::other("every port is in use"))
 }
 
 /// The order's word for a published port of task `web`.

@@ -1,6 +1,6 @@
 //! Logs, exec and HTTP.
 
-use futures::StreamExt;
+use futures::{StreamExt, TryStreamExt};
 use supercloud_agent::driver::{Driver, DriverError, LogOptions, Seen};
 use supercloud_proto::v1::{
     ExecStart, LogsResponse, TerminalSize, exec_request::Message as Input, exec_response::Message as Output,
@@ -27,8 +27,14 @@ pub(crate) async fn http_get(port: u16) -> std::io::Result<String> {
 
 /// Waits for the first line that a task writes.
 pub(crate) async fn first_line(rig: &Rig, seen: &Seen) -> Tried<LogsResponse> {
-    let mut lines = rig.driver.logs(seen, FOLLOW).await?;
-    Ok(timeout(SOON, lines.next()).await?.ok_or("the log ended")??)
+    Ok(lines(rig, seen, 1).await?.remove(0))
+}
+
+/// Waits for so many lines that a task writes, in all its runs.
+pub(crate) async fn lines(rig: &Rig, seen: &Seen, count: usize) -> Tried<Vec<LogsResponse>> {
+    let lines = rig.driver.logs(seen, FOLLOW).await?.take(count).try_collect::<Vec<_>>();
+    let lines = timeout(SOON, lines).await??;
+    if lines.len() == count { Ok(lines) } else { Err("the log ended".into()) }
 }
 
 /// Runs a command to its end: what it wrote, and its exit code.

@@ -76,7 +76,10 @@ impl EventService for Api {
     ) -> Result<Response<v1::ListEventsResponse>, Status> {
         let (caller, request) = open(request)?;
         let (filter, limit) = listed(&caller, &request)?;
-        let found = self.core.archive().events(filter, limit).await;
+        let archive = self.core.archive();
+        // Whoever saw a write acknowledged by this node, or its outcome, sees what it brought.
+        archive.reach(self.core.view().applied()).await;
+        let found = archive.events(filter, limit).await;
         let found = found.map_err(|error| refusals::watch(&WatchError::Archive(error)))?;
         // The latest are wanted; what is too much for one message is cut off at the old end.
         let latest = show::within(found.events.into_iter().rev(), input::MAX_PAGE_BYTES);

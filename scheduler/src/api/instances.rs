@@ -171,7 +171,10 @@ impl Api {
 
     /// A finished instance that the caller may see.
     async fn archived(&self, caller: &Caller, id: InstanceId) -> Result<Option<v1::Instance>, Status> {
-        let found = self.core.archive().finished(id).await;
+        let archive = self.core.archive();
+        // It may have left the state just now.
+        archive.reach(self.core.view().applied()).await;
+        let found = archive.finished(id).await;
         let found = found.map_err(|error| refusals::watch(&WatchError::Archive(error)))?;
         let own = caller.confined_to().map(|borough| borough.as_str().to_owned());
         Ok(found.filter(|instance| own.is_none_or(|own| own == instance.borough)))

@@ -79,6 +79,23 @@ async fn what_was_archived_is_there_after_a_restart_and_is_not_archived_twice() 
 }
 
 #[tokio::test]
+async fn a_reader_sees_what_was_applied_before_it_asked_and_waits_for_no_gap() {
+    let folder = tempfile::tempdir().unwrap();
+    let (archive, feed) = Archive::open(settings(folder.path()));
+    until_open(&archive).await;
+    for index in 1..=20 {
+        feed.push(batch(index, 1));
+        archive.reach(index).await;
+        assert_eq!(all(&archive).await.last(), Some(&(index, 0)));
+    }
+    feed.push(batch(25, 1));
+    reach(&archive, |status| status.gap.is_some()).await;
+    archive.reach(25).await;
+    assert_eq!(all(&archive).await.len(), 20);
+    archive.stop().await;
+}
+
+#[tokio::test]
 async fn an_index_without_events_is_on_disk_soon_and_after_a_stop() {
     let folder = tempfile::tempdir().unwrap();
     let (archive, feed) = Archive::open(settings(folder.path()));

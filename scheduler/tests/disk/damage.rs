@@ -24,7 +24,9 @@ fn damage(data: &Path) -> Outcome {
     let path = data.join("raft/log/0000000000000001.raftlog");
     let bytes = fs::read(&path)?;
     let end = bytes.iter().rposition(|byte| *byte != 0).ok_or("an empty log")?;
-    fs::OpenOptions::new().write(true).open(&path)?.write_all_at(&[bytes[end / 2] ^ 1], (end / 2) as u64)?;
+    // Two bytes: of a record's head there is one of which not all bits count.
+    let damaged = [bytes[end / 2] ^ 1, bytes[end / 2 + 1] ^ 1];
+    fs::OpenOptions::new().write(true).open(&path)?.write_all_at(&damaged, (end / 2) as u64)?;
     Ok(())
 }
 

@@ -99,7 +99,7 @@ pub(crate) fn voters(node: &Node) -> usize {
     node.core().status().members.voters().count()
 }
 
-/// Three nodes that vote, and a channel to each.
+/// Three nodes that vote, of which the first leads, and a channel to each.
 pub(crate) async fn three(directory: &Path) -> Outcome<(Vec<Node>, Vec<SchedulerServiceClient<Channel>>)> {
     let (first, channel) = dev_node(&directory.join("n1")).await?;
     let mut clients = vec![SchedulerServiceClient::new(channel)];
@@ -113,6 +113,20 @@ pub(crate) async fn three(directory: &Path) -> Outcome<(Vec<Node>, Vec<Scheduler
         until("all vote", || async { Ok(all.iter().all(|node| voters(node) == all.len()).then_some(())) })
             .await?;
     }
+    until("the first leads", || {
+        let mut client = clients[0].clone();
+        async move {
+            let led =
+                client.list(v1::ListNodesRequest {}).await.map_or(0, |listed| listed.into_inner().leader);
+            if led != 1 {
+                let back = v1::TransferLeadershipRequest { request_id: String::new(), node_id: 1 };
+                // Refused while nobody leads.
+                let _ = client.transfer_leadership(back).await;
+            }
+            Ok((led == 1).then_some(()))
+        }
+    })
+    .await?;
     Ok((nodes, clients))
 }
 

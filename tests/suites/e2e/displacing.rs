@@ -53,9 +53,10 @@ fn an_urgent_container_displaces_one_of_another_borough_that_comes_back_after_it
 
         cli.apply_and_wait(&asking("camden", "urgent", 80))?;
         until("the urgent one runs alone", SOON, || only_runs(world, "urgent"))?;
-        let written = following.written()?;
-        let orderly = written.contains("told") && written.contains("ended");
-        assert!(orderly, "it was told, and had its grace: {written}");
+        until("it was told, and had its grace", SOON, || {
+            let written = following.written()?;
+            hold(written.contains("told") && written.contains("ended"), || written)
+        })?;
         let events = cli.json(&["event", "list", "--workload", "brent/batch-like"])?;
         let reasons: Vec<&str> = items(&events)?.iter().map(|event| text(event, "message")).collect();
         let told = reasons.iter().any(|reason| reason.contains("makes way for more urgent work"));

@@ -56,8 +56,8 @@ fn a_new_revision_replaces_the_old_one_a_few_at_a_time() -> Outcome {
         assert!(applied.stdout.contains("updated (revision 2)"), "{applied}");
         let mut fewest = usize::MAX;
         until("all three are of the new revision", LATER, || {
+            fewest = fewest.min(docker::count_running(&world.cluster.id)?);
             let now = docker::containers(&world.cluster.id)?;
-            fewest = fewest.min(now.iter().filter(|one| one.running).count());
             let renewed = now.iter().filter(|one| one.running && one.label("revision") == "2").count();
             if renewed == 3 && now.len() == 3 { Ok(()) } else { wrong(format!("{now:?}")) }
         })?;

@@ -5,8 +5,8 @@ use std::{fs, time::Duration};
 use nix::sys::signal::Signal;
 use supercloud_tests::{
     Outcome, World, docker, hold, libvirt,
-    specs::{self, RECORDS, WEB},
-    wait::{SOON, until},
+    specs::{self, GREETING, RECORDS, WEB},
+    wait::{LATER, SOON, until},
     world::SMALL,
 };
 
@@ -22,6 +22,11 @@ fn stop_of_both_leaves_nothing_of_ours_within_the_grace_period() -> Outcome {
     World::with(SMALL, |world| {
         Both::start(world)?;
         let cli = &world.cluster.cli;
+        // A guest that boots does not feel the power button yet.
+        until("the guest has booted", LATER, || {
+            let console = cli.ok(&["logs", RECORDS])?;
+            hold(console.contains(GREETING), || console)
+        })?;
         for workload in [WEB, RECORDS] {
             cli.ok(&["stop", workload])?;
         }

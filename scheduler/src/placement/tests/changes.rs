@@ -85,9 +85,9 @@ fn once_what_is_told_is_done_a_pass_gives_it_a_host() {
     tally.expect(&[
         ("resize", ESTATES / 10),
         ("relax", ESTATES / 10),
-        ("raise-quota", ESTATES / 40),
+        ("raise-quota", ESTATES / 100),
         ("open-host", ESTATES / 400),
-        ("free-host", ESTATES / 100),
+        ("free-host", ESTATES / 400),
         ("add-host", ESTATES / 10),
     ]);
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use super::harness::{Cluster, often};
+use super::harness::{Cluster, eventually, often};
 use crate::raft::engine_store::EngineStore;
 use crate::raft::log_store::{LogStore as _, LogWrite};
 use crate::raft::{IdentityError, NodeId, OpenError, SnapshotError, Start, limits};
@@ -157,6 +157,7 @@ async fn an_installation_that_a_crash_interrupted_is_finished() {
     }
     // The follower as it is after the snapshot got its name and before the log was reset.
     let donor = cluster.running()[0];
+    eventually("a snapshot of its own", || (cluster.status(donor).first_index > 10).then_some(())).await;
     let newest = snapshots(&cluster.directory(donor)).pop().unwrap();
     let name = newest.file_name().unwrap().to_str().unwrap().to_owned();
     let index: u64 = name.split('-').nth(1).unwrap().parse().unwrap();

@@ -154,7 +154,10 @@ impl Transport for MemoryTransport {
         };
         self.network.0.lock().unwrap().snapshots += 1;
         self.runtime.spawn(async move {
-            let whole = std::fs::read(&snapshot.file).unwrap();
+            // A newer one may have taken its place: it is sent next.
+            let Ok(whole) = std::fs::read(&snapshot.file) else {
+                return reports.snapshot_sent(to.id, false);
+            };
             let mut message = snapshot.message;
             let pieces: Vec<_> = whole
                 .chunks(100)
@@ -286,11 +289,24 @@ impl Cluster {
                 match self.log(id).propose(entry.as_bytes().to_vec()).await {
                     Ok(committed) => return committed,
                     Err(ProposeError::NotLeader { .. } | ProposeError::Overloaded { .. }) => {}
+                    Err(ProposeError::OutcomeUnknown) => {
+                        if let Some(committed) = self.taken(entry).await {
+                            return committed;
+                        }
+                    }
                     Err(error) => panic!("{entry}: {error}"),
                 }
             }
             sleep(self.tick).await;
         }
+    }
+
+    /// An entry of which nobody knew whether it was taken when its leader was one no more: the next one has it for good, or it never comes.
+    async fn taken(&self, entry: &str) -> Option<Committed<usize>> {
+        let view = self.view(self.leader().await);
+        let mut counted = view.entries.iter().zip(1..);
+        let is_it = |(index, found): &(u64, Vec<u8>)| (found == entry.as_bytes()).then_some(*index);
+        counted.find_map(|(one, outcome)| Some(Committed { index: is_it(one)?, outcome }))
     }
 
     /// Waits until all running nodes have applied the same, at least up to `index`.

@@ -71,6 +71,9 @@ async fn a_removed_node_learns_it_and_its_number_is_not_used_again() {
     let mut cluster = Cluster::found(3).await;
     let leader = cluster.leader().await;
     let log = cluster.log(leader);
+    // Without both of the others it would be refused for their sake.
+    eventually("the others to be heard of", || (cluster.status(leader).reachable.len() == 3).then_some(()))
+        .await;
     assert_eq!(log.remove(leader).await, Err(ChangeError::Leads { id: leader }));
     let gone = cluster.followers().await[0];
     remove(&log, gone).await;
