@@ -22,7 +22,7 @@ use supercloud_proto::{
 
 use super::{
     fair::Whole,
-    outlook::{Asked, Numbered, Outlook, Prospect},
+    outlook::{Asked, MixNumber, Numbered, Outlook, Prospect},
     spread::{Domain, Domains, Share, Whereabouts, labels},
 };
 use crate::state::{
@@ -68,6 +68,8 @@ pub(super) struct Ledger {
     last_of_record: usize,
     /// Number of the first of `changes`.
     first_change: usize,
+    /// The mix with which so many changed that they are not among these.
+    upset: MixNumber,
     /// Slots in which something was given or taken back that the state does not know of.
     given: Vec<Slot>,
     /// Slots in which room is kept, with the highest rank for which.
@@ -196,6 +198,7 @@ impl Ledger {
             changes,
             last_of_record: 0,
             first_change: 0,
+            upset: 0,
             given,
         }
     }
@@ -249,7 +252,8 @@ impl Ledger {
         let _caught_up = self.catch_up(state);
     }
 
-    /// Takes in the mix of requests for devices. Where it is another one, hosts with devices are not as good as they were.
+    /// Takes in the mix of requests for devices. Where it is another one, hosts with devices are not as good as they were: most hosts are not, or these
+    /// changed one by one.
     fn look_out(&mut self, known: &State) {
         if self.state.device_demands().ptr_eq(known.device_demands()) {
             return;
@@ -257,11 +261,17 @@ impl Ledger {
         if !self.outlook.look_again(&self.state) {
             return;
         }
-        for slot in self.slots() {
-            if self.seats[slot].devices.is_some() {
-                self.note(slot, false);
-            }
+        let with_devices: Vec<Slot> = self.slots().filter(|slot| self.glances[*slot].has_devices).collect();
+        if with_devices.len() > self.seats.len() / 2 {
+            self.upset = self.outlook.mix();
+        } else {
+            with_devices.into_iter().for_each(|slot| self.note(slot, false));
         }
+    }
+
+    /// The mix of requests for devices with which most hosts were not as good any more as they had been.
+    pub(super) fn upset(&self) -> MixNumber {
+        self.upset
     }
 
     /// Forgets the labels that were spread over. What fits where does not depend on them.
@@ -552,7 +562,11 @@ impl Ledger {
     }
 
     fn note(&mut self, slot: Slot, is_of_record: bool) {
-        self.glances[slot] = Glance::of(&self.seats[slot]);
+        let seat = &self.seats[slot];
+        self.glances[slot] = Glance::of(seat);
+        if let Some(devices) = &seat.devices {
+            devices.forget_worth();
+        }
         self.last_changes[slot] = self.changes();
         if is_of_record {
             self.last_of_record = self.changes();

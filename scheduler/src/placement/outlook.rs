@@ -6,8 +6,9 @@
 //! time, and a host without enough processors for its devices is worth less before the first request fails.
 //!
 //! The mix is that of the instances there are ([`State::device_demands`]): it is learnt, and needs no settings. Of a sort of requests as many that wait
-//! count as are placed, or one, so that nobody's wish that cannot be granted outweighs what runs. Counts are rounded down to powers of two, and sorts that are
-//! rare beside the most frequent one do not count: so the mix changes seldom, and what was ranked by it can stay.
+//! count as are placed, or one, so that nobody's wish that cannot be granted outweighs what runs; and none where they are few beside those. Counts are rounded down to
+//! powers of four, and sorts that are rare beside the most frequent one do not count: so the mix changes seldom, and what was ranked by it can stay. Above all it does
+//! not change to and fro with each that comes and waits.
 //!
 //! What makes it fast: whenever the mix is another one, each host is weighed anew for each shape. So nothing of that goes by the device or by texts. Which
 //! devices suit which requests is looked up once for each *sort* of devices (`stock`); what may be free of them, whichever they are, is once worked out for
@@ -31,7 +32,7 @@ use crate::state::{
 mod free;
 mod stock;
 
-pub(super) use free::{Asked, FreeAtMost, Numbered};
+pub(super) use free::{Asked, FreeAtMost, MixNumber, Numbered};
 use free::{Choice, Free, Mix, Pattern, Patterns};
 use stock::{Sorts, Stock};
 
@@ -39,6 +40,8 @@ use stock::{Sorts, Stock};
 const MAX_TYPICAL: usize = Requests::BITS as usize;
 /// A sort of requests counts from this part of the most frequent one's weight on.
 const RARE: i64 = 64;
+/// Those that wait of a sort count from this part of those that are placed on.
+const FEW: u64 = 8;
 /// Parts of a thousandth of a device in which losses are told.
 pub(super) const PARTS: i64 = 1_000;
 
@@ -49,6 +52,8 @@ type Requests = u64;
 #[derive(Debug, Default)]
 pub(super) struct Outlook {
     typical: Vec<Typical>,
+    /// Counts mixes.
+    number: MixNumber,
     /// Sum of the weights.
     whole: i64,
     sorts: Sorts,
@@ -82,6 +87,7 @@ impl Outlook {
         }
         self.whole = typical.iter().map(|typical| typical.weight).sum();
         self.typical = typical;
+        self.number += 1;
         self.sorts.look_again(&self.typical);
         self.patterns.get_mut().forget_mix();
         true
@@ -101,6 +107,11 @@ impl Outlook {
     /// Whether so many sorts came since that most of them may be gone.
     pub(super) fn is_overgrown(&self) -> bool {
         self.sorts.are_overgrown()
+    }
+
+    /// The number of the mix.
+    pub(super) fn mix(&self) -> MixNumber {
+        self.number
     }
 
     /// Whether nobody asks for devices.
@@ -167,8 +178,15 @@ impl Prospect<'_> {
 
     /// What of the mix is lost with an instance on a host, in thousandths of a device, times [`PARTS`]; `None` where too few devices are free.
     pub(super) fn loss(&self, candidate: &Candidate<'_>, request: &Request<'_>) -> Option<i64> {
+        let free = candidate.free();
+        self.loss_of(free, free.saturating_sub(candidate.takes(request)))
+    }
+
+    /// The same where so much else is free of the host, and so much is left of that with the instance.
+    #[inline]
+    pub(super) fn loss_of(&self, free: Amounts, left: Amounts) -> Option<i64> {
         let nobody_asks = self.asked.is_empty() && (self.outlook.is_empty() || self.free.is_none());
-        if nobody_asks { Some(0) } else { self.weigh(candidate, request, |_| ()) }
+        if nobody_asks { Some(0) } else { self.weigh(free, left, |_| ()) }
     }
 
     /// The devices that an instance should get on a host, in the order of the spec's requests; `None` where too few are free.
@@ -176,9 +194,9 @@ impl Prospect<'_> {
         if self.asked.is_empty() {
             return Some(Vec::new());
         }
-        let mut firsts = Vec::new();
-        self.weigh(candidate, request, |first| firsts.push(first))?;
         let Candidate { host, used, .. } = candidate;
+        let (mut firsts, free) = (Vec::new(), candidate.free());
+        self.weigh(free, free.saturating_sub(candidate.takes(request)), |first| firsts.push(first))?;
         let (sorts, stock) = (&self.outlook.sorts, self.outlook.stocks.get(&host.id)?);
         let names: Vec<&DeviceName> = host.inventory.devices.keys().collect();
         let mut shares = shares(stock, host, used);
@@ -195,19 +213,18 @@ impl Prospect<'_> {
 
     /// What is lost with the devices with which the least is, where those for each request are chosen after those for the one before it. Of each it is told which is the
     /// first of those that fit.
-    fn weigh(
-        &self,
-        candidate: &Candidate<'_>,
-        request: &Request<'_>,
-        mut chosen: impl FnMut(usize),
-    ) -> Option<i64> {
+    fn weigh(&self, free: Amounts, left: Amounts, mut chosen: impl FnMut(usize)) -> Option<i64> {
         let outlook = self.outlook;
         let patterns = &mut *outlook.patterns.borrow_mut();
         patterns.tidy();
-        let mut pattern = patterns.number(self.free?);
-        let free = candidate.free();
-        let left = free.saturating_sub(candidate.takes(request));
-        let before = outlook.worth(patterns, pattern, free);
+        let numbered = self.free?;
+        let mut pattern = patterns.number(numbered);
+        let before = numbered.worth(outlook.number, || outlook.worth(patterns, pattern, free));
+        debug_assert_eq!(
+            before,
+            outlook.worth(patterns, pattern, free),
+            "it is forgotten when something changes"
+        );
         let mut worth = None;
         for asked in self.asked {
             let mut best: Option<(i64, Choice)> = None;
@@ -239,12 +256,8 @@ fn fitting(stock: &Stock, shares: &[Share], sorts: &Sorts, request: &DeviceReque
 
 /// The sorts of requests that count in a state, the most frequent first.
 fn typical(state: &State) -> Vec<Typical> {
-    let weight = |counts: &DemandCounts| {
-        let count = counts.placed + counts.waiting.min(counts.placed.max(1));
-        count.checked_ilog2().map_or(0, |power| 1_i64 << power.min(32))
-    };
     let mut typical: Vec<(Reverse<i64>, &DeviceDemand)> =
-        state.device_demands().iter().map(|(demand, counts)| (Reverse(weight(counts)), demand)).collect();
+        state.device_demands().iter().map(|(demand, counts)| (Reverse(weight(*counts)), demand)).collect();
     let most = typical.iter().map(|(Reverse(weight), _)| *weight).max().unwrap_or(0);
     let least = (most / RARE).max(1);
     typical.retain(|(Reverse(weight), _)| *weight >= least);
@@ -255,4 +268,24 @@ fn typical(state: &State) -> Vec<Typical> {
     typical.sort_unstable();
     let told = |(Reverse(weight), demand): (_, &DeviceDemand)| Typical { weight, demand: demand.clone() };
     typical.into_iter().map(told).collect()
+}
+
+/// How much a sort of requests counts; see the head of the module.
+fn weight(DemandCounts { placed, waiting }: DemandCounts) -> i64 {
+    let waiting = waiting.min(placed.max(1));
+    let count = if waiting.saturating_mul(FEW) < placed { placed } else { placed + waiting };
+    count.checked_ilog2().map_or(0, |power| 1 << (power / 2 * 2).min(32))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn those_that_wait_count_unless_they_are_few_and_at_most_as_many_as_are_placed() {
+        let of = |placed, waiting| weight(DemandCounts { placed, waiting });
+        assert_eq!([of(0, 0), of(0, 9), of(1, 9), of(2, 2), of(15, 2)], [0, 1, 1, 4, 16]);
+        assert_eq!([of(63, 1), of(63, 7), of(63, 8), of(200, 1_000)], [16, 16, 64, 256]);
+        assert_eq!(of(1_000, 24), 256, "however near the next power is");
+    }
 }

@@ -68,12 +68,12 @@ pub(super) fn score(candidate: &Candidate<'_>, request: &Request<'_>, prospect: 
     RULES.iter().map(|rule| (rule.score)(candidate, request, prospect)).fold(0, i64::saturating_add)
 }
 
-/// The same for what asks for amounts alone and wishes nothing, where nobody asks for the host's devices: the sum of the rules that go by the amounts
-/// and by the site's policy.
+/// The same for what wishes nothing, where so much of the mix is lost with it: the sum of the rules that go by the amounts and by the site's policy, and what the
+/// loss counts.
 #[inline]
-pub(super) fn score_by_amounts(policy: &SitePolicy, whole: [u64; 2], left: Amounts) -> i64 {
+pub(super) fn score_by_amounts(policy: &SitePolicy, whole: [u64; 2], left: Amounts, loss: i64) -> i64 {
     let left = left_shares(whole, left);
-    fullness(policy, left) + emptiness(policy, left) - dearness(policy)
+    fullness(policy, left) + emptiness(policy, left) - dearness(policy) - harm(loss)
 }
 
 /// Where hosts are packed: 0 for one that stays empty, [`WHOLE`] for one that is full to the brim.
@@ -109,8 +109,12 @@ fn some_site(state: &State, holds: impl Fn(&SitePolicy) -> bool) -> bool {
 
 /// What of the host's devices typical requests could no longer be given, as a loss: a whole device is [`DEVICE`].
 fn devices(candidate: &Candidate<'_>, request: &Request<'_>, prospect: Prospect<'_>) -> i64 {
-    let loss = prospect.loss(candidate, request);
-    loss.map_or(0, |loss| -(loss * (DEVICE / (1_000 * PARTS))))
+    prospect.loss(candidate, request).map_or(0, |loss| -harm(loss))
+}
+
+#[inline]
+fn harm(loss: i64) -> i64 {
+    loss * (DEVICE / (1_000 * PARTS))
 }
 
 /// The weights of the wishes that the host grants, a hundredth of [`WHOLE`] each point: one of weight 100 outweighs any fit.

@@ -28,7 +28,7 @@ use supercloud_proto::{
 
 use super::{
     ledger::{Change, Glance, Ledger, Slot},
-    outlook::Asked,
+    outlook::{Asked, MixNumber},
     ranking::{Rank, Ranking},
     score::{score, score_by_amounts},
     spread::{Apart, Look, Neighbourhood, Siblings},
@@ -100,11 +100,11 @@ struct Wants {
 }
 
 impl Wants {
-    /// Whether nothing is asked of a host, beside what its record says, but amounts.
+    /// Whether nothing is asked of a host, beside what its record says, but amounts and devices of one sort.
     fn go_by_amounts(&self) -> bool {
         let Needs { network, devices, dedicated, together, private, .. } = &self.needs;
         network.0 == 0
-            && devices.is_empty()
+            && devices.len() <= 1
             && !dedicated
             && together.is_empty()
             && private.is_none()
@@ -449,7 +449,7 @@ struct Around<'s> {
 /// The hosts with room for one shape, best first.
 struct Shape {
     wants: Arc<Wants>,
-    /// Whether hosts that suit are judged by their amounts alone.
+    /// Whether hosts that suit are judged by their amounts and devices alone.
     goes_by_amounts: bool,
     last_used: u64,
     /// A revision of this shape.
@@ -459,13 +459,15 @@ struct Shape {
     suits: Vec<Option<bool>>,
     /// Changes of the ledger that are taken into account.
     seen: usize,
+    /// The mix of requests for devices by which hosts are ranked.
+    mix: MixNumber,
 }
 
 impl Shape {
     fn new(wants: Arc<Wants>, example: Arc<RevisionRecord>, last_used: u64) -> Self {
         let (ranking, suits) = (Ranking::default(), Vec::new());
         let goes_by_amounts = wants.go_by_amounts();
-        Self { wants, goes_by_amounts, last_used, example, ranking, suits, seen: 0 }
+        Self { wants, goes_by_amounts, last_used, example, ranking, suits, seen: 0, mix: 0 }
     }
 
     fn ranked(mut self, ledger: &Ledger) -> Self {
@@ -480,20 +482,27 @@ impl Shape {
             Some(alike) => Ranking::like(&alike.ranking, ledger.slots().map(rank)),
             None => Ranking::of(self.neighbourhoods(ledger), ledger.slots().map(rank)),
         };
-        (self.suits, self.seen) = (plain.suits.clone(), plain.seen);
+        (self.suits, self.seen, self.mix) = (plain.suits.clone(), plain.seen, plain.mix);
         self
     }
 
     fn begin_anew(&mut self, ledger: &Ledger) {
         self.suits = vec![None; ledger.slots().len()];
+        self.rank_all(ledger, false);
+    }
+
+    /// Ranks all hosts; whether they stand in the same places as before is told.
+    fn rank_all(&mut self, ledger: &Ledger, stand_alike: bool) {
         let asked = self.asked(ledger);
         let ranks = ledger.slots().map(|slot| self.judged(ledger, slot, &asked));
         self.ranking = if self.wants.spread.is_empty() {
             Ranking::of_one_group(Neighbourhood::default(), ranks)
+        } else if stand_alike {
+            Ranking::like(&self.ranking, ranks)
         } else {
             Ranking::of(self.neighbourhoods(ledger), ranks)
         };
-        self.seen = ledger.changes();
+        (self.seen, self.mix) = (ledger.changes(), ledger.outlook().mix());
     }
 
     /// Ranks a host with room. Of ten thousand hosts only the best are looked at more closely.
@@ -526,12 +535,26 @@ impl Shape {
             debug_assert_eq!(self.judged_closely(ledger, slot, asked), None, "a glance is enough");
             return None;
         }
-        if self.goes_by_amounts && (!glance.has_devices || ledger.outlook().is_empty()) {
-            let judged = Some(self.rank_at_a_glance(glance));
+        if self.goes_by_amounts {
+            let judged = self.judged_at_a_glance(ledger, slot, glance, asked);
             debug_assert_eq!(judged, self.judged_closely(ledger, slot, asked), "a glance is enough");
             return judged;
         }
         self.judged_closely(ledger, slot, asked)
+    }
+
+    /// How good a host with room for all amounts is, by what is seen of it and by what is free of its devices.
+    fn judged_at_a_glance(
+        &self,
+        ledger: &Ledger,
+        slot: Slot,
+        glance: &Glance,
+        asked: &[Asked],
+    ) -> Option<Rank> {
+        let left = glance.free.saturating_sub(self.taken(glance));
+        let loss =
+            if glance.has_devices { ledger.prospect(slot, asked).loss_of(glance.free, left)? } else { 0 };
+        Some(score_by_amounts(&glance.policy, glance.whole, left, loss))
     }
 
     /// Whether nothing that can be seen at a glance speaks against a host. How many whole cores one would take cannot be.
@@ -539,10 +562,6 @@ impl Shape {
         let Needs { devices, dedicated, .. } = &self.wants.needs;
         let has_room = || *dedicated || self.taken(glance).within(glance.free) && glance.may_grant(devices);
         glance.is_taken && self.suits[slot] != Some(false) && has_room()
-    }
-
-    fn rank_at_a_glance(&self, glance: &Glance) -> Rank {
-        score_by_amounts(&glance.policy, glance.whole, glance.free.saturating_sub(self.taken(glance)))
     }
 
     /// What one takes of a host, where it has no cores of its own: it counts as of its class then.
@@ -590,14 +609,21 @@ impl Shape {
     fn repair(&mut self, ledger: &Ledger, look: Look<'_>) {
         let Some(changed) = ledger.changed_since(self.seen) else { return self.begin_anew(ledger) };
         self.suits.resize(ledger.slots().len(), None);
+        // The mix changes between passes: nobody's turn is on then.
+        let is_upset = self.mix < ledger.upset();
         let asked = self.asked(ledger);
         for change in changed {
             if change.is_of_record {
                 self.suits[change.slot] = None;
             }
-            self.judge(ledger, change, &asked, look);
+            if !is_upset {
+                self.judge(ledger, change, &asked, look);
+            }
         }
-        self.seen = ledger.changes();
+        if is_upset {
+            self.rank_all(ledger, ledger.are_records_of(self.seen));
+        }
+        (self.seen, self.mix) = (ledger.changes(), ledger.outlook().mix());
         self.ranking.tidy();
     }
 

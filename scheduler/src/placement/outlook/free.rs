@@ -199,6 +199,8 @@ pub(super) struct Patterns {
     requests: Vec<DeviceRequest>,
     /// By request and pattern, as far as it was looked at.
     choices: Vec<Vec<Option<Range<u32>>>>,
+    /// Places in all of that.
+    places: usize,
     all_choices: Vec<Choice>,
     /// What the mix asks for by each policy, from the fewest processors on.
     wants: Vec<(SitePolicy, Vec<Want>)>,
@@ -230,7 +232,12 @@ pub(super) struct Mix<'m> {
 pub(in crate::placement) struct Numbered {
     free: Arc<Free>,
     number: Cell<(Generation, Pattern)>,
+    /// What a mix could be given of it with what else is free on the host, and which mix: it is asked for by each shape.
+    worth: Cell<Option<(MixNumber, i64)>>,
 }
+
+/// Number of a mix, of those that there have been.
+pub(in crate::placement) type MixNumber = u64;
 
 /// What is free of a host's devices in a few bytes, whatever they are: never less than is free of those that a request suits.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
@@ -252,6 +259,24 @@ impl FreeAtMost {
 }
 
 impl Numbered {
+    /// What a mix could be given of it, worked out where that is not known.
+    #[inline]
+    pub(super) fn worth(&self, mix: MixNumber, find: impl FnOnce() -> i64) -> i64 {
+        match self.worth.get() {
+            Some((of, worth)) if of == mix => worth,
+            _ => {
+                let worth = find();
+                self.worth.set(Some((mix, worth)));
+                worth
+            }
+        }
+    }
+
+    /// Something else is free on the host from now on.
+    pub(in crate::placement) fn forget_worth(&self) {
+        self.worth.set(None);
+    }
+
     /// What is free, in a few bytes.
     pub(in crate::placement) fn at_most(&self) -> FreeAtMost {
         let groups = &self.free.groups;
@@ -274,15 +299,14 @@ const NEVER: Generation = Generation::MAX;
 
 impl From<Free> for Numbered {
     fn from(free: Free) -> Self {
-        Self { free: Arc::new(free), number: Cell::new((NEVER, 0)) }
+        Self { free: Arc::new(free), number: Cell::new((NEVER, 0)), worth: Cell::new(None) }
     }
 }
 
 impl Patterns {
     /// Forgets all when it has become much.
     pub(super) fn tidy(&mut self) {
-        let is_much = self.choices.iter().map(Vec::len).sum::<usize>() > MAX_CHOICES
-            || self.all_choices.len() > MAX_CHOICES;
+        let is_much = self.places > MAX_CHOICES || self.all_choices.len() > MAX_CHOICES;
         if is_much || self.known.len() > MAX_PATTERNS || self.groups > MAX_GROUPS {
             self.forget();
         }
@@ -362,6 +386,7 @@ impl Patterns {
         let found = begin..self.all_choices.len() as u32;
         let of_request = &mut self.choices[asked as usize];
         if of_request.len() <= pattern as usize {
+            self.places += pattern as usize + 1 - of_request.len();
             of_request.resize(pattern as usize + 1, None);
         }
         of_request[pattern as usize] = Some(found.clone());

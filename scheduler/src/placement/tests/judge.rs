@@ -369,8 +369,8 @@ pub(super) fn left(state: &State, host: &Host) -> Left {
 }
 
 /// What could be made of a host's GPUs, in millionths of one: for each request that some instance has, half of the parts large enough for it, and half
-/// of those for which there are processors. Requests count by how many instances have them, and as many that wait for them or one, rounded down to a power
-/// of two.
+/// of those for which there are processors. Requests count by how many instances have them, and as many that wait for them or one, but for less than an
+/// eighth, rounded down to a power of four.
 pub(super) fn prospects(mix_of: &State, left: &Left) -> i128 {
     let mut mix: BTreeMap<(u64, u64, DeviceRequest, Class), (u32, u32)> = BTreeMap::new();
     for instance in mix_of.instances().values() {
@@ -388,11 +388,12 @@ pub(super) fn prospects(mix_of: &State, left: &Left) -> i128 {
     let (mut sum, mut weights) = (0, 0);
     for ((cpu, memory, asked, class), (placed, waiting)) in mix {
         let cpu = counts(&left.site, class, cpu);
-        let count = placed + waiting.min(placed.max(1));
+        let waiting = waiting.min(placed.max(1));
+        let count = placed + if waiting * 8 >= placed { waiting } else { 0 };
         if count == 0 {
             continue;
         }
-        let weight = 1_i128 << (31 - count.leading_zeros());
+        let weight = 1_i128 << ((31 - count.leading_zeros()) / 2 * 2);
         weights += weight;
         let parts: Vec<u32> = left
             .gpus

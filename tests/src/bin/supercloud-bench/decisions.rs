@@ -3,8 +3,9 @@
 //!
 //! The estate: hosts of two sizes, some with other labels and versions, four fifths full of workloads of a thousand that ask for what real requests ask for,
 //! some of them for a site, a label or a version (`wants`). Then, each on that estate by itself:
-//! - `decisions_w1000`, `decisions_spread`, `decisions_labels`, `decisions_apart`, `decisions_boroughs`: workloads of 1,000 that wait at once, plain, spread over
-//!   sites and racks, over a label of which each host has another value, no two on a host, and of 33 boroughs, which take turns;
+//! - `decisions_w1000`, `decisions_spread`, `decisions_labels`, `decisions_apart`, `decisions_boroughs`, `decisions_prefer`, `decisions_apart_from`: workloads of
+//!   1,000 that wait at once, plain, spread over sites and racks, over a label of which each host has another value, no two on a host, of 33 boroughs, which take
+//!   turns, with a wish for a label and one against a site, and apart from five other workloads of 1,000;
 //!   `decisions_w1000_p50_us` and on: the same workloads one by one, each gone before the next one comes: how long one took, with all its instances;
 //! - `decisions_churn`: the oldest workload of 1,000 ends and another one like it comes, time and again; `decisions_churn_p50_us` and on: how long one took;
 //! - `decisions_w1`: workloads of 1;
@@ -48,12 +49,14 @@ const ESTATES: [(u32, &str); 3] = [(1_000, "_1k"), (10_000, ""), (100_000, "_100
 /// Instances that would fill a host of the mean size: four fifths of them are a hundred.
 const FULL: u64 = 125;
 /// Workloads of 1,000, by the beginnings of their keys.
-const CROWDS: [(&str, Crowd); 5] = [
+const CROWDS: [(&str, Crowd); 7] = [
     ("decisions_w1000", Crowd::Plain),
     ("decisions_spread", Crowd::Spread),
     ("decisions_labels", Crowd::Labels),
     ("decisions_apart", Crowd::Apart),
     ("decisions_boroughs", Crowd::InTurn),
+    ("decisions_prefer", Crowd::Wishing),
+    ("decisions_apart_from", Crowd::ApartFrom),
 ];
 /// Workloads of 1,000 that end and come.
 const CHURNS: usize = 200;
@@ -63,6 +66,8 @@ const SINGLES: u32 = 20_000;
 const TIMED: usize = 5_000;
 /// Decisions of a series at least: one alone takes some tens of milliseconds on a small estate.
 const ENOUGH: usize = 250_000;
+/// The same with GPUs.
+const ENOUGH_GPUS: usize = 20_000;
 /// Hosts of a rack that are lost at once.
 const RACK: usize = 10;
 /// Hosts of the largest estate with GPUs: to fill a larger one takes minutes.
@@ -116,14 +121,14 @@ fn measure(hosts: u32, base: f64, note: &mut impl FnMut(&str, f64)) -> Outcome<C
     memory(&estate, base, note)?;
     let mut rates = Vec::new();
     for (key, crowd) in CROWDS {
-        rates.push(at_length(|| estate.crowds(crowd))?.rate());
+        rates.push(at_length(ENOUGH, || estate.crowds(crowd))?.rate());
         note(key, rates[rates.len() - 1]);
         note_times(note, key, &estate.crowds_one_by_one(crowd)?);
     }
     let churn = estate.churn(CHURNS)?;
     note("decisions_churn", churn.placed.rate());
     note_times(note, "decisions_churn", &churn.times);
-    let singles = at_length(|| estate.singles(SINGLES.min(hosts * 5)))?.rate();
+    let singles = at_length(ENOUGH, || estate.singles(SINGLES.min(hosts * 5)))?.rate();
     note("decisions_w1", singles);
     note_times(note, "decision", &estate.one_by_one(TIMED)?.times);
     for (key, at_once) in [("decisions_failing", 1), ("decisions_failing_rack", RACK)] {
@@ -147,10 +152,10 @@ fn measure(hosts: u32, base: f64, note: &mut impl FnMut(&str, f64)) -> Outcome<C
 
 /// A series time and again, each on the estate as it was, until it is enough. The first is not counted: of its time up to a half is the kernel's, who clears
 /// memory that the process did not have yet, and a scheduler that has run for a while has it.
-fn at_length(series: impl Fn() -> Outcome<Placed>) -> Outcome<Placed> {
+fn at_length(enough: usize, series: impl Fn() -> Outcome<Placed>) -> Outcome<Placed> {
     series()?;
     let mut placed = series()?;
-    while placed.count < ENOUGH {
+    while placed.count < enough {
         placed += series()?;
     }
     Ok(placed)
@@ -176,7 +181,7 @@ fn memory(estate: &Estate, base: f64, note: &mut impl FnMut(&str, f64)) -> Outco
 fn devices(hosts: u32, note: &mut impl FnMut(&str, f64)) -> Outcome {
     let estate = Estate::with_gpus(hosts)?;
     let singles = GPU_SINGLES.min(hosts / 5);
-    note("decisions_devices", estate.singles(singles)?.rate());
+    note("decisions_devices", at_length(ENOUGH_GPUS, || estate.singles(singles))?.rate());
     note_times(note, "decisions_devices", &estate.one_by_one(singles as usize)?.times);
     Ok(())
 }

@@ -56,7 +56,7 @@ const LABEL: &str = "label.disk == nvme";
 const VERSION: &str = "docker >= 28";
 
 /// What one asks for.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Want {
     resources: Resources,
     sites: Vec<SiteName>,
@@ -131,6 +131,17 @@ impl Wants {
 
     pub(crate) fn draw(&mut self) -> Want {
         self.all[self.random.sample(&self.often)].clone()
+    }
+
+    /// Everything that may be asked for, once.
+    pub(crate) fn each(&self) -> Vec<Want> {
+        let mut each: Vec<Want> = Vec::new();
+        for want in self.all.iter() {
+            if !each.contains(want) {
+                each.push(want.clone());
+            }
+        }
+        each
     }
 
     /// What so many ask for on average.

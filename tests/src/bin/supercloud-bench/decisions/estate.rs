@@ -11,8 +11,8 @@ use supercloud_proto::{
     device::DeviceRequest,
     host::{DriverInfo, HostState, Inventory},
     id::HostId,
-    name::{BoroughName, WorkloadKey},
-    spec::{DriverKind, SpreadOver, WorkloadSpec},
+    name::{BoroughName, WorkloadKey, WorkloadName},
+    spec::{DriverKind, Prefer, SpreadOver, WorkloadSpec},
 };
 use supercloud_scheduler::{
     placement::{Engine, Explainer, explain, plan},
@@ -49,10 +49,12 @@ const BOROUGHS: usize = 33;
 const ROUNDS_OF_ONE: usize = 100;
 /// Workloads of 1,000 that are timed one by one.
 const ROUNDS: usize = 200;
-/// Workloads of one that are placed before each series, so that an engine knows all that is asked for.
+/// Workloads of one that are placed before each series, everything that is asked for among them: an engine that has run for a while knows it.
 const WARM_UP: u32 = 200;
 /// A label of which each host has a value of its own.
 const UNIT: &str = "unit";
+/// Workloads from which one is to be apart.
+const OTHERS: u32 = 5;
 /// Instances that fit nowhere.
 const FRUITLESS: u32 = 100_000;
 
@@ -118,10 +120,14 @@ pub(crate) enum Crowd {
     Apart,
     /// Of boroughs that take turns.
     InTurn,
+    /// With wishes for a label and against a site.
+    Wishing,
+    /// Apart from other workloads of the borough.
+    ApartFrom,
 }
 
 impl Crowd {
-    fn change(self, spec: &mut WorkloadSpec, number: u32, boroughs: &[BoroughName]) {
+    fn change(self, spec: &mut WorkloadSpec, number: u32, boroughs: &[BoroughName]) -> Outcome {
         match self {
             Self::Plain => {}
             Self::Spread => spec.place.spread = vec![SpreadOver::Site.into(), SpreadOver::Rack.into()],
@@ -132,7 +138,10 @@ impl Crowd {
                 (spec.place.sites, spec.place.require) = Default::default();
             }
             Self::InTurn => spec.borough = boroughs[number as usize % boroughs.len()].clone(),
+            Self::Wishing => spec.place.prefer = wishes()?,
+            Self::ApartFrom => spec.place.apart = others(number)?,
         }
+        Ok(())
     }
 
     /// Instances of a workload, on so many hosts. Of a large request no two of which may share a host, 77 of 1,000 hosts that are filled by best fit to four
@@ -145,6 +154,17 @@ impl Crowd {
     fn at_once(self) -> usize {
         if self == Self::Apart { 1 } else { usize::MAX }
     }
+}
+
+/// What some would like of a host.
+fn wishes() -> Outcome<Vec<Prefer>> {
+    let (fast, elsewhere) = ("label.disk == nvme".parse()?, "site == slough".parse()?);
+    Ok(vec![Prefer { when: fast, weight: 40 }, Prefer { when: elsewhere, weight: -20 }])
+}
+
+/// Workloads that came before that of this number, some long before.
+fn others(number: u32) -> Outcome<Vec<WorkloadName>> {
+    (1..=OTHERS).map(|part| Ok(spec(number * part / (OTHERS + 1), 1)?.workload)).collect()
 }
 
 /// A state, and what is still to be asked of it.
@@ -231,12 +251,22 @@ impl Estate {
         records::apply(&mut self.state, command)
     }
 
-    /// Hands in another workload, with what some real request asks for.
+    /// Hands in another workload, changed.
     fn hand_in(&mut self, count: u32, change: impl FnOnce(&mut WorkloadSpec)) -> Outcome<WorkloadKey> {
+        let mut spec = self.draw(count)?;
+        change(&mut spec);
+        self.take_in(spec)
+    }
+
+    /// Another workload, with what some real request asks for.
+    fn draw(&mut self, count: u32) -> Outcome<WorkloadSpec> {
         self.workloads += 1;
         let mut spec = spec(self.workloads, count)?;
         self.wants.draw().of(&mut spec);
-        change(&mut spec);
+        Ok(spec)
+    }
+
+    fn take_in(&mut self, spec: WorkloadSpec) -> Outcome<WorkloadKey> {
         let key = spec.key();
         self.apply(Command::ApplyWorkload { spec: Box::new(spec), expect_revision: None })?;
         Ok(key)
@@ -244,8 +274,10 @@ impl Estate {
 
     /// Hands in another workload of a thousand.
     fn hand_in_crowd(&mut self, crowd: Crowd) -> Outcome<WorkloadKey> {
-        let (boroughs, number) = (self.boroughs.clone(), self.workloads);
-        self.hand_in(crowd.each(self.hosts), |spec| crowd.change(spec, number, &boroughs))
+        let number = self.workloads;
+        let mut spec = self.draw(crowd.each(self.hosts))?;
+        crowd.change(&mut spec, number, &self.boroughs)?;
+        self.take_in(spec)
     }
 
     /// Runs passes until nothing waits that fits, and takes their placements in.
@@ -290,19 +322,32 @@ impl Estate {
         }
     }
 
-    /// Stops the workloads for which there is no room.
+    /// Takes back what there is no room for: of a workload that has room for some, the others.
     fn withdraw(&mut self, engine: &Engine) -> Outcome {
-        let without = engine.unplaced().into_iter();
-        without.into_iter().try_for_each(|unplaced| {
-            self.apply(Command::StopWorkload { key: unplaced.workload, purge: false })
-        })
+        for unplaced in engine.unplaced() {
+            let placed =
+                self.state.instances_of(&unplaced.workload).filter(|one| one.placed.is_some()).count();
+            let Some(workload) = self.state.workload(&unplaced.workload) else { continue };
+            let count = placed as u32;
+            let spec = Box::new(WorkloadSpec { count, ..WorkloadSpec::clone(&workload.current().spec) });
+            self.apply(match count {
+                0 => Command::StopWorkload { key: unplaced.workload, purge: false },
+                _ => Command::ApplyWorkload { spec, expect_revision: None },
+            })?;
+        }
+        Ok(())
     }
 
     /// The same estate by itself, and an engine that has met what is asked for.
     pub(crate) fn begin(&self) -> Outcome<(Self, Engine)> {
         let mut estate = self.clone();
         let mut engine = Engine::new(&estate.state);
-        for _ in 0..WARM_UP {
+        let each = estate.wants.each();
+        let others = WARM_UP.saturating_sub(each.len() as u32);
+        for want in each {
+            estate.hand_in(1, |spec| want.of(spec))?;
+        }
+        for _ in 0..others {
             estate.hand_in(1, |_| ())?;
         }
         estate.place(&mut engine)?;

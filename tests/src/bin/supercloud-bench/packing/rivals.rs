@@ -119,6 +119,11 @@ impl Rival {
             *counts.entry(sort(request)).or_default() += 1;
         }
         let share = |(request, count)| (f64::from(count) / requests.len() as f64, request);
+        let mut typical: Vec<(f64, Request)> = counts.into_iter().map(share).collect();
+        // In some order that is always the same: sums of fractions depend on it, and ties on these.
+        typical.sort_by_cached_key(|(_, request)| {
+            (request.amounts.cpu, request.gpus, request.share, request.models.clone())
+        });
         let most = |of: fn(&Host) -> f64| hosts.iter().map(of).fold(1.0, f64::max);
         Self {
             policy,
@@ -126,7 +131,7 @@ impl Rival {
             rooms: hosts.iter().map(Room::of).collect(),
             versions: vec![0; hosts.len()],
             bids: HashMap::new(),
-            typical: counts.into_iter().map(share).collect(),
+            typical,
             largest: (most(|host| host.amounts.cpu.0 as f64), most(|host| f64::from(host.gpus) * 1_000.0)),
         }
     }
