@@ -38,13 +38,15 @@ const TOLERANCE: u64 = 20;
 /// A series, and what its count is called.
 type Case = (&'static str, fn(&Estate) -> Outcome<Placed>);
 
-const CASES: [Case; 10] = [
+const CASES: [Case; 12] = [
     ("w1000", |estate| estate.crowds(Crowd::Plain)),
     ("w1", |estate| estate.singles(1_000)),
     ("spread", |estate| estate.crowds(Crowd::Spread)),
     ("labels", |estate| estate.crowds(Crowd::Labels)),
     ("apart", |estate| estate.crowds(Crowd::Apart)),
     ("boroughs", |estate| estate.crowds(Crowd::InTurn)),
+    ("prefer", |estate| estate.crowds(Crowd::Wishing)),
+    ("apart_from", |estate| estate.crowds(Crowd::ApartFrom)),
     ("churn", |estate| Ok(estate.churn(20)?.placed)),
     ("failing", |estate| Ok(estate.failing(1, 20)?.placed)),
     ("preempting", |estate| Ok(estate.preempting(20)?.placed)),
